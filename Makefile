@@ -1,0 +1,42 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.he-infer-installed
+
+# Set-up is redone only when the interpreter's environment is missing or the pins changed.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: setup demo test test-slow bench lint clean
+
+setup: $(STAMP)
+
+demo: setup
+	$(BIN)/he-infer demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+# The records behind the tables in docs/benchmarks.md; about ten minutes on one core.
+bench: setup
+	mkdir -p records
+	$(BIN)/python -m benchmarks accuracy --case tutorial-cnn --backend simulated --json records/accuracy-tutorial.json
+	$(BIN)/python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal --json records/latency-tutorial.json
+	$(BIN)/python -m benchmarks latency --case mlp-784-128-10 --backend seal --threads 1 --against tenseal --json records/latency-mlp.json
+	$(BIN)/python -m benchmarks throughput --case tutorial-cnn --backend seal --json records/throughput-tutorial.json
+
+clean:
+	rm -rf $(VENV) build dist records demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

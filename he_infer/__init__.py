@@ -1,0 +1,59 @@
+"""Encrypted inference: a PyTorch model goes in, a service that answers encrypted queries comes out.
+
+The public names below are loaded on first use, so that ``import he_infer`` costs nothing and a
+client that only encrypts never loads torch or a web framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from he_infer.version import __version__
+
+if TYPE_CHECKING:
+    from he_infer import errors as errors
+    from he_infer.client import Client as Client
+    from he_infer.compiler import compile as compile
+    from he_infer.keys import EvaluationKeys as EvaluationKeys
+    from he_infer.keys import SecretKeys as SecretKeys
+    from he_infer.params import CKKSParams as CKKSParams
+    from he_infer.plan import ClientSpec as ClientSpec
+    from he_infer.plan import Plan as Plan
+
+__all__ = [
+    "CKKSParams",
+    "Client",
+    "ClientSpec",
+    "EvaluationKeys",
+    "Plan",
+    "SecretKeys",
+    "__version__",
+    "compile",
+    "errors",
+]
+
+_HOMES: Final = {
+    "CKKSParams": "he_infer.params",
+    "Client": "he_infer.client",
+    "ClientSpec": "he_infer.plan",
+    "EvaluationKeys": "he_infer.keys",
+    "Plan": "he_infer.plan",
+    "SecretKeys": "he_infer.keys",
+    "compile": "he_infer.compiler",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use (PEP 562)."""
+    if name == "errors":
+        return importlib.import_module("he_infer.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'he_infer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""The version, alone in a module so that the build can read it without importing anything."""
+
+from typing import Final
+
+__version__: Final = "0.1.0"
