@@ -1,0 +1,146 @@
+"""Where every value lives in the modulus chain, and the parameters that offer such a chain.
+
+A value's *level* is the index of the highest data prime it still has. An Affine or a Square
+takes one level, a polynomial of degree d takes ceil(log2(d + 1)). Values are produced as late
+in the chain as their inputs allow, and the output lands exactly on level 0.
+
+Scales: plaintexts are encoded so that an Affine's output has precisely the scale asked for,
+whatever prime the rescale drops; only a Square's scale drifts, by Δ/q, and the next Affine
+brings it back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from he_infer import ir
+from he_infer.errors import CompileError, DepthError, ParameterError
+from he_infer.params import MAX_LOG_QP, MAX_PRIME_BITS, CKKSParams
+
+# Room between the scale and a prime that must hold a value of order one: sign, rounding,
+# and values somewhat beyond the calibrated interval.
+HEADROOM_BITS: Final = 4
+MAX_SCALE_BITS: Final = 40
+# Noise after a rescale is about N/6 in units of the scale's last bit, whatever the scale.
+NOISE_SPREAD_BITS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Level and scale of one node's value."""
+
+    level: int
+    scale: float
+
+
+def polynomial_depth(degree: int) -> int:
+    """Levels that evaluating a polynomial of this degree takes, coefficients included."""
+    return math.ceil(math.log2(degree + 1))
+
+
+def depth_of(node: ir.Node) -> int:
+    """Levels a node consumes."""
+    match node:
+        case ir.Input():
+            return 0
+        case ir.Affine() | ir.Square():
+            return 1
+        case ir.Polynomial():
+            return polynomial_depth(node.degree)
+        case ir.Activation():
+            raise CompileError(f"{node.name} ({node.label}) is not a polynomial yet")
+
+
+def depths(graph: ir.Graph) -> dict[str, int]:
+    """Levels consumed from the input to each node, along its deepest path."""
+    total: dict[str, int] = {}
+    for node in graph:
+        before = max((total[source] for source in node.sources), default=0)
+        total[node.name] = before + depth_of(node)
+    return total
+
+
+def place(graph: ir.Graph, params: CKKSParams, *, scale: float) -> dict[str, Placement]:
+    """Level and scale of every node's value; the input is fresh, the output at level 0.
+
+    Raises DepthError if the chain is not exactly as long as the graph is deep.
+    """
+    depth = depths(graph)
+    if depth[graph.output.name] != params.max_level:
+        raise DepthError(
+            f"the graph needs {depth[graph.output.name]} levels, the parameters have "
+            f"{params.max_level}: add or remove data primes"
+        )
+    placed: dict[str, Placement] = {}
+    for node in graph:
+        level = params.max_level - depth[node.name]
+        node_scale = scale
+        if isinstance(node, ir.Square):
+            before = placed[node.source].scale
+            node_scale = before * before / params.primes[level + 1]
+        placed[node.name] = Placement(level=level, scale=node_scale)
+    return placed
+
+
+def choose_params(
+    depth: int, *, precision_bits: int, output_bits: int, least_n: int = 4096
+) -> tuple[CKKSParams, int]:
+    """The smallest N that offers ``depth`` levels at 128-bit security, and log2 of its scale.
+
+    ``precision_bits``: bits after the binary point wanted in the outputs.
+    ``output_bits``: log2 of the outputs' largest magnitude.
+    Raises DepthError naming the largest depth that fits.
+    """
+    for n, limits in MAX_LOG_QP.items():
+        if n < least_n:
+            continue
+        bits = scale_bits_for(n, depth, output_bits=output_bits)
+        least = precision_bits + int(math.log2(n)) - NOISE_SPREAD_BITS
+        if bits >= least:
+            wanted = min(bits, MAX_SCALE_BITS)
+            return _params(n, depth, wanted, output_bits=output_bits), wanted
+    n, limits = max(MAX_LOG_QP.items())
+    least = precision_bits + int(math.log2(n)) - NOISE_SPREAD_BITS
+    most = (limits[128] - 2 * (output_bits + HEADROOM_BITS)) // least - 2
+    raise DepthError(
+        f"cannot fit depth {depth} at {precision_bits} bits of precision and 128-bit security: "
+        f"the most is depth {most} at N = {n}; lower the polynomial degree, the number of "
+        "layers or precision_bits"
+    )
+
+
+def scale_bits_for(n: int, depth: int, *, output_bits: int) -> int:
+    """The largest log2(scale) for which depth + 2 primes stay within 128-bit security.
+
+    The chain is [s + h, s × depth, special ≥ s + h] with h bits of headroom for the outputs.
+    """
+    headroom = _headroom(output_bits)
+    return min(
+        (MAX_LOG_QP[n][128] - 2 * headroom) // (depth + 2), MAX_PRIME_BITS - headroom
+    )
+
+
+def _headroom(output_bits: int) -> int:
+    return max(output_bits, 1) + HEADROOM_BITS
+
+
+def _params(n: int, depth: int, scale_bits: int, *, output_bits: int) -> CKKSParams:
+    first = scale_bits + _headroom(output_bits)
+    budget = MAX_LOG_QP[n][128] - first - depth * scale_bits
+    # A special prime a little above the first keeps key-switching noise below rescaling noise.
+    special = min(budget, first + 1, MAX_PRIME_BITS)
+    try:
+        return CKKSParams.from_bits(
+            n, [first, *[scale_bits] * depth], special_bits=special
+        )
+    except ParameterError as error:
+        raise DepthError(f"no suitable primes for N = {n}, depth {depth}: {error}") from error
+
+
+def scale_bits_of(params: CKKSParams) -> int:
+    """log2(scale) for parameters that the caller chose: the size of the rescaling primes."""
+    if params.max_level == 0:
+        return params.primes[0].bit_length() - 10
+    return min(q.bit_length() for q in params.primes[1:])

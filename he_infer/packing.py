@@ -1,0 +1,226 @@
+"""A matrix between two layouts becomes diagonals, rotation steps and folds.
+
+An entry M[j, i] needs feature i, at slot p, to meet output j, at slot q: the input rotated
+left by k = p − q holds it there. All entries with the same k share one rotation and one
+plaintext, a *generalised diagonal* (Halevi–Shoup). Three things make the k few:
+
+*Folding.* If the output's period P is shorter than the input's, the sums may first be spread
+over all slots ≡ q mod P and then folded by rotations of P, 2P, …; k is only needed mod P:
+
+    in   a b c d e f g h     M is 2 × 8, P = 2: diagonals k = 0, 1 instead of 0 … 7,
+    out  y0 y1 y0 y1 …       then rotate-and-add by 2 and 4; the result fills every slot.
+
+*Lanes.* If the input repeats R times, lane r = 0 … R−1 takes the diagonals k = r·δ … (r+1)·δ−1
+and is folded back by rotations of (period + δ)·2^t: fewer diagonals, but sums of products
+stay behind outside the output's slots, so the layout is not clean.
+
+*Spread inputs.* The client can repeat each feature in a row (layout.py), with the same effect
+and a clean result.
+
+Diagonals are then split into baby and giant steps, k = b + g. Baby steps and giant steps run
+as chains, so that an arithmetic progression of steps needs one Galois key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+from he_infer import ir
+from he_infer.costs import CostModel
+from he_infer.layout import IntArray, Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entries:
+    """The non-zero weights by where they act, all arrays of equal length.
+
+    ``target``, ``source``: ciphertexts; ``offset``: k; ``slot``: where the product lands before
+    the giant step; ``value``: the weight. ``period``: of the diagonals. ``folds``: rotation
+    steps, in feature slots, that finish the sum.
+    """
+
+    target: IntArray
+    source: IntArray
+    offset: IntArray
+    slot: IntArray
+    value: ir.FloatArray
+    period: int
+    folds: tuple[int, ...]
+    targets: int
+    sources: int
+
+    @cached_property
+    def distinct(self) -> IntArray:
+        """Distinct (target, source, offset) rows: one plaintext product each."""
+        keys = np.stack([self.target, self.source, self.offset], axis=1)
+        return np.unique(keys, axis=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """How offsets become baby + giant: ``modulus`` and whether babies are centred on 0."""
+
+    modulus: int
+    centred: bool
+
+    def apply(self, offset: IntArray) -> tuple[IntArray, IntArray]:
+        """(baby, giant) of each offset; baby + giant = offset."""
+        half = self.modulus // 2 if self.centred else 0
+        baby = (offset + half) % self.modulus - half
+        return baby, offset - baby
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagonals:
+    """One source's share of an Affine, ready to be evaluated; steps count feature slots.
+
+    ``terms[t]`` = (target ciphertext, source ciphertext, baby, giant) of ``values[t]``, a
+    diagonal of ``period`` slots to be repeated to the full length.
+    """
+
+    terms: tuple[tuple[int, int, int, int], ...]
+    values: ir.FloatArray  # (terms, period)
+    period: int
+    folds: tuple[int, ...]
+    targets: int
+
+    @property
+    def babies(self) -> tuple[int, ...]:
+        return tuple(sorted({baby for _, _, baby, _ in self.terms} | {0}))
+
+    @property
+    def giants(self) -> tuple[int, ...]:
+        return tuple(sorted({giant for *_, giant in self.terms} | {0}))
+
+    @property
+    def steps(self) -> set[int]:
+        """Rotation steps whose Galois keys are needed, in feature slots (may be negative)."""
+        return {*chain(self.babies), *chain(self.giants), *self.folds}
+
+
+def chain(offsets: Sequence[int]) -> set[int]:
+    """Steps that walk from 0 through sorted offsets (0 among them), up and down."""
+    ordered = sorted(offsets)
+    zero = ordered.index(0)
+    up = {b - a for a, b in zip(ordered[zero:], ordered[zero + 1 :], strict=False)}
+    down = {a - b for a, b in zip(ordered[:zero], ordered[1 : zero + 1], strict=True)}
+    return up | down
+
+
+def lane_counts(source: Layout, target_period: int) -> list[int]:
+    """Numbers of lanes that fit without overlapping; always includes 1."""
+    counts = [1]
+    if not source.clean or source.ciphertexts > 1 or target_period > source.period:
+        return counts
+    lanes = 2
+    while lanes <= target_period:
+        width = source.period + target_period // lanes
+        if (lanes - 1) * width + source.period > source.slots:
+            break
+        counts.append(lanes)
+        lanes *= 2
+    return counts
+
+
+def entries(matrix: ir.Matrix, source: Layout, target: Layout, *, lanes: int = 1) -> Entries:
+    """Place every non-zero weight; ``matrix`` is (target features, source features)."""
+    coo = sparse.coo_array(matrix)
+    row, column = coo.coords
+    to, q = np.divmod(target.positions[row], target.slots)
+    frm, p = np.divmod(source.positions[column], source.slots)
+    if source.spread > 1:
+        p = p + (q // source.stride) % source.spread * source.stride
+    # A layout that is not clean is read as one period of all slots; so is a dirty result.
+    out_period = target.period if lanes == 1 else _period_before_lanes(target)
+    window = min(source.period, out_period)
+    offset = (p - q) % window
+    slot = q if out_period >= source.period else (p - offset) % source.period
+    period = max(source.period, out_period)
+    folds = _doubling(out_period, source.period)
+    if lanes > 1:
+        width = window // lanes
+        lane, offset = np.divmod(offset, width)
+        slot = slot + lane * (source.period + width)
+        period = source.slots
+        folds = tuple((source.period + width) << t for t in range(lanes.bit_length() - 1)) + folds
+    return Entries(
+        target=to, source=frm, offset=offset, slot=slot, value=coo.data, period=period,
+        folds=folds, targets=target.ciphertexts, sources=source.ciphertexts,
+    )  # fmt: skip
+
+
+def dirty(layout: Layout) -> Layout:
+    """The layout that a laned product leaves: the same positions, no repetition, not clean."""
+    return Layout(
+        name=f"{layout.name}+lanes", slots=layout.slots, period=layout.slots, ciphertexts=1,
+        positions=layout.positions, clean=False, grid=layout.grid,
+    )  # fmt: skip
+
+
+def _period_before_lanes(target: Layout) -> int:
+    return 1 << int(target.positions.max()).bit_length()
+
+
+def _doubling(start: int, stop: int) -> tuple[int, ...]:
+    steps = []
+    while start < stop:
+        steps.append(start)
+        start *= 2
+    return tuple(steps)
+
+
+def diagonals(found: Entries, split: Split) -> Diagonals:
+    """Gather the weights into plaintext diagonals, each shifted by its own giant step."""
+    baby, giant = split.apply(found.offset)
+    keys = np.stack([found.target, found.source, baby, giant], axis=1)
+    terms, index = np.unique(keys, axis=0, return_inverse=True)
+    values = np.zeros((len(terms), found.period))
+    # The giant step comes after the product and moves slot s + g to s.
+    np.add.at(values, (index.reshape(-1), (found.slot + giant) % found.period), found.value)
+    return Diagonals(
+        terms=tuple((int(t), int(s), int(b), int(g)) for t, s, b, g in terms), values=values,
+        period=found.period, folds=found.folds, targets=found.targets,
+    )  # fmt: skip
+
+
+def best_split(found: Entries, *, n: int, level: int, cost: CostModel) -> tuple[Split, float]:
+    """The cheapest baby-step/giant-step split and its predicted milliseconds.
+
+    Products and baby steps happen at ``level``, giant steps and folds after the rescale.
+    """
+    distinct = found.distinct
+    top = max(2, 1 << int(distinct[:, 2].max(initial=0)).bit_length())
+    best: tuple[Split, float] | None = None
+    modulus = 1
+    while modulus <= top:
+        for centred in (False, True):
+            split = Split(modulus=modulus, centred=centred)
+            price = _price(distinct, split, found, n=n, level=level, cost=cost)
+            if best is None or price < best[1] * 0.999:
+                best = (split, price)
+        modulus *= 2
+    assert best is not None
+    return best
+
+
+def _price(
+    distinct: IntArray, split: Split, found: Entries, *, n: int, level: int, cost: CostModel
+) -> float:
+    baby, giant = split.apply(distinct[:, 2])
+    rotated = np.unique(np.stack([distinct[:, 1], baby], axis=1), axis=0)
+    sums = np.unique(np.stack([distinct[:, 0], giant], axis=1), axis=0)
+    babies = int((rotated[:, 1] != 0).sum())
+    # Chains walk through every giant step between the first and the last one.
+    giants = int((sums[:, 1] != 0).sum())
+    after = level - 1
+    return (
+        babies * cost.key_switch_ms(n, level)
+        + len(distinct) * (cost.multiply_plain_ms(n, level) + cost.add_ms(n, level))
+        + len(sums) * cost.rescale_ms(n, level)
+        + (giants + len(found.folds) * found.targets) * cost.key_switch_ms(n, after)
+    )
