@@ -15,6 +15,7 @@ from he_infer.errors import ApproximationError
 
 _HALVINGS: Final = 20
 _RESOLVED: Final = 1e-13
+_NOISE: Final = 1e-14
 _MAX_NUMERIC_DEGREE: Final = 24
 
 
@@ -67,7 +68,8 @@ def _resolve(function: Function, at: float, degree: int, interval: Interval) -> 
         waves = interpolation_coefficients(values)
         scale = float(np.abs(waves).max())
         if scale == 0.0 or np.abs(waves[-4:]).max() <= _RESOLVED * scale:
-            waves[np.abs(waves) <= 4e-16 * scale] = 0.0
+            # The tail is rounding noise, and conversion to powers would amplify it.
+            waves = waves[: 1 + int(np.flatnonzero(np.abs(waves) >= _NOISE * scale)[-1])]
             power = cheb.cheb2poly(waves)
             shift = np.polynomial.Polynomial(power)(
                 np.polynomial.Polynomial([(at - center) / radius, 1.0])
