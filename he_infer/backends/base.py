@@ -1,0 +1,76 @@
+"""The protocol that kernels are written against, and the checks its implementations share."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, TypeVar
+
+from he_infer.errors import BackendError
+from he_infer.ir import FloatArray
+from he_infer.params import CKKSParams
+
+C = TypeVar("C")  # a backend's ciphertext
+P = TypeVar("P")  # a backend's encoded plaintext
+
+_SCALE_TOLERANCE: Final = 1e-9
+
+
+class Backend(Protocol[C, P]):
+    """CKKS operations. Every operation returns a new value and leaves its operands alone.
+
+    Levels: products keep the level, ``rescale`` takes one. Scales: products multiply,
+    ``rescale`` divides by the prime it drops. Adding needs equal levels and scales.
+    All raise BackendError for operands that do not fit.
+    """
+
+    @property
+    def params(self) -> CKKSParams: ...
+    def encode(self, values: FloatArray | float, *, level: int, scale: float) -> P:
+        """Encode (N/2,) slot values, or one value for all slots."""
+        ...
+
+    def level(self, a: C) -> int: ...
+    def scale(self, a: C) -> float: ...
+    def add(self, a: C, b: C) -> C: ...
+    def add_plain(self, a: C, p: P) -> C: ...
+    def multiply_plain(self, a: C, p: P) -> C: ...
+    def multiply(self, a: C, b: C) -> C:
+        """Product of size three; squares when both operands are the same object."""
+        ...
+
+    def relinearize(self, a: C) -> C: ...
+    def rotate(self, a: C, step: int) -> C:
+        """Rotate the slots left by ``step``, 0 < step < N/2; needs its Galois key."""
+        ...
+
+    def rescale(self, a: C) -> C: ...
+    def drop_to(self, a: C, level: int) -> C:
+        """The same value with fewer primes; the scale stays."""
+        ...
+
+    def rerandomize(self, a: C) -> C:
+        """Add a fresh encryption of zero, so that the randomness of ``a`` is not its history."""
+        ...
+
+
+def check_addable(levels: tuple[int, int], scales: tuple[float, float]) -> None:
+    """Raise BackendError unless two operands of an addition agree."""
+    if levels[0] != levels[1]:
+        raise BackendError(f"cannot add level {levels[0]} to level {levels[1]}")
+    if abs(scales[0] - scales[1]) > _SCALE_TOLERANCE * scales[0]:
+        raise BackendError(f"cannot add scale {scales[0]!r} to scale {scales[1]!r}")
+
+
+def check_level(levels: tuple[int, int]) -> None:
+    """Raise BackendError unless two operands of a product have the same level."""
+    if levels[0] != levels[1]:
+        raise BackendError(f"cannot multiply level {levels[0]} by level {levels[1]}")
+
+
+def check_rescalable(level: int) -> None:
+    if level == 0:
+        raise BackendError("cannot rescale at level 0: the modulus chain is used up")
+
+
+def check_droppable(level: int, target: int) -> None:
+    if not 0 <= target <= level:
+        raise BackendError(f"cannot drop from level {level} to level {target}")

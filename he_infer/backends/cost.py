@@ -1,0 +1,114 @@
+"""Counts operations and predicts their time; its ciphertexts are levels and scales alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from he_infer.backends.base import check_addable, check_droppable, check_level, check_rescalable
+from he_infer.costs import CostModel
+from he_infer.errors import BackendError
+from he_infer.ir import FloatArray
+from he_infer.params import CKKSParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostCiphertext:
+    level: int
+    scale: float
+    size: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostPlaintext:
+    level: int
+    scale: float
+
+
+class CostBackend:
+    """``counts``: operations by name; ``milliseconds``: their predicted total."""
+
+    def __init__(
+        self, params: CKKSParams, model: CostModel, *, steps: Collection[int] | None = None
+    ) -> None:
+        self._params = params
+        self._model = model
+        self._steps = None if steps is None else frozenset(steps)
+        self.counts: Counter[str] = Counter()
+        self.milliseconds = 0.0
+        self.plaintext_words = 0
+
+    @property
+    def params(self) -> CKKSParams:
+        return self._params
+
+    @property
+    def key_switches(self) -> int:
+        return self.counts["rotate"] + self.counts["relinearize"]
+
+    def encrypt(self, values: FloatArray, *, scale: float) -> CostCiphertext:
+        del values
+        return CostCiphertext(level=self._params.max_level, scale=scale)
+
+    def encode(self, values: FloatArray | float, *, level: int, scale: float) -> CostPlaintext:
+        if not isinstance(values, float):
+            self.plaintext_words += (level + 1) * self._params.n
+        return CostPlaintext(level=level, scale=scale)
+
+    def level(self, a: CostCiphertext) -> int:
+        return a.level
+
+    def scale(self, a: CostCiphertext) -> float:
+        return a.scale
+
+    def add(self, a: CostCiphertext, b: CostCiphertext) -> CostCiphertext:
+        check_addable((a.level, b.level), (a.scale, b.scale))
+        self._spend("add", self._model.add_ms(self._params.n, a.level, a.size))
+        return replace(a, size=max(a.size, b.size))
+
+    def add_plain(self, a: CostCiphertext, p: CostPlaintext) -> CostCiphertext:
+        check_addable((a.level, p.level), (a.scale, p.scale))
+        self._spend("add_plain", self._model.add_ms(self._params.n, a.level, 1))
+        return a
+
+    def multiply_plain(self, a: CostCiphertext, p: CostPlaintext) -> CostCiphertext:
+        check_level((a.level, p.level))
+        price = self._model.multiply_plain_ms(self._params.n, a.level, a.size)
+        self._spend("multiply_plain", price)
+        return replace(a, scale=a.scale * p.scale)
+
+    def multiply(self, a: CostCiphertext, b: CostCiphertext) -> CostCiphertext:
+        check_level((a.level, b.level))
+        model, n = self._model, self._params.n
+        self._spend("multiply", model.square_ms(n, a.level) if a is b else model.multiply_ms(n, a.level))
+        return replace(a, scale=a.scale * b.scale, size=3)
+
+    def relinearize(self, a: CostCiphertext) -> CostCiphertext:
+        self._spend("relinearize", self._model.key_switch_ms(self._params.n, a.level))
+        return replace(a, size=2)
+
+    def rotate(self, a: CostCiphertext, step: int) -> CostCiphertext:
+        if self._steps is not None and step not in self._steps:
+            raise BackendError(f"no Galois key for rotation step {step}")
+        self._spend("rotate", self._model.key_switch_ms(self._params.n, a.level))
+        return a
+
+    def rescale(self, a: CostCiphertext) -> CostCiphertext:
+        check_rescalable(a.level)
+        self._spend("rescale", self._model.rescale_ms(self._params.n, a.level, a.size))
+        return replace(a, level=a.level - 1, scale=a.scale / self._params.primes[a.level])
+
+    def drop_to(self, a: CostCiphertext, level: int) -> CostCiphertext:
+        check_droppable(a.level, level)
+        return replace(a, level=level)
+
+    def rerandomize(self, a: CostCiphertext) -> CostCiphertext:
+        # An encryption of zero one level up, and its rescale.
+        price = self._model.transforms_ms(self._params.n, 6.0 * (a.level + 2))
+        self._spend("rerandomize", price)
+        return a
+
+    def _spend(self, name: str, milliseconds: float) -> None:
+        self.counts[name] += 1
+        self.milliseconds += milliseconds

@@ -1,0 +1,32 @@
+"""Exact slot values: what the plan computes if CKKS had no noise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from he_infer.backends.slotwise import SlotwiseBackend
+from he_infer.params import CKKSParams
+
+
+class _Noiseless:
+    def encoding(self, scale: float) -> complex:
+        return 0j
+
+    def fresh(self, level: int, scale: float) -> complex:
+        return 0j
+
+    def rounding(self, scale: float, size: int) -> complex:
+        return 0j
+
+    def key_switch(self, step: int, level: int, scale: float) -> complex:
+        return 0j
+
+    def rerandomization(self, level: int, scale: float) -> complex:
+        return 0j
+
+
+class PlainBackend(SlotwiseBackend):
+    """A backend without cryptography and without noise."""
+
+    def __init__(self, params: CKKSParams, *, steps: Collection[int] | None = None) -> None:
+        super().__init__(params, _Noiseless(), steps=steps)

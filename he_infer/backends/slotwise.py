@@ -1,0 +1,140 @@
+"""A backend that computes on slot values in the clear, with a noise source of choice.
+
+With no noise it gives exact values (plain); with CKKS noise it predicts what decryption will
+show (simulated). Levels, scales and Galois keys are tracked and checked as strictly as in the
+encrypted backends, so a plan that runs here runs there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_infer.backends.base import check_addable, check_droppable, check_level, check_rescalable
+from he_infer.errors import BackendError
+from he_infer.ir import FloatArray
+from he_infer.params import CKKSParams
+
+ComplexArray: TypeAlias = NDArray[np.complex128]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlotCiphertext:
+    """Slot values (N/2,) as decryption would show them, with their level, scale and size."""
+
+    values: ComplexArray
+    level: int
+    scale: float
+    size: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlotPlaintext:
+    values: ComplexArray
+    level: int
+    scale: float
+
+
+class Noise(Protocol):
+    """Noise in slot values, (N/2,) complex, in units of the message (already over the scale)."""
+
+    def encoding(self, scale: float) -> ComplexArray | complex: ...
+    def fresh(self, level: int, scale: float) -> ComplexArray | complex: ...
+    def rounding(self, scale: float, size: int) -> ComplexArray | complex: ...
+    def key_switch(self, step: int, level: int, scale: float) -> ComplexArray | complex: ...
+    def rerandomization(self, level: int, scale: float) -> ComplexArray | complex: ...
+
+
+class SlotwiseBackend:
+    """Slot arithmetic over ``params``; ``steps`` are the rotations whose keys exist (None: all)."""
+
+    def __init__(
+        self, params: CKKSParams, noise: Noise, *, steps: Collection[int] | None = None
+    ) -> None:
+        self._params = params
+        self._noise = noise
+        self._steps = None if steps is None else frozenset(steps)
+
+    @property
+    def params(self) -> CKKSParams:
+        return self._params
+
+    def encrypt(self, values: FloatArray | ComplexArray, *, scale: float) -> SlotCiphertext:
+        """Encrypt (N/2,) slot values at the top level."""
+        level = self._params.max_level
+        noisy = values + self._noise.encoding(scale) + self._noise.fresh(level, scale)
+        return SlotCiphertext(values=noisy, level=level, scale=scale)
+
+    def decrypt(self, a: SlotCiphertext) -> ComplexArray:
+        return a.values
+
+    def encode(
+        self, values: FloatArray | float, *, level: int, scale: float
+    ) -> SlotPlaintext:
+        if isinstance(values, float):
+            # One value in every slot is one coefficient: its rounding is known exactly.
+            exact = isinstance(self._noise.encoding(scale), complex)
+            rounded = values if exact else round(values * scale) / scale
+            filled = np.full(self._params.slots, rounded, dtype=np.complex128)
+            return SlotPlaintext(values=filled, level=level, scale=scale)
+        if values.shape != (self._params.slots,):
+            raise BackendError(f"encode takes {self._params.slots} values, got {values.shape}")
+        noisy = np.asarray(values + self._noise.encoding(scale), dtype=np.complex128)
+        return SlotPlaintext(values=noisy, level=level, scale=scale)
+
+    def level(self, a: SlotCiphertext) -> int:
+        return a.level
+
+    def scale(self, a: SlotCiphertext) -> float:
+        return a.scale
+
+    def add(self, a: SlotCiphertext, b: SlotCiphertext) -> SlotCiphertext:
+        check_addable((a.level, b.level), (a.scale, b.scale))
+        return replace(a, values=a.values + b.values, size=max(a.size, b.size))
+
+    def add_plain(self, a: SlotCiphertext, p: SlotPlaintext) -> SlotCiphertext:
+        check_addable((a.level, p.level), (a.scale, p.scale))
+        return replace(a, values=a.values + p.values)
+
+    def multiply_plain(self, a: SlotCiphertext, p: SlotPlaintext) -> SlotCiphertext:
+        check_level((a.level, p.level))
+        return replace(a, values=a.values * p.values, scale=a.scale * p.scale)
+
+    def multiply(self, a: SlotCiphertext, b: SlotCiphertext) -> SlotCiphertext:
+        check_level((a.level, b.level))
+        if a.size != 2 or b.size != 2:
+            raise BackendError("relinearise before multiplying again")
+        return replace(a, values=a.values * b.values, scale=a.scale * b.scale, size=3)
+
+    def relinearize(self, a: SlotCiphertext) -> SlotCiphertext:
+        if a.size != 3:
+            raise BackendError("only a product of two ciphertexts can be relinearised")
+        noise = self._noise.key_switch(0, a.level, a.scale)
+        return replace(a, values=a.values + noise, size=2)
+
+    def rotate(self, a: SlotCiphertext, step: int) -> SlotCiphertext:
+        if not 0 < step < self._params.slots:
+            raise BackendError(f"rotation step {step} is not in 1 … {self._params.slots - 1}")
+        if self._steps is not None and step not in self._steps:
+            raise BackendError(f"no Galois key for rotation step {step}")
+        if a.size != 2:
+            raise BackendError("relinearise before rotating")
+        noise = self._noise.key_switch(step, a.level, a.scale)
+        return replace(a, values=np.roll(a.values, -step) + noise)
+
+    def rescale(self, a: SlotCiphertext) -> SlotCiphertext:
+        check_rescalable(a.level)
+        scale = a.scale / self._params.primes[a.level]
+        noise = self._noise.rounding(scale, a.size)
+        return replace(a, values=a.values + noise, level=a.level - 1, scale=scale)
+
+    def drop_to(self, a: SlotCiphertext, level: int) -> SlotCiphertext:
+        check_droppable(a.level, level)
+        return replace(a, level=level)
+
+    def rerandomize(self, a: SlotCiphertext) -> SlotCiphertext:
+        return replace(a, values=a.values + self._noise.rerandomization(a.level, a.scale))
