@@ -33,13 +33,13 @@ Fit = Callable[[ir.Activation, Interval], tuple[ir.FloatArray, float, float]]
 def fit_activations(
     graph: ir.Graph, intervals: Mapping[str, Interval], fit: Fit
 ) -> ir.Graph:
-    """Replace each Activation by the polynomial that ``fit`` returns for its interval.
+    """Replace each Activation that has an interval by the polynomial that ``fit`` returns.
 
     ``fit`` returns Chebyshev coefficients (degree + 1,), the interval's center and radius.
     """
     nodes: list[ir.Node] = []
     for node in graph:
-        if isinstance(node, ir.Activation):
+        if isinstance(node, ir.Activation) and node.name in intervals:
             size = ir.features(node)
             coefficients, center, radius = fit(node, intervals[node.name])
             node = ir.Polynomial(

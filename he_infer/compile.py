@@ -1,0 +1,161 @@
+"""The whole pipeline as one readable function: model + sample → Plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from he_infer import ir, passes
+from he_infer.calibrate import Interval, calibrate, layer_interval
+from he_infer.costs import CostModel
+from he_infer.errors import CompileError, InputError, ParameterError
+from he_infer.levels import choose_params, depths, place, scale_bits_of
+from he_infer.params import CKKSParams
+from he_infer.plan import Plan
+from he_infer.planner import plan_packing
+
+if TYPE_CHECKING:
+    from he_infer.approx import Polynomial
+
+DEFAULT_PRECISION_BITS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approximation:
+    """How activations that are not polynomials are replaced.
+
+    ``method(function, interval=(low, high), degree=degree)`` is one of ``he_infer.approx``'s.
+    """
+
+    method: Callable[..., Polynomial]
+    degree: int
+
+
+def compile(  # noqa: A001 - the public name that users expect
+    model: Any,
+    sample: ArrayLike,
+    *,
+    name: str = "model",
+    batch: int = 1,
+    precision_bits: int = DEFAULT_PRECISION_BITS,
+    approximation: Approximation | None = None,
+    params: CKKSParams | None = None,
+    cost: CostModel | None = None,
+) -> Plan:
+    """Compile a model into a plan that evaluates it on encrypted records.
+
+    ``model``: an ``nn.Module`` or a scikit-learn linear model or MLP. ``sample``:
+    (records, *record shape) typical inputs; they calibrate every interval, so a few hundred.
+    ``batch``: records per query, a power of two (1: least latency; N/2: most throughput; a
+    larger value than the ring offers raises). ``precision_bits``: bits after the binary point
+    that outputs should keep. ``approximation``: for activations that are not polynomials;
+    without one, least squares of degree 3 on the calibrated interval.
+    Raises CompileError and its subclasses, ParameterError, DepthError, InputError.
+    """
+    records = check_sample(sample)
+    if batch < 1 or batch & (batch - 1):
+        raise ParameterError(f"batch must be a power of two, got {batch}")
+    graph = to_polynomials(trace_any(model, records), flatten(records), approximation)
+    graph = to_normal_form(graph, flatten(records))
+    outputs = ir.evaluate(graph, flatten(records))[graph.output.name]
+    output_range = max(1.0, float(np.abs(outputs).max()))
+    depth = depths(graph)[graph.output.name]
+    if params is None:
+        params, scale_bits = choose_params(
+            depth, precision_bits=precision_bits,
+            output_bits=math.ceil(math.log2(output_range)), least_n=max(4096, 2 * batch),
+        )  # fmt: skip
+    else:
+        scale_bits = scale_bits_of(params)
+        if 2 * output_range * 2.0**scale_bits >= params.primes[0]:
+            raise ParameterError(
+                f"outputs up to {output_range:.3g} at scale 2^{scale_bits} do not fit the first "
+                f"prime of {params.primes[0].bit_length()} bits: make it wider"
+            )
+    if batch > params.slots:
+        raise ParameterError(f"batch {batch} exceeds the {params.slots} slots of N = {params.n}")
+    scale = 2.0**scale_bits
+    placed = place(graph, params, scale=scale)
+    packing = plan_packing(graph, placed, params, batch=batch, cost=cost or CostModel())
+    return Plan(
+        name=name, graph=graph, params=params, scale=scale, batch=batch, packing=packing,
+        input_range=(float(records.min()), float(records.max())), output_range=output_range,
+    )  # fmt: skip
+
+
+def trace_any(model: Any, records: ir.FloatArray) -> ir.Graph:
+    """Trace a torch module or read a scikit-learn estimator; imports torch only for the former."""
+    from he_infer.trace_sklearn import read_estimator
+
+    graph = read_estimator(model, records)
+    if graph is not None:
+        return graph
+    from torch import nn
+
+    from he_infer.trace import trace
+
+    if not isinstance(model, nn.Module):
+        raise CompileError(
+            f"cannot compile a {type(model).__name__}: give an nn.Module, or a scikit-learn "
+            "linear model or MLP"
+        )
+    return trace(model, records)
+
+
+def to_polynomials(
+    graph: ir.Graph, flat: ir.FloatArray, approximation: Approximation | None
+) -> ir.Graph:
+    """Replace activations by polynomials, one after the other: each calibrates on the result.
+
+    An approximation changes what the next layer sees, so intervals are measured behind it.
+    """
+    if approximation is None:
+        from he_infer import approx
+
+        approximation = Approximation(method=approx.least_squares, degree=3)
+    chosen = approximation
+
+    def fit(node: ir.Activation, interval: Interval) -> tuple[ir.FloatArray, float, float]:
+        center, radius = layer_interval(interval)
+        polynomial = chosen.method(
+            node.function, interval=(center - radius, center + radius), degree=chosen.degree
+        )
+        return np.asarray(polynomial.coefficients, dtype=np.float64), center, radius
+
+    while True:
+        pending = [node for node in graph if isinstance(node, ir.Activation)]
+        if not pending:
+            return graph
+        first = pending[0].name
+        intervals = calibrate(graph, flat)
+        graph = passes.fit_activations(graph, {first: intervals[first]}, fit)
+
+
+def to_normal_form(graph: ir.Graph, flat: ir.FloatArray) -> ir.Graph:
+    """Affine and nonlinear nodes in turn, quadratics as squares, everything on [−1, 1]."""
+    graph = passes.isolate_polynomials(graph)
+    graph = passes.normalise(graph, calibrate(graph, flat))
+    graph = passes.complete_squares(graph)
+    graph = passes.end_with_affine(graph)
+    return passes.merge_affine(graph)
+
+
+def check_sample(sample: ArrayLike) -> ir.FloatArray:
+    """(records, *shape) float64; raises InputError for anything else."""
+    records = np.asarray(sample, dtype=np.float64)
+    if records.ndim < 2 or len(records) == 0:
+        raise InputError(
+            f"the sample must be (records, *record shape) with records, got {records.shape}"
+        )
+    if not np.isfinite(records).all():
+        raise InputError("the sample holds NaN or infinite values")
+    return records
+
+
+def flatten(records: ir.FloatArray) -> ir.FloatArray:
+    return records.reshape(len(records), -1)

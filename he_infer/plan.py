@@ -1,0 +1,171 @@
+"""The compiled plan: what the server runs, and what it tells clients.
+
+A plan keeps the normal-form graph, the parameters and the packing choices; the diagonals that
+the server multiplies by follow from them and are built when needed. Its digest covers all of
+it, so that two parties who compare digests talk about the same computation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from he_infer import ir
+from he_infer.client_spec import ClientSpec
+from he_infer.errors import CompileError
+from he_infer.kernels import AffineStep, PolynomialStep, SquareStep, Step
+from he_infer.layout import Layout
+from he_infer.levels import Placement, place
+from he_infer.packing import diagonals, entries
+from he_infer.params import CKKSParams
+from he_infer.planner import Packing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """``graph`` in normal form, laid out by ``packing`` under ``params``.
+
+    ``scale``: of the query and of every Affine's output; ``batch``: records per query;
+    ``input_range``: of the calibration sample; ``output_range``: largest |output| on it.
+    """
+
+    name: str
+    graph: ir.Graph
+    params: CKKSParams
+    scale: float
+    batch: int
+    packing: Packing
+    input_range: tuple[float, float]
+    output_range: float
+
+    @cached_property
+    def placed(self) -> dict[str, Placement]:
+        return place(self.graph, self.params, scale=self.scale)
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The graph's computing nodes, lowered; builds every diagonal."""
+        return tuple(self._lower(n) for n in self.graph if not isinstance(n, ir.Input))
+
+    @cached_property
+    def rotation_steps(self) -> tuple[int, ...]:
+        """Galois steps that the plan needs, in slots, to the left."""
+        steps: set[int] = set()
+        for step in self.steps:
+            if isinstance(step, AffineStep):
+                steps |= {s for part in step.parts for s in part.steps}
+        return tuple(sorted({s * self.batch % self.params.slots for s in steps} - {0}))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the plan's canonical bytes, in hexadecimal."""
+        from he_infer.plan_file import digest_of
+
+        return digest_of(self)
+
+    @cached_property
+    def client_spec(self) -> ClientSpec:
+        source = self.packing.input
+        out = self.packing.layouts[self.graph.output.name]
+        placed = self.placed[self.graph.output.name]
+        return ClientSpec(
+            model=self.name,
+            plan_digest=self.digest,
+            params=self.params,
+            input_shape=self.graph.input.shape,
+            n_outputs=ir.features(self.graph.output),
+            batch=self.batch,
+            input_slots=input_slots(source.layout, source.gather),
+            output_slots=out.positions.astype(np.int32),
+            n_output_ciphertexts=out.ciphertexts,
+            input_scale=self.scale,
+            output_scale=placed.scale,
+            output_level=placed.level,
+            rotation_steps=self.rotation_steps,
+            input_range=self.input_range,
+        )
+
+    def describe(self) -> str:
+        """A readable dump: parameters, layouts, every step with its counts."""
+        from he_infer.describe import describe_plan
+
+        return describe_plan(self)
+
+    def save(self, path: str) -> None:
+        """Write the plan to a file; raises OSError."""
+        from he_infer.plan_file import save_plan
+
+        save_plan(self, path)
+
+    @staticmethod
+    def load(path: str) -> Plan:
+        """Read a plan file; raises FileFormatError or VersionError."""
+        from he_infer.plan_file import load_plan
+
+        return load_plan(path)
+
+    def _lower(self, node: ir.Node) -> Step:
+        match node:
+            case ir.Affine():
+                return self._lower_affine(node)
+            case ir.Square():
+                return SquareStep(name=node.name, source=node.source)
+            case ir.Polynomial():
+                return self._lower_polynomial(node)
+        raise CompileError(f"{node.name} is not in normal form")
+
+    def _lower_affine(self, node: ir.Affine) -> AffineStep:
+        target = self.packing.layouts[node.name]
+        parts = []
+        for source, matrix in zip(node.sources, node.matrices, strict=True):
+            if source == self.graph.input.name and self.packing.input.first_matrix is not None:
+                matrix = self.packing.input.first_matrix
+            choice = self.packing.choices[node.name, source]
+            found = entries(matrix, self.packing.layouts[source], target, lanes=choice.lanes)
+            parts.append(diagonals(found, choice.split))
+        placed = self.placed[node.name]
+        return AffineStep(
+            name=node.name, sources=node.sources, parts=tuple(parts),
+            bias=by_slot(node.bias, target), level=placed.level + 1, scale=placed.scale,
+        )  # fmt: skip
+
+    def _lower_polynomial(self, node: ir.Polynomial) -> PolynomialStep:
+        layout = self.packing.layouts[node.name]
+        placed = self.placed[node.name]
+        rows = [by_slot(column, layout) for column in node.coefficients.T]
+        return PolynomialStep(
+            name=node.name, source=node.source, coefficients=np.stack(rows),
+            level=placed.level, scale=placed.scale,
+        )  # fmt: skip
+
+
+def by_slot(values: ir.FloatArray, layout: Layout) -> ir.FloatArray:
+    """(features,) values → (ciphertexts, period) slots, zero where no feature lies."""
+    ciphertext, slot = np.divmod(layout.positions, layout.slots)
+    placed = np.zeros((layout.ciphertexts, layout.period))
+    placed[ciphertext, slot] = values
+    return placed
+
+
+def input_slots(layout: Layout, gather: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[
+    tuple[int, int], np.dtype[np.int32]
+]:
+    """The input feature of every feature slot (−1: zero), repetitions written out."""
+    filled = np.full((layout.ciphertexts, layout.period), -1, dtype=np.int32)
+    ciphertext, slot = np.divmod(layout.positions, layout.slots)
+    for copy in range(layout.spread):
+        filled[ciphertext, slot + copy * layout.stride] = gather
+    return np.tile(filled, (1, layout.slots // layout.period))
+
+
+def encoded_megabytes(plan: Plan) -> float:
+    """Memory that the encoded weights take, in MB."""
+    words = 0
+    for step in plan.steps:
+        if isinstance(step, AffineStep) and any(part.period > 1 for part in step.parts):
+            terms = sum(len(part.terms) for part in step.parts)
+            words += terms * (step.level + 1) * plan.params.n
+    return math.ceil(words * 8 / 1e5) / 10

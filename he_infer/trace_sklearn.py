@@ -1,0 +1,79 @@
+"""scikit-learn's linear models and MLPs as graphs; outputs are decision values, not labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from scipy import sparse
+
+from he_infer import ir
+from he_infer.errors import CompileError, Problem, UnsupportedLayersError
+
+_ACTIVATIONS: Final[Mapping[str, Callable[[ir.FloatArray], ir.FloatArray]]] = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "tanh": np.tanh,
+    "logistic": lambda x: 0.5 * (1 + np.tanh(x / 2)),  # no overflow, unlike 1/(1+exp(−x))
+}
+
+
+def read_estimator(model: Any, records: ir.FloatArray) -> ir.Graph | None:
+    """A fitted estimator as a graph, or None if ``model`` is not scikit-learn's.
+
+    Linear models give ``X @ coef_.T + intercept_``; MLPs the values before their output
+    activation. Raises UnsupportedLayersError for other estimators, CompileError if not fitted.
+    """
+    if "sklearn" not in sys.modules or not type(model).__module__.startswith("sklearn."):
+        return None
+    kind = type(model).__name__
+    shape = records.shape[1:]
+    if hasattr(model, "coefs_"):
+        weights = [np.asarray(w, dtype=np.float64).T for w in model.coefs_]
+        biases = [np.asarray(b, dtype=np.float64) for b in model.intercepts_]
+        return _network(weights, biases, str(model.activation), shape)
+    if hasattr(model, "coef_") and hasattr(model, "intercept_"):
+        coefficients = np.atleast_2d(np.asarray(_dense(model.coef_), dtype=np.float64))
+        intercept = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
+        bias = np.broadcast_to(intercept, (len(coefficients),)).copy()
+        return _network([coefficients], [bias], "identity", shape)
+    if hasattr(type(model), "fit") and kind.startswith(("MLP", "Logistic", "Linear", "Ridge", "SGD")):
+        raise CompileError(f"the {kind} is not fitted: call fit first")
+    raise UnsupportedLayersError(
+        [
+            Problem(
+                path=kind,
+                what="only linear models and MLPs have an encrypted equivalent",
+                remedy="train an MLPClassifier or LogisticRegression instead",
+            )
+        ]
+    )
+
+
+def _network(
+    weights: list[ir.FloatArray],
+    biases: list[ir.FloatArray],
+    activation: str,
+    shape: tuple[int, ...],
+) -> ir.Graph:
+    nodes: list[ir.Node] = [ir.Input(name="input", shape=shape)]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if i and activation != "identity":
+            if activation not in _ACTIVATIONS:
+                raise CompileError(f"activation {activation} is not supported: use relu or tanh")
+            nodes.append(ir.Activation(
+                name=f"{activation}{i}", source=nodes[-1].name, shape=nodes[-1].shape,
+                label=activation, function=_ACTIVATIONS[activation],
+            ))  # fmt: skip
+        nodes.append(ir.Affine(
+            name=f"layer{i + 1}", sources=(nodes[-1].name,), shape=(len(bias),),
+            matrices=(sparse.csr_array(weight),), bias=bias,
+        ))  # fmt: skip
+    graph = ir.Graph(nodes=tuple(nodes))
+    ir.verify(graph)
+    return graph
+
+
+def _dense(values: Any) -> Any:
+    return values.toarray() if sparse.issparse(values) else values
