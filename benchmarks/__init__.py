@@ -1,0 +1,1 @@
+"""Measurements: every figure in the docs is a record that ``python -m benchmarks`` wrote."""

@@ -1,0 +1,1 @@
+"""Other engines, driven through their own public interface on the same network and weights."""

@@ -1,0 +1,147 @@
+"""What one measurement writes down, and how it is timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from he_infer.errors import InputError
+from he_infer.params import MAX_LOG_QP
+
+T = TypeVar("T")
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Milliseconds over ``repeats`` runs of one stage."""
+
+    median: float
+    min: float
+    max: float
+    repeats: int
+
+    @classmethod
+    def of(cls, milliseconds: Sequence[float]) -> Timing:
+        if not milliseconds:
+            raise InputError("no run was timed: ask for at least one repeat")
+        return cls(
+            median=statistics.median(milliseconds),
+            min=min(milliseconds),
+            max=max(milliseconds),
+            repeats=len(milliseconds),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One engine on one case. Times in milliseconds, sizes in bytes of one query of ``batch``.
+
+    ``security_bits``: by the 2024 guidelines that this package holds to; 0 is below 128.
+    ``max_error``: largest absolute logit error against the float64 plaintext network, over
+    ``records`` inputs; ``label_agreement`` is with that network, ``accuracy`` with the true
+    labels (None where the weights are random). ``ratio_evaluate``: this engine's median
+    evaluation time over that of the first record in the file.
+    """
+
+    engine: str
+    case: str
+    backend: str
+    threads: int
+    batch: int
+    records: int
+    n: int
+    log_qp: float
+    security_bits: int
+    keygen_ms: float
+    encrypt_ms: float
+    evaluate_ms: Timing
+    decrypt_ms: float
+    key_bytes: int
+    upload_bytes: int
+    download_bytes: int
+    max_error: float
+    label_agreement: float
+    accuracy: float | None
+    images_per_s: float
+    images_per_s_end_to_end: float
+    peak_rss_mb: float
+    host: str
+    commit: str
+    ratio_evaluate: float = 1.0
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def write(path: Path, records: Sequence[Record]) -> None:
+    """Write records as JSON, with ratios to the first one filled in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([record.to_json() for record in with_ratios(records)], indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def with_ratios(records: Sequence[Record]) -> list[Record]:
+    """The same records, each with its evaluation time divided by the first one's."""
+    if not records:
+        return []
+    base = records[0].evaluate_ms.median / records[0].batch
+    return [
+        dataclasses.replace(r, ratio_evaluate=r.evaluate_ms.median / r.batch / base)
+        for r in records
+    ]
+
+
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """The result of ``run`` and its wall-clock time in milliseconds."""
+    start = time.perf_counter()
+    result = run()
+    return result, (time.perf_counter() - start) * 1e3
+
+
+def security_bits(n: int, log_qp: float) -> int:
+    """128, 192 or 256 by the 2024 guidelines; 0 if below 128 or for an unknown ring degree."""
+    table = MAX_LOG_QP.get(n, {})
+    return max((bits for bits, most in table.items() if log_qp <= most), default=0)
+
+
+def peak_rss_mb() -> float:
+    """The largest resident set of this process so far, in MB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def host() -> str:
+    """The processor's model; never the machine's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The checked-out commit, with ``+changes`` if files differ from it; empty outside git."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+changes" if _git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
