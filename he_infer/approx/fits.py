@@ -88,7 +88,8 @@ def weighted_chebyshev(
     Raises ApproximationError as least_squares does, and for a weight that leaves the
     polynomial undetermined: negative, or zero nearly everywhere (CryptoDL's is, on intervals
     of radius below about 0.1; rescale the function or give another weight).
-    Source: Hesamifard, Takabi, Ghasemi, arXiv:1711.05189, section on ReLU approximation.
+    Source: after Hesamifard, Takabi, Ghasemi, arXiv:1711.05189; that the two weights multiply
+    is this module's reading of it.
     """
     check_request(interval, degree)
     _, x, dtheta = _angles(interval, degree)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
 
-# W. J. Cody's accuracy without scipy: numpy has no vectorised erf.
+# numpy has no erf of its own; the standard library's is accurate to the last digit or two.
 _erf: Final = np.frompyfunc(math.erf, 1, 1)
 
 
