@@ -239,7 +239,7 @@ def _wrap(parts: list[Buffer]) -> list[Buffer]:
 def _array_parts(words: NDArray[np.uint64]) -> list[Buffer]:
     # SEAL's words are little-endian; astype copies only on a big-endian machine.
     flat = np.ascontiguousarray(words.reshape(-1).astype("<u8", copy=False))
-    return _wrap([_COUNT.pack(flat.size), memoryview(flat).cast("B")])
+    return _wrap([_COUNT.pack(flat.size), flat.data.cast("B")])
 
 
 def _ciphertext_parts(

@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from he_infer.wire.envelope import (
+    FORMAT_VERSION,
+    HEADER_BYTES,
+    NO_DIGEST,
+    Expected,
+    Header,
+    Kind,
+    canonical_steps,
+    read_header,
+    steps_digest,
+)
+from he_infer.wire.frames import (
+    DEFAULT_LIMIT_BYTES,
+    Frame,
+    FrameReader,
+    read_envelope,
+    write_envelope,
+)
+from he_infer.wire.residues import pack_residues, packed_bytes, unpack_residues
 from he_infer.wire.types import (
     Ciphertext,
     SeededCiphertext,
@@ -10,8 +29,25 @@ from he_infer.wire.types import (
 )
 
 __all__ = [
+    "DEFAULT_LIMIT_BYTES",
+    "FORMAT_VERSION",
+    "HEADER_BYTES",
+    "NO_DIGEST",
     "Ciphertext",
+    "Expected",
+    "Frame",
+    "FrameReader",
+    "Header",
+    "Kind",
     "SeededCiphertext",
     "SeededKeySwitchKey",
     "SeededPublicKey",
+    "canonical_steps",
+    "pack_residues",
+    "packed_bytes",
+    "read_envelope",
+    "read_header",
+    "steps_digest",
+    "unpack_residues",
+    "write_envelope",
 ]

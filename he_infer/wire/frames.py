@@ -1,0 +1,182 @@
+"""Frames to bytes and back, whole or as they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from he_infer.errors import TooLargeError, WireError
+from he_infer.wire.envelope import HEADER_BYTES, Expected, Kind, read_header
+from he_infer.wire.residues import pack_residues, unpack_residues
+from he_infer.wire.types import (
+    SEED_BYTES,
+    Ciphertext,
+    SeededCiphertext,
+    SeededKeySwitchKey,
+    SeededPublicKey,
+    key_moduli,
+    level_moduli,
+)
+
+Frame = Ciphertext | SeededCiphertext | SeededPublicKey | SeededKeySwitchKey
+
+DEFAULT_LIMIT_BYTES: Final = 1 << 30
+
+
+class FrameReader:
+    """Parses one envelope as it arrives, holding at most one unfinished frame.
+
+    ``feed`` returns the frames that became complete; ``finish`` raises WireError if bytes are
+    missing. ``limit_bytes`` bounds the whole envelope: TooLargeError on construction if what
+    is expected exceeds it. After any error the reader refuses to go on.
+    """
+
+    __slots__ = ("_buffer", "_expected", "_failed", "_filled", "_frames", "_header_read")
+
+    def __init__(self, expected: Expected, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        if expected.total_bytes > limit_bytes:
+            raise TooLargeError(
+                f"an envelope of {expected.total_bytes} bytes exceeds the limit of {limit_bytes}"
+            )
+        self._expected = expected
+        self._buffer = bytearray(HEADER_BYTES)
+        self._filled = 0
+        self._frames = 0
+        self._header_read = False
+        self._failed = False
+
+    @property
+    def frames_read(self) -> int:
+        return self._frames
+
+    @property
+    def complete(self) -> bool:
+        return self._header_read and self._frames == self._expected.count
+
+    def feed(self, chunk: bytes | bytearray | memoryview) -> list[Frame]:
+        """Take the next bytes, in chunks of any size; raises WireError and its subclasses."""
+        if self._failed:
+            raise WireError("this envelope was refused already")
+        try:
+            return self._feed(memoryview(chunk).cast("B"))
+        except WireError:
+            self._failed = True
+            self._buffer = bytearray()
+            raise
+
+    def finish(self) -> None:
+        """Declare the end of the stream; raises WireError if the envelope is incomplete."""
+        if self._failed:
+            raise WireError("this envelope was refused already")
+        if not self.complete:
+            self._failed = True
+            raise WireError(
+                f"truncated: {self._frames} of {self._expected.count} frames arrived in full"
+            )
+
+    def _feed(self, chunk: memoryview) -> list[Frame]:
+        found: list[Frame] = []
+        while len(chunk):
+            if self.complete:
+                raise WireError("trailing bytes after the last frame")
+            taken = min(len(chunk), len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + taken] = chunk[:taken]
+            self._filled += taken
+            chunk = chunk[taken:]
+            if self._filled < len(self._buffer):
+                continue
+            if self._header_read:
+                found.append(read_frame(self._buffer, self._expected, first=self._frames == 0))
+                self._frames += 1
+            else:
+                self._expected.check(read_header(self._buffer))
+                self._header_read = True
+            following = 0 if self.complete else self._next_length()
+            if following != len(self._buffer):
+                self._buffer = bytearray(following)
+            self._filled = 0
+        return found
+
+    def _next_length(self) -> int:
+        first, following = self._expected.frame_lengths
+        return first if self._frames == 0 else following
+
+
+def read_envelope(
+    data: bytes | bytearray | memoryview,
+    expected: Expected,
+    *,
+    limit_bytes: int = DEFAULT_LIMIT_BYTES,
+) -> list[Frame]:
+    """All frames of a whole envelope; raises WireError and its subclasses."""
+    if len(data) > limit_bytes:
+        raise TooLargeError(f"{len(data)} bytes exceed the limit of {limit_bytes}")
+    reader = FrameReader(expected, limit_bytes=limit_bytes)
+    frames = reader.feed(data)
+    reader.finish()
+    return frames
+
+
+def write_envelope(frames: Sequence[Frame], expected: Expected) -> bytes:
+    """The envelope that a reader with the same expectations accepts.
+
+    Raises WireError if the frames do not meet the expectations themselves.
+    """
+    if len(frames) != expected.count:
+        raise WireError(f"expected {expected.count} frames, got {len(frames)}")
+    parts = [expected.header.to_bytes()]
+    first, following = expected.frame_lengths
+    for index, frame in enumerate(frames):
+        part = write_frame(frame, expected, first=index == 0)
+        if len(part) != (first if index == 0 else following):
+            raise WireError(f"frame {index} does not have the shape that the envelope states")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_frame(data: bytes | bytearray | memoryview, expected: Expected, *, first: bool) -> Frame:
+    """One frame of exactly the expected length; raises WireError for residues out of range."""
+    params, view = expected.params, memoryview(data)
+    if expected.kind is Kind.REPLY:
+        moduli = level_moduli(params, expected.level)
+        residues = unpack_residues(view, expected.size, moduli, params.n)
+        return Ciphertext(residues=residues, scale=expected.scale)
+    if expected.kind is Kind.QUERY:
+        moduli = level_moduli(params, expected.level)
+        c0 = unpack_residues(view[SEED_BYTES:], 1, moduli, params.n)[0]
+        return SeededCiphertext(c0=c0, seed=bytes(view[:SEED_BYTES]), scale=expected.scale)
+    moduli = key_moduli(params)
+    if first:
+        b = unpack_residues(view[SEED_BYTES:], 1, moduli, params.n)[0]
+        return SeededPublicKey(b=b, seed=bytes(view[:SEED_BYTES]))
+    digits = len(params.primes)
+    seeds = tuple(bytes(view[i * SEED_BYTES : (i + 1) * SEED_BYTES]) for i in range(digits))
+    return SeededKeySwitchKey(
+        b=unpack_residues(view[digits * SEED_BYTES :], digits, moduli, params.n), seeds=seeds
+    )
+
+
+def write_frame(frame: Frame, expected: Expected, *, first: bool) -> bytes:
+    """One frame's bytes; raises WireError if it is not the frame that ``expected`` describes."""
+    params = expected.params
+    wanted: type[Frame] = {
+        Kind.QUERY: SeededCiphertext,
+        Kind.REPLY: Ciphertext,
+        Kind.EVALUATION_KEYS: SeededPublicKey if first else SeededKeySwitchKey,
+    }[expected.kind]
+    if not isinstance(frame, wanted):
+        raise WireError(f"expected a {wanted.__name__}, got a {type(frame).__name__}")
+    frame.check(params)
+    if isinstance(frame, SeededPublicKey):
+        return frame.seed + pack_residues(frame.b[None], key_moduli(params))
+    if isinstance(frame, SeededKeySwitchKey):
+        return b"".join(frame.seeds) + pack_residues(frame.b, key_moduli(params))
+    if frame.scale != expected.scale or frame.level != expected.level:
+        raise WireError(
+            f"expected level {expected.level} and the envelope's scale, got level {frame.level}: "
+            "every frame shares one level and one scale"
+        )
+    moduli = level_moduli(params, frame.level)
+    if isinstance(frame, SeededCiphertext):
+        return frame.seed + pack_residues(frame.c0[None], moduli)
+    return pack_residues(frame.residues, moduli)
