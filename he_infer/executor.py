@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from he_infer.backends.base import Backend, C, P
-from he_infer.backends.cost import CostBackend, CostCiphertext
+from he_infer.backends.cost import CostBackend, CostCiphertext, CostPlaintext
 from he_infer.costs import CostModel
-from he_infer.errors import MismatchError
+from he_infer.errors import BackendError, MismatchError
 from he_infer.ir import FloatArray
-from he_infer.kernels import Machine, run_step
+from he_infer.kernels import Machine, Plaintexts, run_step
 from he_infer.plan import Plan
 from he_infer.progress import Progress
+
+if TYPE_CHECKING:
+    from he_infer.backends.seal import LoadedKeys, SealBackend
+    from he_infer.keys import EvaluationKeys
+    from he_infer.wire import Ciphertext, SeededCiphertext
 
 
 @dataclass
@@ -40,7 +45,7 @@ class EncodedWeights(Generic[P]):
 class PlanRunner(Generic[C, P]):
     """Evaluates a plan's steps over any backend."""
 
-    def __init__(self, plan: Plan, weights: EncodedWeights[P]) -> None:
+    def __init__(self, plan: Plan, weights: Plaintexts[P]) -> None:
         self.plan = plan
         self.weights = weights
 
@@ -91,13 +96,71 @@ def count_costs(plan: Plan, model: CostModel) -> CostBackend:
 def prepare(
     plan: Plan, weights: EncodedWeights[P], *, progress: Progress | None = None
 ) -> None:
-    """Encode every weight that will be remembered, before the first query comes."""
+    """Encode every weight that will be remembered, before the first query comes.
 
-    class EncodeOnly(CostBackend):
-        """Counts nothing of interest; walks the plan so that every key is asked for."""
+    The cost backend walks the plan, and every plaintext it asks for is encoded on the way.
+    """
 
-    backend = EncodeOnly(plan.params, CostModel())
+    def ask(
+        key: tuple[object, ...], build: Callable[[], FloatArray | float], *,
+        level: int, scale: float,
+    ) -> CostPlaintext:  # fmt: skip
+        weights(key, build, level=level, scale=scale)
+        return CostPlaintext(level=level, scale=scale)
+
     fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
-    runner: PlanRunner[CostCiphertext, P] = PlanRunner(plan, weights)
-    walker: Backend[CostCiphertext, P] = backend  # type: ignore[assignment]
-    runner.run([fresh] * plan.packing.input.layout.ciphertexts, walker, progress=progress)
+    runner: PlanRunner[CostCiphertext, CostPlaintext] = PlanRunner(plan, ask)
+    inputs = [fresh] * plan.packing.input.layout.ciphertexts
+    runner.run(inputs, CostBackend(plan.params, CostModel()), progress=progress)
+
+
+class Executor:
+    """A plan on SEAL: weights encoded once, shared by all clients.
+
+    ``run`` is CPU bound and holds the interpreter lock; call it from a worker.
+    """
+
+    def __init__(
+        self, plan: Plan, backend: SealBackend, *, progress: Progress | None = None
+    ) -> None:
+        if backend.params != plan.params:
+            raise MismatchError("the backend has other parameters than the plan")
+        self.plan = plan
+        self._backend = backend
+        weights: EncodedWeights[Any] = EncodedWeights(encode=backend.encode)
+        prepare(plan, weights, progress=progress)
+        self._runner: PlanRunner[Any, Any] = PlanRunner(plan, weights)
+
+    def load_keys(self, keys: EvaluationKeys) -> LoadedKeys:
+        """Make a client's keys usable; raises MismatchError unless they cover the plan."""
+        missing = set(self.plan.rotation_steps) - set(keys.steps)
+        if missing:
+            raise MismatchError(
+                f"the evaluation keys lack {len(missing)} of the {len(self.plan.rotation_steps)} "
+                "rotation steps that this plan needs: make them for this model"
+            )
+        return self._backend.load_keys(keys)
+
+    def run(
+        self,
+        inputs: Sequence[SeededCiphertext | Ciphertext],
+        keys: LoadedKeys,
+        *,
+        progress: Progress | None = None,
+    ) -> list[Ciphertext]:
+        """Query → reply. Raises MismatchError or BackendError for unusable ciphertexts."""
+        backend = self._backend.with_keys(keys)
+        spec = self.plan.client_spec
+        for ciphertext in inputs:
+            if ciphertext.level != self.plan.params.max_level:
+                raise MismatchError(
+                    f"expected queries at level {self.plan.params.max_level}, got {ciphertext.level}"
+                )
+            if ciphertext.scale != spec.input_scale:
+                raise MismatchError("the query has another scale than the plan expects")
+        handles = [backend.import_ciphertext(ciphertext) for ciphertext in inputs]
+        try:
+            replies = self._runner.run(handles, backend, progress=progress)
+        except (ValueError, RuntimeError) as error:
+            raise BackendError(f"SEAL refused an operation: {error}") from error
+        return [backend.export_ciphertext(reply) for reply in replies]

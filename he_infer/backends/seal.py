@@ -1,0 +1,181 @@
+"""The real thing: TenSEAL's SEAL through ``tenseal.sealapi``.
+
+One backend per parameter set holds SEAL's context, encoder and evaluator; ``load_keys`` makes
+a client's keys usable and ``with_keys`` gives a view of the backend that uses them, so that
+encoded weights are shared between clients. SEAL holds Python's interpreter lock throughout.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from tenseal import sealapi
+
+from he_infer import seal_bytes
+from he_infer.backends.base import check_addable, check_droppable, check_level, check_rescalable
+from he_infer.errors import BackendError, MismatchError
+from he_infer.ir import FloatArray
+from he_infer.keys import EvaluationKeys
+from he_infer.params import CKKSParams
+from he_infer.wire import Ciphertext, SeededCiphertext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedKeys:
+    """A client's evaluation keys as SEAL objects; ``digest`` names them."""
+
+    galois: Any
+    relin: Any
+    encryptor: Any
+    steps: frozenset[int]
+    digest: str
+
+
+class SealBackend:
+    """CKKS on SEAL; ciphertexts are ``sealapi.Ciphertext``, plaintexts ``sealapi.Plaintext``."""
+
+    def __init__(self, params: CKKSParams) -> None:
+        self._params = params
+        self._context = seal_bytes.seal_context(params)
+        self._encoder = sealapi.CKKSEncoder(self._context)
+        self._evaluator = sealapi.Evaluator(self._context)
+        levels = range(params.max_level + 1)
+        self._ids = [seal_bytes.parms_id(self._context, level) for level in levels]
+        self._keys: LoadedKeys | None = None
+
+    @property
+    def params(self) -> CKKSParams:
+        return self._params
+
+    # -- keys and bytes ------------------------------------------------------------
+
+    def load_keys(self, keys: EvaluationKeys) -> LoadedKeys:
+        """Make keys usable: about 0.1 s and 70 MB for 13 rotations at N = 8192, L = 6.
+
+        Raises MismatchError for keys of other parameters.
+        """
+        if keys.params != self._params:
+            raise MismatchError("these evaluation keys were made for other parameters")
+        public = seal_bytes.load_public_key(self._context, self._params, keys.public_key)
+        return LoadedKeys(
+            galois=seal_bytes.load_galois_keys(self._context, self._params, keys.galois),
+            relin=seal_bytes.load_relin_keys(self._context, self._params, keys.relin),
+            encryptor=sealapi.Encryptor(self._context, public),
+            steps=frozenset(keys.steps),
+            digest=keys.digest,
+        )
+
+    def with_keys(self, keys: LoadedKeys) -> SealBackend:
+        """The same backend with a client's keys; cheap."""
+        view = copy.copy(self)
+        view._keys = keys
+        return view
+
+    def import_ciphertext(self, ciphertext: Ciphertext | SeededCiphertext) -> Any:
+        return seal_bytes.load_ciphertext(self._context, self._params, ciphertext)
+
+    def export_ciphertext(self, a: Any) -> Ciphertext:
+        return seal_bytes.dump_ciphertext(self._params, a)
+
+    # -- the protocol --------------------------------------------------------------
+
+    def encode(self, values: FloatArray | float, *, level: int, scale: float) -> Any:
+        plain = sealapi.Plaintext()
+        if not isinstance(values, float):
+            if values.shape != (self._params.slots,):
+                raise BackendError(f"encode takes {self._params.slots} values, got {values.shape}")
+            values = values.tolist()
+        try:
+            self._encoder.encode(values, self._ids[level], scale, plain)
+        except (ValueError, RuntimeError) as error:
+            raise BackendError(
+                f"cannot encode at level {level}: value times scale exceeds the modulus"
+            ) from error
+        return plain
+
+    def level(self, a: Any) -> int:
+        return int(a.coeff_modulus_size()) - 1
+
+    def scale(self, a: Any) -> float:
+        return float(a.scale)
+
+    def add(self, a: Any, b: Any) -> Any:
+        check_addable((self.level(a), self.level(b)), (a.scale, b.scale))
+        out = sealapi.Ciphertext()
+        self._evaluator.add(a, b, out)
+        return out
+
+    def add_plain(self, a: Any, p: Any) -> Any:
+        check_addable((self.level(a), self._plain_level(p)), (a.scale, p.scale))
+        out = sealapi.Ciphertext()
+        self._evaluator.add_plain(a, p, out)
+        return out
+
+    def multiply_plain(self, a: Any, p: Any) -> Any:
+        check_level((self.level(a), self._plain_level(p)))
+        out = sealapi.Ciphertext()
+        # SEAL refuses an all-zero plaintext because the result would be transparent; such
+        # diagonals do not occur, because only non-zero weights make one.
+        self._evaluator.multiply_plain(a, p, out)
+        return out
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        check_level((self.level(a), self.level(b)))
+        if a.size() != 2 or b.size() != 2:
+            raise BackendError("relinearise before multiplying again")
+        out = sealapi.Ciphertext()
+        if a is b:
+            self._evaluator.square(a, out)
+        else:
+            self._evaluator.multiply(a, b, out)
+        return out
+
+    def relinearize(self, a: Any) -> Any:
+        if a.size() != 3:
+            raise BackendError("only a product of two ciphertexts can be relinearised")
+        out = sealapi.Ciphertext()
+        self._evaluator.relinearize(a, self._loaded().relin, out)
+        return out
+
+    def rotate(self, a: Any, step: int) -> Any:
+        if not 0 < step < self._params.slots:
+            raise BackendError(f"rotation step {step} is not in 1 … {self._params.slots - 1}")
+        keys = self._loaded()
+        if step not in keys.steps:
+            raise BackendError(f"no Galois key for rotation step {step}")
+        if a.size() != 2:
+            raise BackendError("relinearise before rotating")
+        out = sealapi.Ciphertext()
+        self._evaluator.rotate_vector(a, step, keys.galois, out)
+        return out
+
+    def rescale(self, a: Any) -> Any:
+        check_rescalable(self.level(a))
+        out = sealapi.Ciphertext()
+        self._evaluator.rescale_to_next(a, out)
+        return out
+
+    def drop_to(self, a: Any, level: int) -> Any:
+        current = self.level(a)
+        check_droppable(current, level)
+        if current == level:
+            return a
+        out = sealapi.Ciphertext()
+        self._evaluator.mod_switch_to(a, self._ids[level], out)
+        return out
+
+    def rerandomize(self, a: Any) -> Any:
+        zero = sealapi.Ciphertext()
+        self._loaded().encryptor.encrypt_zero(self._ids[self.level(a)], zero)
+        zero.scale = a.scale
+        return self.add(a, zero)
+
+    def _loaded(self) -> LoadedKeys:
+        if self._keys is None:
+            raise BackendError("this operation needs evaluation keys: use with_keys")
+        return self._keys
+
+    def _plain_level(self, p: Any) -> int:
+        return int(p.coeff_count()) // self._params.n - 1
