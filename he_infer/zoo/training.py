@@ -50,7 +50,7 @@ def run(
 
     Raises TrainingError if the loss stops being finite, DataError if ``data`` does not fit.
     """
-    inputs, labels = _tensors(recipe, data)
+    images, labels = _tensors(recipe, data)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global stream
@@ -70,9 +70,10 @@ def run(
         # The last, incomplete batch is left out: batch norm needs even statistics.
         for step in range(steps_per_epoch):
             chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-            batch = inputs[chosen]
+            batch = images[chosen]  # (batch, 1, H, W)
             if recipe.augmentation is not None:
                 batch = augment(batch, recipe.augmentation, generator)
+            batch = batch.reshape(len(chosen), *recipe.input_shape)
             with _range_penalties(activations, recipe.range_limit) as penalties:
                 logits = model(batch)
             loss = functional.cross_entropy(
@@ -175,5 +176,4 @@ def _tensors(recipe: Recipe, data: Dataset) -> tuple[Tensor, Tensor]:
         )
     if int(data.labels.min()) < 0 or int(data.labels.max()) >= _CLASSES:
         raise DataError(f"{recipe.name}: labels must lie in 0 … {_CLASSES - 1}")
-    inputs = torch.from_numpy(data.inputs().reshape(len(data), *recipe.input_shape))
-    return inputs, torch.from_numpy(data.labels)
+    return torch.from_numpy(data.inputs()), torch.from_numpy(data.labels)
