@@ -13,6 +13,11 @@ from he_infer.wire.envelope import (
     read_header,
     steps_digest,
 )
+from he_infer.wire.foreign import (
+    carries_secret_key,
+    looks_like_seal_object,
+    looks_like_tenseal_context,
+)
 from he_infer.wire.frames import (
     DEFAULT_LIMIT_BYTES,
     Frame,
@@ -43,6 +48,9 @@ __all__ = [
     "SeededKeySwitchKey",
     "SeededPublicKey",
     "canonical_steps",
+    "carries_secret_key",
+    "looks_like_seal_object",
+    "looks_like_tenseal_context",
     "pack_residues",
     "packed_bytes",
     "read_envelope",

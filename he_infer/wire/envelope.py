@@ -37,6 +37,7 @@ from typing import Final, Self
 
 from he_infer.errors import MismatchError, TooLargeError, VersionError, WireError
 from he_infer.params import CKKSParams
+from he_infer.wire.foreign import looks_like_seal_object, looks_like_tenseal_context
 from he_infer.wire.residues import packed_bytes
 from he_infer.wire.types import MAX_SIZE, SEED_BYTES, check_scale, key_moduli, level_moduli
 
@@ -94,6 +95,11 @@ def read_header(data: bytes | bytearray | memoryview) -> Header:
 
     Raises VersionError for another format version, WireError for anything that is not a header.
     """
+    if looks_like_tenseal_context(data) or looks_like_seal_object(data):
+        raise WireError(
+            "a TenSEAL or SEAL object instead of an envelope: nothing of it was read; if it held "
+            "a secret key, that key is burnt: make new keys"
+        )
     if len(data) < HEADER_BYTES:
         raise WireError(f"truncated: a header has {HEADER_BYTES} bytes, got {len(data)}")
     (magic, version, kind, size, level, zero, count, n, scale, body, params, plan, keys) = (
