@@ -14,11 +14,11 @@ from he_infer.version import __version__
 if TYPE_CHECKING:
     from he_infer import errors as errors
     from he_infer.client import Client as Client
+    from he_infer.client_spec import ClientSpec as ClientSpec
     from he_infer.compiler import compile as compile
     from he_infer.keys import EvaluationKeys as EvaluationKeys
     from he_infer.keys import SecretKeys as SecretKeys
     from he_infer.params import CKKSParams as CKKSParams
-    from he_infer.plan import ClientSpec as ClientSpec
     from he_infer.plan import Plan as Plan
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
 _HOMES: Final = {
     "CKKSParams": "he_infer.params",
     "Client": "he_infer.client",
-    "ClientSpec": "he_infer.plan",
+    "ClientSpec": "he_infer.client_spec",
     "EvaluationKeys": "he_infer.keys",
     "Plan": "he_infer.plan",
     "SecretKeys": "he_infer.keys",

@@ -1,0 +1,123 @@
+"""``python -m benchmarks latency|throughput|accuracy --case NAME --backend NAME --json FILE``.
+
+    python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal
+    python -m benchmarks throughput --case tutorial-cnn --backend seal --batch 2048
+    python -m benchmarks accuracy --case mnist-lola --backend simulated --records 1000
+
+One thread is what TenSEAL's context and torch are given; this package evaluates on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import accuracy, cases, latency, record, throughput
+from benchmarks.record import Record
+from he_infer.compiler import DEFAULT_PRECISION_BITS
+from he_infer.errors import HEInferError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    rng = np.random.default_rng(options.seed)
+    try:
+        records = _run(options, rng)
+        if options.json is not None:
+            record.write(options.json, records)
+    except HEInferError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return 2
+    for line in summary(records):
+        print(line)
+    return 0
+
+
+def _run(options: argparse.Namespace, rng: np.random.Generator) -> list[Record]:
+    case = cases.load(options.case)
+    if options.measurement == "latency":
+        return latency.run(
+            case,
+            backend=options.backend,
+            precision_bits=options.precision_bits,
+            threads=options.threads,
+            repeats=options.repeats,
+            against_tenseal=options.against == "tenseal",
+            rng=rng,
+        )
+    if options.measurement == "throughput":
+        return throughput.run(
+            case,
+            backend=options.backend,
+            precision_bits=options.precision_bits,
+            threads=options.threads,
+            batch=options.batch,
+            repeats=options.repeats,
+            rng=rng,
+        )
+    return accuracy.run(
+        case,
+        backend=options.backend,
+        precision_bits=options.precision_bits,
+        threads=options.threads,
+        batch=options.batch,
+        records=options.records,
+        rng=rng,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="measurement", required=True)
+    for name in ("latency", "throughput", "accuracy"):
+        sub = commands.add_parser(name)
+        sub.add_argument("--case", choices=cases.NAMES, required=True)
+        sub.add_argument("--backend", choices=("plain", "simulated", "seal"), default="seal")
+        sub.add_argument("--threads", type=int, default=1)
+        sub.add_argument("--precision-bits", type=int, default=DEFAULT_PRECISION_BITS)
+        sub.add_argument("--seed", type=int, default=0, help="of simulated noise")
+        sub.add_argument("--json", type=Path, help="write the records here")
+        if name == "latency":
+            sub.add_argument("--repeats", type=int, default=20)
+            sub.add_argument("--against", choices=("tenseal",))
+        if name == "throughput":
+            sub.add_argument("--repeats", type=int, default=1)
+            sub.add_argument("--batch", type=int, default=2048, help="images per query")
+        if name == "accuracy":
+            sub.add_argument("--batch", type=int, default=1, help="images per query")
+            sub.add_argument("--records", type=int, default=1000)
+    return parser
+
+
+def summary(records: Sequence[Record]) -> list[str]:
+    """One line per record for people; the JSON file has every field."""
+    lines = []
+    for r in records:
+        accuracy_text = "" if r.accuracy is None else f", accuracy {r.accuracy:.2%}"
+        lines.append(
+            f"{r.engine} ({r.backend}) {r.case}: N={r.n} log2(QP)={r.log_qp:.0f} "
+            f"{r.security_bits or '<128'} bits, keygen {r.keygen_ms:.0f} ms, "
+            f"encrypt {r.encrypt_ms:.1f} ms, evaluate {r.evaluate_ms.median:.1f} ms "
+            f"(min {r.evaluate_ms.min:.1f}, max {r.evaluate_ms.max:.1f}, {r.evaluate_ms.repeats} "
+            f"times), decrypt {r.decrypt_ms:.1f} ms, keys {r.key_bytes / 1e6:.1f} MB, up "
+            f"{r.upload_bytes / 1e3:.0f} kB, down {r.download_bytes / 1e3:.0f} kB, max error "
+            f"{r.max_error:.2g}, labels {r.label_agreement:.2%}{accuracy_text}, "
+            f"{r.images_per_s:.1f} images/s ({r.images_per_s_end_to_end:.1f} end to end), "
+            f"ratio {r.ratio_evaluate:.2f}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

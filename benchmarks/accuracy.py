@@ -1,0 +1,32 @@
+"""Accuracy: logit error, agreement with the plaintext network and with the true labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.compiled import compiled_engine
+from benchmarks.measure import measure
+from benchmarks.record import Record
+from he_infer.compiler import compile as compile_model
+
+
+def run(
+    case: Case,
+    *,
+    backend: str,
+    precision_bits: int,
+    threads: int,
+    batch: int,
+    records: int,
+    rng: np.random.Generator,
+) -> list[Record]:
+    """One record over the first ``records`` test inputs, ``batch`` to a query."""
+    plan = compile_model(case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits)
+    engine = compiled_engine(plan, backend, rng)
+    filled = min(batch, records)
+    return [
+        measure(
+            engine, case, queries=records // filled, threads=threads, records_per_query=filled
+        )
+    ]

@@ -1,0 +1,141 @@
+"""This package as an Engine: a compiled plan on SEAL, on simulated noise or in plain arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.engine import Engine
+from he_infer.backends.plain import PlainBackend
+from he_infer.backends.seal import SealBackend
+from he_infer.backends.simulated import SimulatedBackend
+from he_infer.backends.slotwise import SlotCiphertext, SlotwiseBackend
+from he_infer.errors import BackendError
+from he_infer.executor import EncodedWeights, PlanRunner, prepare, run_on
+from he_infer.keys import SecretKeys
+from he_infer.plan import Plan
+from he_infer.preview import sizes
+from he_infer.wire import Ciphertext, SeededCiphertext
+
+
+class _Compiled:
+    """What the three engines share: they answer for one plan."""
+
+    name = "he-infer"
+    note = ""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.key_bytes, self.query_bytes, self.reply_bytes = sizes(plan)
+
+    @property
+    def batch(self) -> int:
+        return self.plan.batch
+
+    @property
+    def n(self) -> int:
+        return self.plan.params.n
+
+    @property
+    def log_qp(self) -> float:
+        return self.plan.params.log_qp
+
+    def upload_bytes(self, query: object) -> int:
+        return self.query_bytes
+
+    def download_bytes(self, reply: object) -> int:
+        return self.reply_bytes
+
+
+class SlotwiseEngine(_Compiled):
+    """Values in slots without cryptography: exact, or with the noise that CKKS adds."""
+
+    def __init__(self, plan: Plan, backend: SlotwiseBackend, *, backend_name: str) -> None:
+        super().__init__(plan)
+        self._slotwise = backend
+        self.backend = backend_name
+
+    def keygen(self) -> int:
+        """No keys are made; the size is that of the real ones."""
+        return self.key_bytes
+
+    def prepare(self) -> None:
+        """Nothing is encoded beforehand."""
+
+    def encrypt(self, records: NDArray[np.float32]) -> list[SlotCiphertext]:
+        spec = self.plan.client_spec
+        slots = spec.pack(records)
+        return [self._slotwise.encrypt(row, scale=spec.input_scale) for row in slots]
+
+    def evaluate(self, query: list[SlotCiphertext]) -> list[SlotCiphertext]:
+        return run_on(self._slotwise, self.plan, query)
+
+    def decrypt(self, reply: list[SlotCiphertext], count: int) -> NDArray[np.float64]:
+        values = np.stack([self._slotwise.decrypt(c).real for c in reply])
+        return self.plan.client_spec.unpack(values, count)
+
+
+class SealEngine(_Compiled):
+    """The real thing, in one process and without the network.
+
+    ``encrypt`` ends with seeded residues and ``evaluate`` begins with them, as on the wire.
+    """
+
+    backend = "seal"
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._seal = SealBackend(plan.params)
+        self._secret: SecretKeys | None = None
+        self._with_keys: SealBackend | None = None
+        self._runner: PlanRunner[Any, Any] | None = None
+        self._public: Any = None
+
+    def keygen(self) -> int:
+        self._secret = SecretKeys.generate(self.plan.params)
+        self._public = self._secret.evaluation_keys(self.plan.rotation_steps)
+        return len(self._public.to_bytes())
+
+    def prepare(self) -> None:
+        weights: EncodedWeights[Any] = EncodedWeights(encode=self._seal.encode)
+        prepare(self.plan, weights)
+        self._runner = PlanRunner(self.plan, weights)
+        self._with_keys = self._seal.with_keys(self._seal.load_keys(self._public))
+
+    def encrypt(self, records: NDArray[np.float32]) -> list[SeededCiphertext]:
+        spec = self.plan.client_spec
+        return self._key_holder().encrypt(spec.pack(records), spec.input_scale)
+
+    def evaluate(self, query: Sequence[SeededCiphertext]) -> list[Ciphertext]:
+        if self._with_keys is None or self._runner is None:
+            raise BackendError("no keys are loaded: call prepare() first")
+        backend = self._with_keys
+        inputs = [backend.import_ciphertext(c) for c in query]
+        return [backend.export_ciphertext(c) for c in self._runner.run(inputs, backend)]
+
+    def decrypt(self, reply: list[Ciphertext], count: int) -> NDArray[np.float64]:
+        values = np.stack([self._key_holder().decrypt(c).real for c in reply])
+        return self.plan.client_spec.unpack(values, count)
+
+    def _key_holder(self) -> SecretKeys:
+        if self._secret is None:
+            raise BackendError("no keys: call keygen() first")
+        return self._secret
+
+
+def compiled_engine(
+    plan: Plan, backend: str, rng: np.random.Generator
+) -> Engine[Any, Any]:
+    """The engine for a backend's name; raises BackendError for an unknown one."""
+    if backend == "seal":
+        return SealEngine(plan)
+    if backend == "simulated":
+        simulated = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
+        return SlotwiseEngine(plan, simulated, backend_name=backend)
+    if backend == "plain":
+        plain = PlainBackend(plan.params, steps=plan.rotation_steps)
+        return SlotwiseEngine(plan, plain, backend_name=backend)
+    raise BackendError(f"no backend is called {backend!r}: choose plain, simulated or seal")

@@ -1,0 +1,1 @@
+"""The command ``he-infer``: parse, call the library, print. Nothing here computes."""

@@ -1,0 +1,88 @@
+"""Commands about this machine: doctor and demo."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from he_infer.cli.console import print_facts, print_json, progress_bars, warn
+
+
+def add_commands(commands: Any) -> None:
+    """Add the two parsers to argparse's subparsers."""
+    doctor = commands.add_parser("doctor", help="say what this machine has and how fast it is")
+    doctor.add_argument("--no-timing", action="store_true", help="do not time SEAL's primitives")
+    doctor.add_argument("--save-costs", type=Path, help="write costs for he-infer compile --costs")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(run=run_doctor)
+
+    demo = commands.add_parser(
+        "demo", help="start a server, send encrypted MNIST digits to it, show the answers"
+    )
+    demo.add_argument("--model", default="tutorial-cnn", help="a model of the zoo for MNIST")
+    demo.add_argument("--images", type=int, default=10, help="images sent one by one")
+    demo.add_argument("--batch", type=int, default=1000, help="images sent in one query, 0 for none")
+    demo.add_argument("--out", type=Path, default=Path("demo/demo.json"))
+    demo.add_argument("--json", action="store_true", help="print the figures, not the tables")
+    demo.set_defaults(run=run_demo)
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    from he_infer import doctor
+
+    machine = doctor.inspect_machine()
+    timings = None if options.no_timing else doctor.time_primitives()
+    if options.save_costs is not None:
+        timings = timings or doctor.time_primitives()
+        doctor.write_costs(options.save_costs, timings.cost_model())
+    if not machine.tenseal_is_safe:
+        warn("this TenSEAL has known holes: pip install 'tenseal>=0.3.18'")
+    if options.json:
+        measured = None if timings is None else timings.to_json()
+        print_json({"machine": machine.to_json(), "timings": measured})
+        return 0
+    facts = [
+        ("python", f"{machine.python} on {machine.system}"),
+        ("tenseal", f"{machine.tenseal} ({'fine' if machine.tenseal_is_safe else 'too old'})"),
+        ("torch", machine.torch),
+        ("processor", machine.cpu),
+        ("features", ", ".join(machine.cpu_features) or "none that matters here"),
+        ("cores", str(machine.cores)),
+        ("memory", f"{machine.memory_gb} GB"),
+        ("compilers", ", ".join(machine.compilers) or "none (none is needed)"),
+        *[(f"data: {name}", place or "not found") for name, place in machine.data.items()],
+    ]
+    print_facts(facts)
+    if timings is not None:
+        print(f"\nSEAL, one thread, N = {timings.n}, {timings.primes} data primes, median:")
+        print_facts(
+            [
+                ("rotate", f"{timings.rotate_ms:.2f} ms"),
+                ("relinearise", f"{timings.relinearize_ms:.2f} ms"),
+                ("ciphertext × plaintext", f"{timings.multiply_plain_ms:.2f} ms"),
+                ("add", f"{timings.add_ms:.2f} ms"),
+                ("rescale", f"{timings.rescale_ms:.2f} ms"),
+            ]
+        )
+    if options.save_costs is not None:
+        print(f"\ncosts: {options.save_costs}")
+    return 0
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    from he_infer import demo
+
+    with progress_bars() as progress:
+        report = demo.run(
+            demo.DemoConfig(model=options.model, images=options.images, batch=options.batch),
+            progress=progress,
+        )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    demo.write(report, options.out)
+    if options.json:
+        print_json(report.to_json())
+    else:
+        print(demo.render(report))
+        print(f"\nfigures: {options.out}")
+    return 0

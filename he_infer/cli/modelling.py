@@ -1,0 +1,243 @@
+"""Commands that work on models: models, train, approximate, compile."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from he_infer.cli.console import (
+    megabytes,
+    print_facts,
+    print_json,
+    print_table,
+    progress_bars,
+    warn,
+)
+from he_infer.errors import InputError
+
+if TYPE_CHECKING:
+    from he_infer.preview import Preview
+
+CHECKED: Final = 256
+LEAST_AGREEMENT: Final = 0.99
+
+
+def add_commands(commands: Any) -> None:
+    """Add the four parsers to argparse's subparsers."""
+    from he_infer import zoo
+
+    models = commands.add_parser("models", help="list the trained models of the zoo")
+    models.add_argument("--json", action="store_true")
+    models.set_defaults(run=run_models)
+
+    train = commands.add_parser("train", help="train a model of the zoo from scratch")
+    train.add_argument("name", choices=zoo.NAMES)
+    train.add_argument("--seed", type=int, default=1)
+    train.add_argument("--data", type=Path, help="folder with the MNIST IDX files")
+    train.add_argument("--out", type=Path, help="weights file (default: NAME.safetensors)")
+    train.add_argument("--json", action="store_true")
+    train.set_defaults(run=run_train)
+
+    approximate = commands.add_parser(
+        "approximate", help="compare polynomial approximations of an activation"
+    )
+    approximate.add_argument("function", help="relu, sigmoid, tanh, gelu, silu, softplus, sign")
+    approximate.add_argument("--low", type=float, default=-4.0)
+    approximate.add_argument("--high", type=float, default=4.0)
+    approximate.add_argument("--degrees", type=int, nargs="+", default=[2, 4, 6])
+    approximate.add_argument("--json", action="store_true")
+    approximate.set_defaults(run=run_approximate)
+
+    compile_ = commands.add_parser(
+        "compile", help="compile a model into a plan, and say what it will cost"
+    )
+    compile_.add_argument(
+        "--model", required=True, help="a zoo name, or path/to/file.py:factory (the file is run)"
+    )
+    compile_.add_argument("--weights", type=Path, help="safetensors to load into the model")
+    compile_.add_argument("--sample", type=Path, help=".npy with typical inputs, for calibration")
+    compile_.add_argument("--name", help="name of the served model (default: the model's)")
+    compile_.add_argument("--batch", type=int, default=1, help="records per query, a power of two")
+    compile_.add_argument("--precision-bits", type=int, help="bits after the point in the outputs")
+    compile_.add_argument("--costs", type=Path, help="costs measured by he-infer doctor")
+    compile_.add_argument("--seed", type=int, default=0, help="of the simulated noise")
+    compile_.add_argument("--describe", action="store_true", help="print every step as well")
+    compile_.add_argument("--out", type=Path, help="plan file (default: NAME.heplan)")
+    compile_.add_argument("--json", action="store_true")
+    compile_.set_defaults(run=run_compile)
+
+
+def run_models(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from he_infer import zoo
+
+    cards = [zoo.card(name) for name in zoo.NAMES]
+    if options.json:
+        print_json([asdict(card) for card in cards])
+        return 0
+    rows = [
+        [
+            card.name,
+            card.recipe.data,
+            f"{card.accuracy:.2%}",
+            f"{card.accuracy_interval[0]:.2%} … {card.accuracy_interval[1]:.2%}",
+            f"{card.n_test:,}",
+        ]
+        for card in cards
+    ]
+    print_table(["model", "data", "accuracy", "95 % interval", "test records"], rows)
+    return 0
+
+
+def run_train(options: argparse.Namespace) -> int:
+    import safetensors.torch
+
+    from he_infer import zoo
+    from he_infer.zoo.training import predict
+
+    data = zoo.training_set(options.name, options.data)
+    with progress_bars() as progress:
+        result = zoo.train(options.name, seed=options.seed, data=data, progress=progress)
+    test = zoo.test_set(options.name)
+    answers = predict(result.model, zoo.inputs(options.name, test)).argmax(axis=1)
+    correct = int((answers == test.labels).sum())
+    out = options.out or Path(f"{options.name}.safetensors")
+    weights = {key: value.contiguous() for key, value in result.model.state_dict().items()}
+    out.write_bytes(safetensors.torch.save(weights))
+    facts = {
+        "model": options.name,
+        "seed": options.seed,
+        "training_records": result.records,
+        "correct": correct,
+        "test_records": len(test),
+        "accuracy": correct / len(test),
+        "weights": str(out),
+    }
+    if options.json:
+        print_json(facts)
+    else:
+        print(f"{correct} of {len(test)} test records correct ({correct / len(test):.2%})")
+        print(f"weights: {out}")
+    return 0
+
+
+def run_approximate(options: argparse.Namespace) -> int:
+    from he_infer import approx
+    from he_infer.errors import ApproximationError
+
+    if options.function not in approx.FUNCTIONS:
+        names = ", ".join(sorted(approx.FUNCTIONS))
+        raise InputError(f"no function is called {options.function!r}: choose one of {names}")
+    function = approx.FUNCTIONS[options.function]
+    results: list[dict[str, Any]] = []
+    for name, method in approx.METHODS.items():
+        for degree in options.degrees:
+            row: dict[str, Any] = {"method": name, "degree": degree, "sup_error": None, "note": ""}
+            try:
+                found = method(function, interval=(options.low, options.high), degree=degree)
+                row["sup_error"] = found.sup_error
+            except ApproximationError as error:
+                row["note"] = str(error)
+            results.append(row)
+    if options.json:
+        print_json({"function": options.function, "interval": [options.low, options.high],
+                    "results": results})
+        return 0
+    print(f"largest error of {options.function} on [{options.low:g}, {options.high:g}]\n")
+    cells = {(r["method"], r["degree"]): r["sup_error"] for r in results}
+    print_table(
+        ["method", *[f"degree {degree}" for degree in options.degrees]],
+        [
+            [name, *[_error(cells[name, degree]) for degree in options.degrees]]
+            for name in approx.METHODS
+        ],
+    )
+    print("\n– : the method has no polynomial of that degree for this function")
+    return 0
+
+
+def _error(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def run_compile(options: argparse.Namespace) -> int:
+    import numpy as np
+    import torch
+
+    from he_infer import compiler, zoo
+    from he_infer.cli.sources import load_model, load_sample
+    from he_infer.costs import CostModel
+    from he_infer.doctor import read_costs
+    from he_infer.preview import preview
+
+    model = load_model(options.model, options.weights)
+    sample = load_sample(options.model, options.sample)
+    if options.model in zoo.NAMES and options.sample is None:
+        check = zoo.inputs(options.model, zoo.test_set(options.model))[:CHECKED]
+    else:
+        # Ranges that are checked on the records they came from would always look perfect.
+        held_out = max(1, len(sample) // 4)
+        sample, check = sample[:-held_out], sample[-held_out:][:CHECKED]
+    name = options.name or options.model.rpartition(":")[2]
+    cost = read_costs(options.costs) if options.costs else CostModel()
+    precision = options.precision_bits
+    plan = compiler.compile(
+        model,
+        sample,
+        name=name,
+        batch=options.batch,
+        precision_bits=compiler.DEFAULT_PRECISION_BITS if precision is None else precision,
+        cost=cost,
+    )
+    with torch.no_grad():
+        outputs = model.double()(torch.from_numpy(check.astype(np.float64)))
+    with progress_bars() as progress:
+        expected = preview(
+            plan,
+            sample=sample.astype(np.float64),
+            check=check.astype(np.float64),
+            reference=outputs.reshape(len(check), -1).numpy(),
+            cost=cost,
+            rng=np.random.default_rng(options.seed),
+            progress=progress,
+        )
+    if expected.label_agreement is not None and expected.label_agreement < LEAST_AGREEMENT:
+        warn(
+            f"only {expected.label_agreement:.1%} of the labels survive the noise: raise "
+            f"--precision-bits above {precision or compiler.DEFAULT_PRECISION_BITS}"
+        )
+    out = options.out or Path(f"{name}.heplan")
+    plan.save(str(out))
+    if options.json:
+        print_json({**expected.to_json(), "plan": str(out)})
+        return 0
+    if options.describe:
+        print(plan.describe() + "\n")
+    print_facts([*preview_facts(expected), ("plan file", str(out))])
+    return 0
+
+
+def preview_facts(p: Preview) -> list[tuple[str, str]]:
+    """A preview as name and value, in the order a reader asks."""
+    agreement = "" if p.label_agreement is None else f"{p.label_agreement:.2%}"
+    outside = ", ".join(f"{layer} {share:.2%}" for layer, share in p.outside.items())
+    facts = [
+        ("model", p.name),
+        ("ring degree N", f"{p.n}"),
+        ("log2(QP)", f"{p.log_qp:.1f} bits"),
+        ("security", f"{p.security_bits} bits"),
+        ("depth", f"{p.depth} levels"),
+        ("records per query", f"{p.batch}"),
+        ("evaluation keys", f"{megabytes(p.key_bytes)} ({p.rotation_keys} rotations), once"),
+        ("query", megabytes(p.query_bytes)),
+        ("reply", megabytes(p.reply_bytes)),
+        ("encoded weights", f"{p.weights_mb} MB on the server"),
+        ("key switches", f"{p.key_switches}"),
+        ("predicted time", f"{p.predicted_ms:.0f} ms per query on one core"),
+        ("logit error", f"{p.max_error:.2g} at most, {p.rms_error:.2g} rms (simulated)"),
+        ("label agreement", f"{agreement} of {p.checked} records (simulated)"),
+        ("outside the range", outside or "no layer has a range"),
+    ]
+    return [fact for fact in facts if fact[0] != "label agreement" or agreement]
