@@ -22,7 +22,9 @@ def run(
     rng: np.random.Generator,
 ) -> list[Record]:
     """One record over the first ``records`` test inputs, ``batch`` to a query."""
-    plan = compile_model(case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits)
+    plan = compile_model(
+        case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits
+    )
     engine = compiled_engine(plan, backend, rng)
     filled = min(batch, records)
     return [

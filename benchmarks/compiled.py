@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from benchmarks.engine import Engine
 from he_infer.backends.plain import PlainBackend
-from he_infer.backends.seal import SealBackend
+from he_infer.backends.seal import LoadedKeys, SealBackend
 from he_infer.backends.simulated import SimulatedBackend
 from he_infer.backends.slotwise import SlotCiphertext, SlotwiseBackend
 from he_infer.errors import BackendError
-from he_infer.executor import EncodedWeights, PlanRunner, prepare, run_on
-from he_infer.keys import SecretKeys
+from he_infer.executor import Executor, run_on
+from he_infer.keys import EvaluationKeys, SecretKeys
 from he_infer.plan import Plan
 from he_infer.preview import sizes
 from he_infer.wire import Ciphertext, SeededCiphertext
@@ -88,11 +88,10 @@ class SealEngine(_Compiled):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        self._seal = SealBackend(plan.params)
         self._secret: SecretKeys | None = None
-        self._with_keys: SealBackend | None = None
-        self._runner: PlanRunner[Any, Any] | None = None
-        self._public: Any = None
+        self._public: EvaluationKeys | None = None
+        self._loaded: LoadedKeys | None = None
+        self._executor: Executor | None = None
 
     def keygen(self) -> int:
         self._secret = SecretKeys.generate(self.plan.params)
@@ -100,21 +99,19 @@ class SealEngine(_Compiled):
         return len(self._public.to_bytes())
 
     def prepare(self) -> None:
-        weights: EncodedWeights[Any] = EncodedWeights(encode=self._seal.encode)
-        prepare(self.plan, weights)
-        self._runner = PlanRunner(self.plan, weights)
-        self._with_keys = self._seal.with_keys(self._seal.load_keys(self._public))
+        if self._public is None:
+            raise BackendError("no keys: call keygen() first")
+        self._executor = Executor(self.plan, SealBackend(self.plan.params))
+        self._loaded = self._executor.load_keys(self._public)
 
     def encrypt(self, records: NDArray[np.float32]) -> list[SeededCiphertext]:
         spec = self.plan.client_spec
         return self._key_holder().encrypt(spec.pack(records), spec.input_scale)
 
     def evaluate(self, query: Sequence[SeededCiphertext]) -> list[Ciphertext]:
-        if self._with_keys is None or self._runner is None:
+        if self._executor is None or self._loaded is None:
             raise BackendError("no keys are loaded: call prepare() first")
-        backend = self._with_keys
-        inputs = [backend.import_ciphertext(c) for c in query]
-        return [backend.export_ciphertext(c) for c in self._runner.run(inputs, backend)]
+        return self._executor.run(query, self._loaded)
 
     def decrypt(self, reply: list[Ciphertext], count: int) -> NDArray[np.float64]:
         values = np.stack([self._key_holder().decrypt(c).real for c in reply])

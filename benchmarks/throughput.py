@@ -22,7 +22,9 @@ def run(
     rng: np.random.Generator,
 ) -> list[Record]:
     """One record for queries of ``batch`` images (fewer if the case holds fewer)."""
-    plan = compile_model(case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits)
+    plan = compile_model(
+        case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits
+    )
     engine = compiled_engine(plan, backend, rng)
     filled = min(batch, len(case.inputs) // repeats)
     return [measure(engine, case, queries=repeats, threads=threads, records_per_query=filled)]

@@ -27,7 +27,7 @@ TENSEAL_FLOOR: Final = (0, 3, 18)
 CPU_FEATURES: Final = ("aes", "avx2", "avx512f", "avx512ifma", "neon", "asimd")
 COMPILERS: Final = ("c++", "g++", "clang++", "cmake", "ninja")
 # 128-bit at N = 8192; about what a network of depth six uses.
-TIMING_BITS: Final = (30, 26, 26, 26, 26, 26, 26)
+TIMING_BITS: Final = (30, 25, 25, 25, 25, 25, 25)
 REPEATS: Final = 9
 
 
@@ -119,7 +119,7 @@ def time_primitives(*, repeats: int = REPEATS) -> PrimitiveTimings:
     plain = SealBackend(params)
     backend = plain.with_keys(plain.load_keys(secret.evaluation_keys([1])))
     values = np.linspace(-1.0, 1.0, params.slots)
-    scale = 2.0**26
+    scale = 2.0**25
     fresh = backend.import_ciphertext(secret.encrypt(values[None], scale)[0])
     weight = backend.encode(values, level=params.max_level, scale=scale)
     product = backend.multiply(fresh, fresh)

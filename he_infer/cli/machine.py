@@ -22,7 +22,7 @@ def add_commands(commands: Any) -> None:
     )
     demo.add_argument("--model", default="tutorial-cnn", help="a model of the zoo for MNIST")
     demo.add_argument("--images", type=int, default=10, help="images sent one by one")
-    demo.add_argument("--batch", type=int, default=1000, help="images sent in one query, 0 for none")
+    demo.add_argument("--batch", type=int, default=1000, help="images in one query, 0 for none")
     demo.add_argument("--out", type=Path, default=Path("demo/demo.json"))
     demo.add_argument("--json", action="store_true", help="print the figures, not the tables")
     demo.set_defaults(run=run_demo)
