@@ -1,0 +1,116 @@
+"""Request bodies of a known length, read as they arrive, from senders that may be slow or lie."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from he_infer.inference_protocol import decimal
+from he_infer.server.refusal import ClientGoneError, Refusal
+from he_infer.server.settings import Settings
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+BLOCK_BYTES: Final = 256 * 1024  # handed to the parser at a time: amortises the thread switch
+
+
+def content_length(text: str | None) -> int:
+    """The Content-Length of a request that has a body; raises Refusal 411 or 400."""
+    if text is None:
+        raise Refusal(411, "length_required", "send a Content-Length: chunked bodies are not read")
+    length = decimal(text)
+    if length is None:
+        raise Refusal(400, "malformed", "the Content-Length is not a decimal number")
+    return length
+
+
+def expect_length(found: int, expected: int, *, what: str) -> None:
+    """Refuse a body whose length is not the only possible one, before reading any of it."""
+    if found > expected:
+        raise Refusal(
+            413, "too_large", f"{what} has exactly {expected} bytes, {found} were announced"
+        )
+    if found < expected:
+        raise Refusal(
+            400, "wrong_length", f"{what} has exactly {expected} bytes, {found} were announced"
+        )
+
+
+class Body:
+    """Exactly ``length`` bytes of an ASGI request.
+
+    The server waits for a sender ``grace + received / min_rate`` seconds altogether; the time
+    that it spends itself, parsing, is not counted against the sender.
+    """
+
+    def __init__(self, receive: Receive, *, length: int, settings: Settings) -> None:
+        self._receive = receive
+        self._length = length
+        self._grace_s = settings.body_grace_s
+        self._min_bytes_per_s = settings.body_min_bytes_per_s
+        self._pending = bytearray()
+        self._waited_s = 0.0
+        self.received_bytes = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.received_bytes == self._length and not self._pending
+
+    async def take(self, size: int) -> bytes:
+        """The next ``size`` bytes, for a head that must be seen whole."""
+        while len(self._pending) < size:
+            await self._more()
+        return self._pop(size)
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The rest, in blocks of BLOCK_BYTES and a last one that may be shorter."""
+        while self.received_bytes < self._length or self._pending:
+            while len(self._pending) < BLOCK_BYTES and self.received_bytes < self._length:
+                await self._more()
+            yield self._pop(min(BLOCK_BYTES, len(self._pending)))
+
+    def _pop(self, size: int) -> bytes:
+        taken = bytes(self._pending[:size])
+        del self._pending[:size]
+        return taken
+
+    async def _more(self) -> None:
+        """Receive one ASGI message; raises Refusal 408 or 400, or ClientGoneError."""
+        patience_s = (
+            self._grace_s + self.received_bytes / self._min_bytes_per_s - self._waited_s
+        )
+        start = time.monotonic()
+        try:
+            message = await asyncio.wait_for(self._receive(), timeout=max(patience_s, 1e-3))
+        except TimeoutError:
+            raise Refusal(
+                408, "too_slow", f"the body arrived at less than {self._min_bytes_per_s:.0f} B/s"
+            ) from None
+        self._waited_s += time.monotonic() - start
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunk = message.get("body", b"")
+        self.received_bytes += len(chunk)
+        if self.received_bytes > self._length:
+            raise Refusal(400, "wrong_length", "more bytes came than were announced")
+        if self.received_bytes < self._length and not message.get("more_body", False):
+            raise Refusal(400, "truncated", "the body ended before its announced length")
+        self._pending += chunk
+
+
+async def discard(receive: Receive, *, limit_bytes: int, timeout_s: float) -> None:
+    """Read and drop what a refused client still sends, so that it gets to read the answer.
+
+    Closing a socket with unread bytes resets the connection, which can destroy the reply.
+    """
+    dropped = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            while dropped < limit_bytes:
+                message = await receive()
+                dropped += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,59 @@
+"""What Prometheus sees: counts, durations per stage, queue and key store; no client identity."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_DURATIONS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """The collectors of one application, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "he_infer_requests_total",
+            "Requests answered, by operation and HTTP status.",
+            ["operation", "status"],
+            registry=self._registry,
+        )
+        self.refusals = Counter(
+            "he_infer_refusals_total",
+            "Requests refused, by machine-readable code.",
+            ["code"],
+            registry=self._registry,
+        )
+        self.stages = Histogram(
+            "he_infer_stage_seconds",
+            "Duration of one stage of a request.",
+            ["operation", "stage"],
+            buckets=_DURATIONS_S,
+            registry=self._registry,
+        )
+        self.received_bytes = Counter(
+            "he_infer_received_bytes_total",
+            "Body bytes received, by operation.",
+            ["operation"],
+            registry=self._registry,
+        )
+        self.admitted = Gauge(
+            "he_infer_evaluations_admitted",
+            "Evaluations running or waiting.",
+            registry=self._registry,
+        )
+        self.receiving_bytes = Gauge(
+            "he_infer_receiving_bytes", "Bytes reserved for bodies.", registry=self._registry
+        )
+        self.key_bytes = Gauge(
+            "he_infer_key_store_bytes", "Bytes of evaluation keys held.", registry=self._registry
+        )
+        self.keys = Gauge(
+            "he_infer_key_store_entries", "Evaluation keys held.", registry=self._registry
+        )
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,63 @@
+"""How the service says no: an HTTP status, a machine-readable code and one sentence."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from he_infer.errors import (
+    BackendError,
+    HEInferError,
+    MismatchError,
+    TooLargeError,
+    VersionError,
+    WireError,
+)
+from he_infer.store import StoreFullError, UnknownKeysError
+
+KEY_BURNT: Final = (
+    "this looks like a serialised TenSEAL or SEAL object, which may hold a secret key: it was "
+    "refused unread and nothing of it was kept. if it held one, consider that key burnt: delete "
+    "it, generate another and upload evaluation keys only"
+)
+
+
+class Refusal(Exception):
+    """An answer other than success: ``status`` for HTTP, ``code`` for programs.
+
+    ``retry_after_s`` is sent as Retry-After where waiting helps.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection: nobody is left to answer."""
+
+
+# First match wins, so that a subclass comes before its base.
+_STATUS_OF: Final[tuple[tuple[type[HEInferError], int, str], ...]] = (
+    (UnknownKeysError, 404, "unknown_keys"),
+    (StoreFullError, 507, "key_store_full"),
+    (TooLargeError, 413, "too_large"),
+    (VersionError, 400, "unsupported_version"),
+    (MismatchError, 409, "mismatch"),
+    (WireError, 400, "malformed"),
+    (BackendError, 500, "evaluation_failed"),
+)
+
+
+def refusal_for(error: HEInferError) -> Refusal:
+    """The refusal that tells a client about ``error``; anything unforeseen says nothing more."""
+    for kind, status, code in _STATUS_OF:
+        if isinstance(error, kind):
+            if status == 500:
+                break
+            return Refusal(status, code, str(error))
+    return Refusal(500, "internal", "the server failed to answer; its log has the request id")
