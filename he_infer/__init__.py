@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from he_infer.keys import SecretKeys as SecretKeys
     from he_infer.params import CKKSParams as CKKSParams
     from he_infer.plan import Plan as Plan
+    from he_infer.report import compile_report as compile_report
 
 __all__ = [
     "CKKSParams",
@@ -30,6 +31,7 @@ __all__ = [
     "SecretKeys",
     "__version__",
     "compile",
+    "compile_report",
     "errors",
 ]
 
@@ -41,6 +43,7 @@ _HOMES: Final = {
     "Plan": "he_infer.plan",
     "SecretKeys": "he_infer.keys",
     "compile": "he_infer.compiler",
+    "compile_report": "he_infer.report",
 }
 
 

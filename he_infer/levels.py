@@ -19,12 +19,17 @@ from he_infer import ir
 from he_infer.errors import CompileError, DepthError, ParameterError
 from he_infer.params import MAX_LOG_QP, MAX_PRIME_BITS, CKKSParams
 
-# Room between the scale and a prime that must hold a value of order one: sign, rounding,
-# and values somewhat beyond the calibrated interval.
-HEADROOM_BITS: Final = 4
-MAX_SCALE_BITS: Final = 40
-# Noise after a rescale is about N/6 in units of the scale's last bit, whatever the scale.
-NOISE_SPREAD_BITS: Final = 3
+# Room in the first prime above an output of the largest magnitude seen: sign and outliers.
+HEADROOM_BITS: Final = 3
+MIN_OUTPUT_BITS: Final = 12
+# How far the special prime exceeds the first: SEAL's digits are not centred, so the noise of
+# a key switch is a thousand roundings in the slots whose root of unity is near 1.
+SPECIAL_BITS: Final = 3
+# log2 of the outputs' noise in units of 1/scale at N = 4096: a rounding adds about 2^9, and
+# folds, which come after the rescale, add up hundreds of them. Each doubling of N adds a bit.
+NOISE_BITS: Final = 14
+# Beyond this many bits of scale more than needed, keys grow and nobody gains.
+SPARE_BITS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +67,9 @@ def depths(graph: ir.Graph) -> dict[str, int]:
     return total
 
 
-def place(graph: ir.Graph, params: CKKSParams, *, scale: float) -> dict[str, Placement]:
+def place(
+    graph: ir.Graph, params: CKKSParams, *, scale: float, output_scale: float
+) -> dict[str, Placement]:
     """Level and scale of every node's value; the input is fresh, the output at level 0.
 
     Raises DepthError if the chain is not exactly as long as the graph is deep.
@@ -80,6 +87,8 @@ def place(graph: ir.Graph, params: CKKSParams, *, scale: float) -> dict[str, Pla
         if isinstance(node, ir.Square):
             before = placed[node.source].scale
             node_scale = before * before / params.primes[level + 1]
+        if node.name == graph.output.name:
+            node_scale = output_scale
         placed[node.name] = Placement(level=level, scale=node_scale)
     return placed
 
@@ -93,20 +102,18 @@ def choose_params(
     ``output_bits``: log2 of the outputs' largest magnitude.
     Raises DepthError naming the largest depth that fits.
     """
-    for n, limits in MAX_LOG_QP.items():
+    for n in MAX_LOG_QP:
         if n < least_n:
             continue
-        bits = scale_bits_for(n, depth, output_bits=output_bits)
-        least = precision_bits + int(math.log2(n)) - NOISE_SPREAD_BITS
-        if bits >= least:
-            wanted = min(bits, MAX_SCALE_BITS)
-            return _params(n, depth, wanted, output_bits=output_bits), wanted
-    n, limits = max(MAX_LOG_QP.items())
-    least = precision_bits + int(math.log2(n)) - NOISE_SPREAD_BITS
-    most = (limits[128] - 2 * (output_bits + HEADROOM_BITS)) // least - 2
+        most, least = scale_bits_for(n, depth, output_bits=output_bits), _least(n, precision_bits)
+        if most >= least:
+            bits = min(most, least + SPARE_BITS)
+            return _params(n, depth, bits, output_bits=output_bits), bits
+    n = max(MAX_LOG_QP)
+    fits = (_budget(n, output_bits)) // _least(n, precision_bits) - 2
     raise DepthError(
         f"cannot fit depth {depth} at {precision_bits} bits of precision and 128-bit security: "
-        f"the most is depth {most} at N = {n}; lower the polynomial degree, the number of "
+        f"the most is depth {fits} at N = {n}; lower the polynomial degree, the number of "
         "layers or precision_bits"
     )
 
@@ -114,12 +121,20 @@ def choose_params(
 def scale_bits_for(n: int, depth: int, *, output_bits: int) -> int:
     """The largest log2(scale) for which depth + 2 primes stay within 128-bit security.
 
-    The chain is [s + h, s × depth, special ≥ s + h] with h bits of headroom for the outputs.
+    The chain is [s + h, s × depth, s + h + SPECIAL_BITS], h bits of headroom for the outputs.
     """
     headroom = _headroom(output_bits)
     return min(
-        (MAX_LOG_QP[n][128] - 2 * headroom) // (depth + 2), MAX_PRIME_BITS - headroom
+        _budget(n, output_bits) // (depth + 2), MAX_PRIME_BITS - headroom - SPECIAL_BITS
     )
+
+
+def _least(n: int, precision_bits: int) -> int:
+    return precision_bits + NOISE_BITS + int(math.log2(n)) - 12
+
+
+def _budget(n: int, output_bits: int) -> int:
+    return MAX_LOG_QP[n][128] - 2 * _headroom(output_bits) - SPECIAL_BITS
 
 
 def _headroom(output_bits: int) -> int:
@@ -128,15 +143,27 @@ def _headroom(output_bits: int) -> int:
 
 def _params(n: int, depth: int, scale_bits: int, *, output_bits: int) -> CKKSParams:
     first = scale_bits + _headroom(output_bits)
-    budget = MAX_LOG_QP[n][128] - first - depth * scale_bits
-    # A special prime a little above the first keeps key-switching noise below rescaling noise.
-    special = min(budget, first + 1, MAX_PRIME_BITS)
+    # What is left of the budget goes to the special prime, within reason.
+    left = MAX_LOG_QP[n][128] - first - depth * scale_bits
+    special = min(left, first + SPECIAL_BITS + 7, MAX_PRIME_BITS)
     try:
-        return CKKSParams.from_bits(
-            n, [first, *[scale_bits] * depth], special_bits=special
-        )
+        return CKKSParams.from_bits(n, [first, *[scale_bits] * depth], special_bits=special)
     except ParameterError as error:
         raise DepthError(f"no suitable primes for N = {n}, depth {depth}: {error}") from error
+
+
+def output_scale_of(params: CKKSParams, output_range: float, scale: float) -> float:
+    """The outputs' scale: the query's, or less where the first prime could not hold them.
+
+    Raises ParameterError if fewer than MIN_OUTPUT_BITS would be left of it.
+    """
+    most = math.floor(math.log2(params.primes[0] / output_range)) - HEADROOM_BITS
+    if most < MIN_OUTPUT_BITS:
+        raise ParameterError(
+            f"outputs up to {output_range:.3g} leave {most} bits of scale in a first prime of "
+            f"{params.primes[0].bit_length()} bits: make that prime wider"
+        )
+    return min(scale, 2.0**most)
 
 
 def scale_bits_of(params: CKKSParams) -> int:

@@ -57,8 +57,7 @@ class Entries:
     @cached_property
     def distinct(self) -> IntArray:
         """Distinct (target, source, offset) rows: one plaintext product each."""
-        keys = np.stack([self.target, self.source, self.offset], axis=1)
-        return np.unique(keys, axis=0)
+        return unique_rows(self.target, self.source, self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +109,26 @@ def chain(offsets: Sequence[int]) -> set[int]:
     up = {b - a for a, b in zip(ordered[zero:], ordered[zero + 1 :], strict=False)}
     down = {a - b for a, b in zip(ordered[:zero], ordered[1 : zero + 1], strict=True)}
     return up | down
+
+
+def unique_rows(*columns: IntArray) -> IntArray:
+    """Distinct rows of the table with these columns, in lexicographic order."""
+    return unique_rows_index(*columns)[0]
+
+
+def unique_rows_index(*columns: IntArray) -> tuple[IntArray, IntArray]:
+    """Distinct rows, and which of them each row is; one integer a row sorts fastest."""
+    lows = [int(column.min(initial=0)) for column in columns]
+    sizes = [int(column.max(initial=0)) - low + 1 for column, low in zip(columns, lows, strict=True)]
+    code = np.zeros(len(columns[0]), dtype=np.int64)
+    for column, low, size in zip(columns, lows, sizes, strict=True):
+        code = code * size + (column - low)
+    distinct, index = np.unique(code, return_inverse=True)
+    rows = []
+    for low, size in zip(reversed(lows), reversed(sizes), strict=True):
+        distinct, digit = np.divmod(distinct, size)
+        rows.append(digit + low)
+    return np.stack(rows[::-1], axis=1), index.reshape(-1)
 
 
 def lane_counts(source: Layout, target_period: int) -> list[int]:
@@ -177,11 +196,10 @@ def _doubling(start: int, stop: int) -> tuple[int, ...]:
 def diagonals(found: Entries, split: Split) -> Diagonals:
     """Gather the weights into plaintext diagonals, each shifted by its own giant step."""
     baby, giant = split.apply(found.offset)
-    keys = np.stack([found.target, found.source, baby, giant], axis=1)
-    terms, index = np.unique(keys, axis=0, return_inverse=True)
+    terms, index = unique_rows_index(found.target, found.source, baby, giant)
     values = np.zeros((len(terms), found.period))
     # The giant step comes after the product and moves slot s + g to s.
-    np.add.at(values, (index.reshape(-1), (found.slot + giant) % found.period), found.value)
+    np.add.at(values, (index, (found.slot + giant) % found.period), found.value)
     return Diagonals(
         terms=tuple((int(t), int(s), int(b), int(g)) for t, s, b, g in terms), values=values,
         period=found.period, folds=found.folds, targets=found.targets,
@@ -212,8 +230,8 @@ def _price(
     distinct: IntArray, split: Split, found: Entries, *, n: int, level: int, cost: CostModel
 ) -> float:
     baby, giant = split.apply(distinct[:, 2])
-    rotated = np.unique(np.stack([distinct[:, 1], baby], axis=1), axis=0)
-    sums = np.unique(np.stack([distinct[:, 0], giant], axis=1), axis=0)
+    rotated = unique_rows(distinct[:, 1], baby)
+    sums = unique_rows(distinct[:, 0], giant)
     babies = int((rotated[:, 1] != 0).sum())
     # Chains walk through every giant step between the first and the last one.
     giants = int((sums[:, 1] != 0).sum())

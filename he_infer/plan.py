@@ -28,7 +28,8 @@ from he_infer.planner import Packing
 class Plan:
     """``graph`` in normal form, laid out by ``packing`` under ``params``.
 
-    ``scale``: of the query and of every Affine's output; ``batch``: records per query;
+    ``scale``: of the query and of every Affine's output but the last, which has
+    ``output_scale`` so that the outputs fit the first prime; ``batch``: records per query;
     ``input_range``: of the calibration sample; ``output_range``: largest |output| on it.
     """
 
@@ -36,6 +37,7 @@ class Plan:
     graph: ir.Graph
     params: CKKSParams
     scale: float
+    output_scale: float
     batch: int
     packing: Packing
     input_range: tuple[float, float]
@@ -43,7 +45,9 @@ class Plan:
 
     @cached_property
     def placed(self) -> dict[str, Placement]:
-        return place(self.graph, self.params, scale=self.scale)
+        return place(
+            self.graph, self.params, scale=self.scale, output_scale=self.output_scale
+        )
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:

@@ -96,6 +96,7 @@ def _encode(plan: Plan) -> tuple[dict[str, Any], Tensors]:
         "name": plan.name,
         "params": plan.params.to_json(),
         "scale": plan.scale,
+        "output_scale": plan.output_scale,
         "batch": plan.batch,
         "input_range": list(plan.input_range),
         "output_range": plan.output_range,
@@ -220,6 +221,7 @@ def _decode(header: dict[str, Any], tensors: Tensors) -> Plan:
     low, high = header["input_range"]
     return Plan(
         name=str(header["name"]), graph=graph, params=CKKSParams.from_json(header["params"]),
-        scale=float(header["scale"]), batch=int(header["batch"]), packing=packing,
+        scale=float(header["scale"]), output_scale=float(header["output_scale"]),
+        batch=int(header["batch"]), packing=packing,
         input_range=(float(low), float(high)), output_range=float(header["output_range"]),
     )  # fmt: skip

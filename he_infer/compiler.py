@@ -14,7 +14,7 @@ from he_infer import ir, passes
 from he_infer.calibrate import Interval, calibrate, layer_interval
 from he_infer.costs import CostModel
 from he_infer.errors import CompileError, InputError, ParameterError
-from he_infer.levels import choose_params, depths, place, scale_bits_of
+from he_infer.levels import choose_params, depths, output_scale_of, place, scale_bits_of
 from he_infer.params import CKKSParams
 from he_infer.plan import Plan
 from he_infer.planner import plan_packing
@@ -72,18 +72,15 @@ def compile(  # noqa: A001 - the public name that users expect
         )  # fmt: skip
     else:
         scale_bits = scale_bits_of(params)
-        if 2 * output_range * 2.0**scale_bits >= params.primes[0]:
-            raise ParameterError(
-                f"outputs up to {output_range:.3g} at scale 2^{scale_bits} do not fit the first "
-                f"prime of {params.primes[0].bit_length()} bits: make it wider"
-            )
     if batch > params.slots:
         raise ParameterError(f"batch {batch} exceeds the {params.slots} slots of N = {params.n}")
     scale = 2.0**scale_bits
-    placed = place(graph, params, scale=scale)
+    output_scale = output_scale_of(params, output_range, scale)
+    placed = place(graph, params, scale=scale, output_scale=output_scale)
     packing = plan_packing(graph, placed, params, batch=batch, cost=cost or CostModel())
     return Plan(
-        name=name, graph=graph, params=params, scale=scale, batch=batch, packing=packing,
+        name=name, graph=graph, params=params, scale=scale, output_scale=output_scale, batch=batch,
+        packing=packing,
         input_range=(float(records.min()), float(records.max())), output_range=output_range,
     )  # fmt: skip
 

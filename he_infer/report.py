@@ -1,0 +1,167 @@
+"""What a plan will cost and how well it will answer, before anything is deployed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from he_infer import ir
+from he_infer.backends.simulated import SimulatedBackend
+from he_infer.compiler import check_sample, flatten
+from he_infer.costs import CostModel
+from he_infer.errors import InputError
+from he_infer.executor import count_costs, run_on
+from he_infer.plan import Plan
+from he_infer.wire import Expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileReport:
+    """Figures about a plan; sizes in bytes, times in milliseconds, errors in output units.
+
+    ``simulated_records`` records were run through the simulated backend for the predicted
+    errors and label agreement. ``outside_ranges``: share of the sample with a value outside
+    the calibrated interval, per nonlinear layer.
+    """
+
+    name: str
+    n: int
+    log_qp: float
+    security_bits: int
+    depth: int
+    scale_bits: float
+    batch: int
+    input_ciphertexts: int
+    galois_keys: int
+    key_bytes: int
+    query_bytes: int
+    reply_bytes: int
+    encoded_weights_bytes: int
+    output_range: float
+    predicted_error_std: float
+    predicted_error_max: float
+    predicted_label_agreement: float
+    simulated_records: int
+    key_switches: int
+    operations: Mapping[str, int]
+    predicted_ms: float
+    outside_ranges: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """The report as aligned lines."""
+        outside = ", ".join(f"{n} {100 * s:.2g} %" for n, s in self.outside_ranges.items())
+        rows = [
+            ("ring degree N", f"{self.n}"),
+            ("log2(QP)", f"{self.log_qp:.1f} bits"),
+            ("security", f"{self.security_bits} bits (ePrint 2024/463)"),
+            ("depth", f"{self.depth} levels at scale 2^{self.scale_bits:g}"),
+            ("records per query", f"{self.batch}"),
+            ("evaluation keys", f"{_size(self.key_bytes)}, {self.galois_keys} rotations"),
+            ("query", f"{_size(self.query_bytes)}, {self.input_ciphertexts} ciphertext(s)"),
+            ("reply", _size(self.reply_bytes)),
+            ("encoded weights", _size(self.encoded_weights_bytes)),
+            ("outputs", f"up to {self.output_range:.3g} on the sample"),
+            (
+                "predicted error",
+                f"{self.predicted_error_std:.2g} std, {self.predicted_error_max:.2g} max "
+                f"over {self.simulated_records} simulated records",
+            ),
+            ("predicted label agreement", f"{100 * self.predicted_label_agreement:.2f} %"),
+            ("key switches", f"{self.key_switches}"),
+            ("predicted evaluation", f"{self.predicted_ms:.0f} ms a query on one core"),
+            ("sample outside ranges", outside or "no nonlinear layers"),
+        ]
+        width = max(len(label) for label, _ in rows)
+        return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+
+
+def compile_report(
+    plan: Plan,
+    sample: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    records: int = 16,
+    cost: CostModel | None = None,
+) -> CompileReport:
+    """Measure a plan on ``sample`` (records, *record shape), of which ``records`` simulated.
+
+    Take records that did not calibrate the plan. Raises InputError for an unusable sample.
+    """
+    given = check_sample(sample)
+    if given.shape[1:] != plan.graph.input.shape:
+        raise InputError(f"expected records of shape {plan.graph.input.shape}, got {given.shape[1:]}")
+    flat = flatten(given)
+    values = ir.evaluate(plan.graph, flat)
+    exact = values[plan.graph.output.name]
+    simulated = simulate(plan, given[:records], rng=rng)
+    errors = simulated - exact[: len(simulated)]
+    agreement = simulated.argmax(axis=1) == exact[: len(simulated)].argmax(axis=1)
+    costs = count_costs(plan, cost or CostModel())
+    spec = plan.client_spec
+    sizes = _sizes(plan)
+    return CompileReport(
+        name=plan.name, n=plan.params.n, log_qp=plan.params.log_qp,
+        security_bits=plan.params.security_bits, depth=plan.params.max_level,
+        scale_bits=math.log2(plan.scale), batch=plan.batch,
+        input_ciphertexts=spec.n_input_ciphertexts, galois_keys=len(plan.rotation_steps),
+        key_bytes=sizes[0], query_bytes=sizes[1], reply_bytes=sizes[2],
+        encoded_weights_bytes=costs.plaintext_words * 8, output_range=plan.output_range,
+        predicted_error_std=float(errors.std()), predicted_error_max=float(np.abs(errors).max()),
+        predicted_label_agreement=float(agreement.mean()), simulated_records=len(simulated),
+        key_switches=costs.key_switches, operations=dict(costs.counts),
+        predicted_ms=costs.milliseconds, outside_ranges=outside_ranges(plan.graph, values),
+    )  # fmt: skip
+
+
+def simulate(plan: Plan, records: ArrayLike, *, rng: np.random.Generator) -> ir.FloatArray:
+    """Answers (records, outputs) with CKKS noise, one virtual key per query."""
+    given = np.asarray(records, dtype=np.float64)
+    spec = plan.client_spec
+    answers = []
+    for start in range(0, len(given), plan.batch):
+        part = given[start : start + plan.batch]
+        backend = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
+        inputs = [backend.encrypt(row, scale=spec.input_scale) for row in spec.pack(part)]
+        slots = np.stack([backend.decrypt(c).real for c in run_on(backend, plan, inputs)])
+        answers.append(spec.unpack(slots, len(part)))
+    return np.concatenate(answers)
+
+
+def outside_ranges(graph: ir.Graph, values: Mapping[str, ir.FloatArray]) -> dict[str, float]:
+    """Share of records that leave [−1, 1], where normal form puts every calibrated interval."""
+    shares = {}
+    for node in graph:
+        if isinstance(node, ir.Square | ir.Polynomial):
+            beyond = np.abs(values[node.source]) > 1
+            shares[node.name.removesuffix(".square")] = float(beyond.any(axis=1).mean())
+    return shares
+
+
+def _sizes(plan: Plan) -> tuple[int, int, int]:
+    """Bytes of the evaluation keys, a query and a reply, headers included."""
+    spec = plan.client_spec
+    digests = {"plan_digest": plan.digest, "keys_digest": "0" * 64}
+    return (
+        Expected.evaluation_keys(plan.params, steps=spec.rotation_steps).total_bytes,
+        Expected.query(
+            plan.params, count=spec.n_input_ciphertexts, scale=spec.input_scale, **digests
+        ).total_bytes,
+        Expected.reply(
+            plan.params, count=spec.n_output_ciphertexts, scale=spec.output_scale, **digests
+        ).total_bytes,
+    )
+
+
+def _size(count: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
