@@ -17,8 +17,8 @@ from he_infer.errors import BackendError
 from he_infer.executor import Executor, run_on
 from he_infer.keys import EvaluationKeys, SecretKeys
 from he_infer.plan import Plan
-from he_infer.preview import sizes
-from he_infer.wire import Ciphertext, SeededCiphertext
+from he_infer.wire import Ciphertext, Expected, SeededCiphertext
+from he_infer.wire.envelope import NO_DIGEST
 
 
 class _Compiled:
@@ -29,7 +29,25 @@ class _Compiled:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.key_bytes, self.query_bytes, self.reply_bytes = sizes(plan)
+        spec = plan.client_spec
+        keys = Expected.evaluation_keys(plan.params, steps=spec.rotation_steps)
+        query = Expected.query(
+            plan.params,
+            plan_digest=spec.plan_digest,
+            keys_digest=NO_DIGEST,
+            count=spec.n_input_ciphertexts,
+            scale=spec.input_scale,
+        )
+        reply = Expected.reply(
+            plan.params,
+            plan_digest=spec.plan_digest,
+            keys_digest=NO_DIGEST,
+            count=spec.n_output_ciphertexts,
+            level=spec.output_level,
+            scale=spec.output_scale,
+        )
+        self.key_bytes = keys.total_bytes
+        self.query_bytes, self.reply_bytes = query.total_bytes, reply.total_bytes
 
     @property
     def batch(self) -> int:

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("planner", "kernels"),
     ("plan",),
     ("executor", "compiler"),
-    ("preview", "transport", "server"),
+    ("report", "transport", "server"),
     ("client", "doctor"),
     ("demo",),
     ("cli",),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from he_infer.cli.console import (
-    megabytes,
-    print_facts,
     print_json,
     print_table,
     progress_bars,
@@ -16,10 +14,7 @@ from he_infer.cli.console import (
 )
 from he_infer.errors import InputError
 
-if TYPE_CHECKING:
-    from he_infer.preview import Preview
-
-CHECKED: Final = 256
+CHECKED: Final = 64
 LEAST_AGREEMENT: Final = 0.99
 
 
@@ -164,13 +159,12 @@ def _error(value: float | None) -> str:
 
 def run_compile(options: argparse.Namespace) -> int:
     import numpy as np
-    import torch
 
     from he_infer import compiler, zoo
     from he_infer.cli.sources import load_model, load_sample
     from he_infer.costs import CostModel
     from he_infer.doctor import read_costs
-    from he_infer.preview import preview
+    from he_infer.report import compile_report
 
     model = load_model(options.model, options.weights)
     sample = load_sample(options.model, options.sample)
@@ -191,53 +185,21 @@ def run_compile(options: argparse.Namespace) -> int:
         precision_bits=compiler.DEFAULT_PRECISION_BITS if precision is None else precision,
         cost=cost,
     )
-    with torch.no_grad():
-        outputs = model.double()(torch.from_numpy(check.astype(np.float64)))
-    with progress_bars() as progress:
-        expected = preview(
-            plan,
-            sample=sample.astype(np.float64),
-            check=check.astype(np.float64),
-            reference=outputs.reshape(len(check), -1).numpy(),
-            cost=cost,
-            rng=np.random.default_rng(options.seed),
-            progress=progress,
-        )
-    if expected.label_agreement is not None and expected.label_agreement < LEAST_AGREEMENT:
+    report = compile_report(
+        plan, check, rng=np.random.default_rng(options.seed), records=CHECKED, cost=cost
+    )
+    if report.predicted_label_agreement < LEAST_AGREEMENT:
         warn(
-            f"only {expected.label_agreement:.1%} of the labels survive the noise: raise "
+            f"only {report.predicted_label_agreement:.1%} of the labels survive the noise: raise "
             f"--precision-bits above {precision or compiler.DEFAULT_PRECISION_BITS}"
         )
     out = options.out or Path(f"{name}.heplan")
     plan.save(str(out))
     if options.json:
-        print_json({**expected.to_json(), "plan": str(out)})
+        print_json({**report.to_json(), "plan": str(out)})
         return 0
     if options.describe:
         print(plan.describe() + "\n")
-    print_facts([*preview_facts(expected), ("plan file", str(out))])
+    print(report.text())
+    print(f"\nplan: {out}")
     return 0
-
-
-def preview_facts(p: Preview) -> list[tuple[str, str]]:
-    """A preview as name and value, in the order a reader asks."""
-    agreement = "" if p.label_agreement is None else f"{p.label_agreement:.2%}"
-    outside = ", ".join(f"{layer} {share:.2%}" for layer, share in p.outside.items())
-    facts = [
-        ("model", p.name),
-        ("ring degree N", f"{p.n}"),
-        ("log2(QP)", f"{p.log_qp:.1f} bits"),
-        ("security", f"{p.security_bits} bits"),
-        ("depth", f"{p.depth} levels"),
-        ("records per query", f"{p.batch}"),
-        ("evaluation keys", f"{megabytes(p.key_bytes)} ({p.rotation_keys} rotations), once"),
-        ("query", megabytes(p.query_bytes)),
-        ("reply", megabytes(p.reply_bytes)),
-        ("encoded weights", f"{p.weights_mb} MB on the server"),
-        ("key switches", f"{p.key_switches}"),
-        ("predicted time", f"{p.predicted_ms:.0f} ms per query on one core"),
-        ("logit error", f"{p.max_error:.2g} at most, {p.rms_error:.2g} rms (simulated)"),
-        ("label agreement", f"{agreement} of {p.checked} records (simulated)"),
-        ("outside the range", outside or "no layer has a range"),
-    ]
-    return [fact for fact in facts if fact[0] != "label agreement" or agreement]
