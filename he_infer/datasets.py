@@ -314,8 +314,12 @@ def _load(source: IdxSource, folder: Path | None) -> tuple[Dataset, Dataset]:
 def _find(source: IdxSource, root: Path, file: IdxFile) -> Path:
     """The file below ``root``, gzip'd or not, in the subfolder of its data set or beside it."""
     plain = file.name.removesuffix(".gz")
-    for candidate in (root / source.name / file.name, root / source.name / plain,
-                      root / file.name, root / plain):
+    for candidate in (
+        root / source.name / file.name,
+        root / source.name / plain,
+        root / file.name,
+        root / plain,
+    ):
         if candidate.is_file():
             return candidate
     raise DataError(

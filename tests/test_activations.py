@@ -56,9 +56,7 @@ def test_range_penalty_is_zero_inside_and_squared_outside() -> None:
     assert float(layer.range_penalty(torch.tensor([[7.0], [1.0]]), 1.0)) == pytest.approx(2.0)
 
 
-@given(
-    st.floats(-10, 10, width=32), st.floats(-1, 1, width=32), st.floats(-3, 3, width=32)
-)
+@given(st.floats(-10, 10, width=32), st.floats(-1, 1, width=32), st.floats(-3, 3, width=32))
 def test_keep_curved_bounds_leading_coefficient_and_shift(c: float, a: float, b: float) -> None:
     layer = PolynomialActivation(torch.tensor([[c, b, a]]))
     layer.keep_curved(min_leading=0.05, max_shift=4.0)

@@ -77,9 +77,7 @@ def train(
     from he_infer.zoo import training
     from he_infer.zoo.architectures import quadratic
 
-    return training.run(
-        recipe(name), seed=seed, data=data, activation=quadratic, progress=progress
-    )
+    return training.run(recipe(name), seed=seed, data=data, activation=quadratic, progress=progress)
 
 
 def train_relu_twin(

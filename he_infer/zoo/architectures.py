@@ -88,15 +88,13 @@ def digits_mlp(activation: ActivationFactory) -> nn.Sequential:
     )
 
 
-ARCHITECTURES: Final[Mapping[str, Callable[[ActivationFactory], nn.Sequential]]] = (
-    MappingProxyType(
-        {
-            "tutorial-cnn": tutorial_cnn,
-            "mnist-lola": mnist_lola,
-            "mnist-deep": mnist_deep,
-            "digits-mlp": digits_mlp,
-        }
-    )
+ARCHITECTURES: Final[Mapping[str, Callable[[ActivationFactory], nn.Sequential]]] = MappingProxyType(
+    {
+        "tutorial-cnn": tutorial_cnn,
+        "mnist-lola": mnist_lola,
+        "mnist-deep": mnist_deep,
+        "digits-mlp": digits_mlp,
+    }
 )
 
 

@@ -59,8 +59,9 @@ class Card:
             fields["recipe"] = Recipe(**plan)
             low, high = fields["accuracy_interval"]
             fields["accuracy_interval"] = (low, high)
-            ranges = {key: (least, most) for key, (least, most) in
-                      fields["activation_ranges"].items()}
+            ranges = {
+                key: (least, most) for key, (least, most) in fields["activation_ranges"].items()
+            }
             fields["activation_ranges"] = ranges
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

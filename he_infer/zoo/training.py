@@ -66,12 +66,13 @@ def run(
     model.train()
     for epoch in range(recipe.epochs):
         order = torch.randperm(len(labels), generator=generator)
+        settling = epoch >= recipe.epochs - recipe.settle_epochs
         summed = 0.0
         # The last, incomplete batch is left out: batch norm needs even statistics.
         for step in range(steps_per_epoch):
             chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
             batch = images[chosen]  # (batch, 1, H, W)
-            if recipe.augmentation is not None:
+            if recipe.augmentation is not None and not settling:
                 batch = augment(batch, recipe.augmentation, generator)
             batch = batch.reshape(len(chosen), *recipe.input_shape)
             with _range_penalties(activations, recipe.range_limit) as penalties:
