@@ -127,7 +127,8 @@ def parse_reply_head(head: bytes, *, length: int) -> float:
     _check_tensor(data.get("outputs"), kind="outputs", name=REPLY_TENSOR, length=length)
     parameters = data.get("parameters")
     value = parameters.get("evaluate_ms") if isinstance(parameters, dict) else None
-    return float(value) if type(value) in (int, float) and 0 <= value < 1e9 else float("nan")
+    usable = isinstance(value, int | float) and 0 <= value < 1e9
+    return float(value) if usable and value is not None else float("nan")
 
 
 def parse_json(data: bytes) -> Any:

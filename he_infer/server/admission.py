@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from he_infer.server.refusal import Refusal
 
@@ -47,7 +47,8 @@ class Gate:
         result = asyncio.wrap_future(future)
         watch = asyncio.create_task(gone.wait())
         try:
-            await asyncio.wait({result, watch}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {result, watch}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not result.done() and future.cancel():
                 return None
             return await result

@@ -13,6 +13,8 @@ from he_infer.server.settings import Settings
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 BLOCK_BYTES: Final = 256 * 1024  # handed to the parser at a time: amortises the thread switch
+_KEPT_BYTES: Final = 4096  # of the beginning, to tell what a refused body was
+_PEEK_S: Final = 1.0
 
 
 def content_length(text: str | None) -> int:
@@ -50,16 +52,20 @@ class Body:
         self._grace_s = settings.body_grace_s
         self._min_bytes_per_s = settings.body_min_bytes_per_s
         self._pending = bytearray()
+        self._beginning = bytearray()
         self._waited_s = 0.0
         self.received_bytes = 0
 
     @property
     def complete(self) -> bool:
-        return self.received_bytes == self._length and not self._pending
+        """Whether all of it was received."""
+        return self.received_bytes >= self._length
 
     async def take(self, size: int) -> bytes:
         """The next ``size`` bytes, for a head that must be seen whole."""
         while len(self._pending) < size:
+            if self.complete:
+                raise Refusal(400, "truncated", "the body is shorter than the head it announces")
             await self._more()
         return self._pop(size)
 
@@ -70,6 +76,16 @@ class Body:
                 await self._more()
             yield self._pop(min(BLOCK_BYTES, len(self._pending)))
 
+    async def peek(self, size: int) -> bytes:
+        """Up to ``size`` bytes from the beginning, of a body that was refused; never raises."""
+        try:
+            async with asyncio.timeout(_PEEK_S):
+                while len(self._beginning) < min(size, self._length):
+                    await self._more()
+        except (TimeoutError, Refusal, ClientGoneError):
+            pass
+        return bytes(self._beginning[:size])
+
     def _pop(self, size: int) -> bytes:
         taken = bytes(self._pending[:size])
         del self._pending[:size]
@@ -77,9 +93,7 @@ class Body:
 
     async def _more(self) -> None:
         """Receive one ASGI message; raises Refusal 408 or 400, or ClientGoneError."""
-        patience_s = (
-            self._grace_s + self.received_bytes / self._min_bytes_per_s - self._waited_s
-        )
+        patience_s = self._grace_s + self.received_bytes / self._min_bytes_per_s - self._waited_s
         start = time.monotonic()
         try:
             message = await asyncio.wait_for(self._receive(), timeout=max(patience_s, 1e-3))
@@ -92,6 +106,8 @@ class Body:
             raise ClientGoneError
         chunk = message.get("body", b"")
         self.received_bytes += len(chunk)
+        if len(self._beginning) < _KEPT_BYTES:
+            self._beginning += chunk[:_KEPT_BYTES]
         if self.received_bytes > self._length:
             raise Refusal(400, "wrong_length", "more bytes came than were announced")
         if self.received_bytes < self._length and not message.get("more_body", False):

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from he_infer.errors import ParameterError
+from he_infer.errors import ParameterError, WireError
 from he_infer.inference_protocol import DIGEST, NAME, version_of
 from he_infer.server.hosting import Host, IncomingKeys, IncomingQuery, Query
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
-from he_infer.store import KeyName, KeyStore
+from he_infer.store import KeyName, KeyStore, UnknownKeysError
+from he_infer.wire import Kind, read_header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,8 @@ class InferenceService:
         return KeyName(digest=digest, params_digest=host.params_digest, steps=host.steps)
 
     def open_keys(self, host: Host, digest: str) -> IncomingKeys:
+        """Start reading evaluation keys whose SHA-256 is said to be ``digest``."""
+        self.key_name(host, digest)
         return host.open_keys(digest)
 
     def store_keys(self, host: Host, digest: str, incoming: IncomingKeys) -> None:
@@ -101,8 +104,21 @@ class InferenceService:
         name = self.key_name(host, digest)
         self.keys.put(name, incoming.finish(), size_bytes=host.loaded_keys_bytes)
 
-    def open_query(self, host: Host) -> IncomingQuery:
-        return host.open_query()
+    def open_query(self, host: Host, header: bytes) -> IncomingQuery:
+        """Start reading a query by its envelope header, HEADER_BYTES long, and check whose it is.
+
+        Raises Refusal for another plan, UnknownKeysError, and WireError for a false header; so
+        a query that cannot be answered is refused before its ciphertexts are read.
+        """
+        claimed = read_header(header)
+        if claimed.kind is not Kind.QUERY:
+            raise WireError(f"expected a query, got {claimed.kind.name.lower()}")
+        self._check_plan(host, claimed.plan_digest)
+        if not self.keys.contains(self.key_name(host, claimed.keys_digest)):
+            raise UnknownKeysError("these evaluation keys are not here: upload them (again)")
+        incoming = host.open_query(claimed.keys_digest)
+        incoming.feed(header)
+        return incoming
 
     def answer(self, host: Host, query: Query) -> Answer:
         """Evaluate a query under the keys that it names; raises UnknownKeysError, BackendError.
@@ -114,8 +130,7 @@ class InferenceService:
             pieces = host.evaluate(query, loaded)
             return Answer(pieces=pieces, evaluate_ms=1e3 * (time.perf_counter() - start))
 
-    def check_plan(self, host: Host, plan_digest: str) -> None:
-        """Refuse a query made for another plan: 410 if it was served before, else 409."""
+    def _check_plan(self, host: Host, plan_digest: str) -> None:
         if plan_digest == host.plan_digest:
             return
         with self._lock:

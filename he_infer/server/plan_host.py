@@ -1,0 +1,168 @@
+"""Hosts a compiled plan on TenSEAL's SEAL: strict parsing in, encrypted reply out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from he_infer.backends.seal import LoadedKeys, SealBackend
+from he_infer.errors import MismatchError
+from he_infer.executor import EncodedWeights, PlanRunner, prepare
+from he_infer.keys import EvaluationKeys
+from he_infer.plan import Plan
+from he_infer.progress import Progress
+from he_infer.server.hosting import Query
+from he_infer.wire import (
+    NO_DIGEST,
+    Ciphertext,
+    Expected,
+    FrameReader,
+    SeededCiphertext,
+    SeededKeySwitchKey,
+    SeededPublicKey,
+    canonical_steps,
+    write_envelope,
+)
+
+_WORD_BYTES: Final = 8
+
+
+class ParsedQuery:
+    """Parses a query as it arrives; holds its ciphertexts and at most one unfinished frame."""
+
+    def __init__(self, expected: Expected) -> None:
+        self._expected = expected
+        self._reader = FrameReader(expected, limit_bytes=expected.total_bytes)
+        self._inputs: list[SeededCiphertext] = []
+
+    def feed(self, chunk: bytes) -> None:
+        for frame in self._reader.feed(chunk):
+            assert isinstance(frame, SeededCiphertext)
+            self._inputs.append(frame)
+
+    def finish(self) -> Query:
+        self._reader.finish()
+        return Query(keys_digest=self._expected.keys_digest, inputs=tuple(self._inputs))
+
+
+class ParsedKeys:
+    """Parses evaluation keys as they arrive and hashes them; ``finish`` loads them into SEAL."""
+
+    def __init__(self, expected: Expected, *, digest: str, backend: SealBackend) -> None:
+        self._expected = expected
+        self._reader = FrameReader(expected, limit_bytes=expected.total_bytes)
+        self._hash = hashlib.sha256()
+        self._digest = digest
+        self._backend = backend
+        self._public_key: SeededPublicKey | None = None
+        self._switches: list[SeededKeySwitchKey] = []
+
+    def feed(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        for frame in self._reader.feed(chunk):
+            if isinstance(frame, SeededPublicKey):
+                self._public_key = frame
+            else:
+                assert isinstance(frame, SeededKeySwitchKey)
+                self._switches.append(frame)
+
+    def finish(self) -> LoadedKeys:
+        self._reader.finish()
+        if self._hash.hexdigest() != self._digest:
+            raise MismatchError("the keys' SHA-256 is not the one in the address: send them again")
+        assert self._public_key is not None
+        relin, *rotations = self._switches
+        keys = EvaluationKeys(
+            params=self._expected.params,
+            public_key=self._public_key,
+            relin=relin,
+            galois=dict(zip(self._expected.steps, rotations, strict=True)),
+        )
+        return self._backend.load_keys(keys)
+
+
+class PlanHost:
+    """One plan with its weights encoded; ``evaluate`` may run in several threads.
+
+    Encoding happens here, once: it takes seconds and the memory that the plan states.
+    """
+
+    def __init__(self, plan: Plan, *, progress: Progress | None = None) -> None:
+        self._plan = plan
+        self._spec = plan.client_spec
+        self._backend = SealBackend(plan.params)
+        weights = EncodedWeights(encode=self._backend.encode)
+        prepare(plan, weights, progress=progress)
+        self._runner: PlanRunner[Any, Any] = PlanRunner(plan, weights)
+        self._steps = canonical_steps(plan.rotation_steps, plan.params)
+        self._keys_expected = Expected.evaluation_keys(plan.params, steps=self._steps)
+
+    @property
+    def name(self) -> str:
+        return self._spec.model
+
+    @property
+    def plan_digest(self) -> str:
+        return self._spec.plan_digest
+
+    @property
+    def params_digest(self) -> str:
+        return self._spec.params.digest
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return self._steps
+
+    @property
+    def query_bytes(self) -> int:
+        return self._query_expected(NO_DIGEST).total_bytes
+
+    @property
+    def keys_bytes(self) -> int:
+        return self._keys_expected.total_bytes
+
+    @property
+    def loaded_keys_bytes(self) -> int:
+        digits, n = len(self._spec.params.primes), self._spec.params.n
+        switches = 1 + len(self._steps)
+        return (switches * digits + 1) * 2 * (digits + 1) * n * _WORD_BYTES
+
+    @property
+    def reply_bytes(self) -> int:
+        return self._reply_expected(NO_DIGEST).total_bytes
+
+    def spec_json(self) -> Mapping[str, Any]:
+        return self._spec.to_json()
+
+    def open_query(self, keys_digest: str) -> ParsedQuery:
+        return ParsedQuery(self._query_expected(keys_digest))
+
+    def open_keys(self, digest: str) -> ParsedKeys:
+        return ParsedKeys(self._keys_expected, digest=digest, backend=self._backend)
+
+    def evaluate(self, query: Query, loaded_keys: LoadedKeys) -> Sequence[bytes]:
+        backend = self._backend.with_keys(loaded_keys)
+        inputs = [backend.import_ciphertext(c) for c in query.inputs]
+        replies = self._runner.run(inputs, backend)
+        frames: list[Ciphertext] = [backend.export_ciphertext(c) for c in replies]
+        return [write_envelope(frames, self._reply_expected(query.keys_digest))]
+
+    def _query_expected(self, keys_digest: str) -> Expected:
+        return Expected.query(
+            self._spec.params,
+            plan_digest=self._spec.plan_digest,
+            keys_digest=keys_digest,
+            count=self._spec.n_input_ciphertexts,
+            scale=self._spec.input_scale,
+        )
+
+    def _reply_expected(self, keys_digest: str) -> Expected:
+        return Expected.reply(
+            self._spec.params,
+            plan_digest=self._spec.plan_digest,
+            keys_digest=keys_digest,
+            count=self._spec.n_output_ciphertexts,
+            scale=self._spec.output_scale,
+            level=self._spec.output_level,
+        )

@@ -1,0 +1,73 @@
+"""ASGI responses of this service: refusals that let a sender finish, replies with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from he_infer.inference_protocol import HEAD_LENGTH_HEADER
+from he_infer.server.body import discard
+from he_infer.server.refusal import ClientGoneError, Refusal
+
+_LINGER_BYTES: Final = 4 * 2**20
+_LINGER_S: Final = 2.0
+_PIECE_BYTES: Final = 256 * 1024
+
+
+class RefusalResponse(Response):
+    """``{"error": …, "code": …}``; with ``linger`` the rest of the request is read and dropped."""
+
+    media_type = "application/json"
+
+    def __init__(self, refusal: Refusal, *, linger: bool) -> None:
+        headers = {}
+        if refusal.retry_after_s is not None:
+            headers["retry-after"] = str(refusal.retry_after_s)
+        if linger:
+            headers["connection"] = "close"
+        content = json.dumps({"error": refusal.message, "code": refusal.code})
+        super().__init__(content, status_code=refusal.status, headers=headers)
+        self._linger = linger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        body = b"" if scope["method"] == "HEAD" else bytes(self.body)
+        await send({"type": "http.response.body", "body": body, "more_body": self._linger})
+        if self._linger:
+            await discard(receive, limit_bytes=_LINGER_BYTES, timeout_s=_LINGER_S)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class EnvelopeResponse(Response):
+    """A JSON head and an envelope, sent in pieces to a reader that must keep up."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, head: bytes, pieces: Sequence[bytes], *, timeout_s: float) -> None:
+        length = len(head) + sum(len(piece) for piece in pieces)
+        super().__init__(
+            b"", headers={HEAD_LENGTH_HEADER: str(len(head)), "content-length": str(length)}
+        )
+        self._parts = (head, *pieces)
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await send({**start, "headers": self.raw_headers})
+                for part in self._parts:
+                    view = memoryview(part)
+                    for first in range(0, len(view), _PIECE_BYTES):
+                        body = bytes(view[first : first + _PIECE_BYTES])
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            # The head is out, so no other status can be sent: the connection is dropped.
+            raise ClientGoneError from None
