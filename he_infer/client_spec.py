@@ -78,7 +78,10 @@ class ClientSpec:
                     & (self.output_slots < self.n_output_ciphertexts * feature_slots)
                 ).all()
             ),
-            "scales": all(math.isfinite(s) and s >= 1 for s in (self.input_scale, self.output_scale)),
+            "scales": all(
+                math.isfinite(scale) and scale >= 1
+                for scale in (self.input_scale, self.output_scale)
+            ),
             "output level": 0 <= self.output_level <= self.params.max_level,
             "rotation steps": len(set(self.rotation_steps)) == len(self.rotation_steps)
             and all(0 < step < slots for step in self.rotation_steps),

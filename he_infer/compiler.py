@@ -36,7 +36,7 @@ class Approximation:
     degree: int
 
 
-def compile(  # noqa: A001 - the public name that users expect
+def compile(
     model: Any,
     sample: ArrayLike,
     *,
@@ -67,9 +67,11 @@ def compile(  # noqa: A001 - the public name that users expect
     depth = depths(graph)[graph.output.name]
     if params is None:
         params, scale_bits = choose_params(
-            depth, precision_bits=precision_bits,
-            output_bits=math.ceil(math.log2(output_range)), least_n=max(4096, 2 * batch),
-        )  # fmt: skip
+            depth,
+            precision_bits=precision_bits,
+            output_bits=math.ceil(math.log2(output_range)),
+            least_n=max(4096, 2 * batch),
+        )
     else:
         scale_bits = scale_bits_of(params)
     if batch > params.slots:
@@ -79,10 +81,16 @@ def compile(  # noqa: A001 - the public name that users expect
     placed = place(graph, params, scale=scale, output_scale=output_scale)
     packing = plan_packing(graph, placed, params, batch=batch, cost=cost or CostModel())
     return Plan(
-        name=name, graph=graph, params=params, scale=scale, output_scale=output_scale, batch=batch,
+        name=name,
+        graph=graph,
+        params=params,
+        scale=scale,
+        output_scale=output_scale,
+        batch=batch,
         packing=packing,
-        input_range=(float(records.min()), float(records.max())), output_range=output_range,
-    )  # fmt: skip
+        input_range=(float(records.min()), float(records.max())),
+        output_range=output_range,
+    )
 
 
 def trace_any(model: Any, records: ir.FloatArray) -> ir.Graph:

@@ -11,7 +11,7 @@ from he_infer.backends.cost import CostBackend, CostCiphertext, CostPlaintext
 from he_infer.costs import CostModel
 from he_infer.errors import BackendError, MismatchError
 from he_infer.ir import FloatArray
-from he_infer.kernels import Machine, Plaintexts, run_step
+from he_infer.kernels import AffineStep, Machine, Plaintexts, Step, run_step
 from he_infer.plan import Plan
 from he_infer.progress import Progress
 
@@ -29,9 +29,13 @@ class EncodedWeights(Generic[P]):
     stored: dict[tuple[object, ...], P] = field(default_factory=dict)
 
     def __call__(
-        self, key: tuple[object, ...], build: Callable[[], FloatArray | float], *,
-        level: int, scale: float,
-    ) -> P:  # fmt: skip
+        self,
+        key: tuple[object, ...],
+        build: Callable[[], FloatArray | float],
+        *,
+        level: int,
+        scale: float,
+    ) -> P:
         found = self.stored.get(key)
         if found is None:
             values = build()
@@ -74,9 +78,8 @@ class PlanRunner(Generic[C, P]):
         return [backend.rerandomize(c) for c in values[plan.graph.output.name]]
 
 
-def _sources(step: object) -> tuple[str, ...]:
-    sources = getattr(step, "sources", None)
-    return sources if sources is not None else (step.source,)  # type: ignore[attr-defined, no-any-return]
+def _sources(step: Step) -> tuple[str, ...]:
+    return step.sources if isinstance(step, AffineStep) else (step.source,)
 
 
 def run_on(backend: Backend[C, P], plan: Plan, inputs: Sequence[C]) -> list[C]:
@@ -93,18 +96,19 @@ def count_costs(plan: Plan, model: CostModel) -> CostBackend:
     return backend
 
 
-def prepare(
-    plan: Plan, weights: EncodedWeights[P], *, progress: Progress | None = None
-) -> None:
+def prepare(plan: Plan, weights: EncodedWeights[P], *, progress: Progress | None = None) -> None:
     """Encode every weight that will be remembered, before the first query comes.
 
     The cost backend walks the plan, and every plaintext it asks for is encoded on the way.
     """
 
     def ask(
-        key: tuple[object, ...], build: Callable[[], FloatArray | float], *,
-        level: int, scale: float,
-    ) -> CostPlaintext:  # fmt: skip
+        key: tuple[object, ...],
+        build: Callable[[], FloatArray | float],
+        *,
+        level: int,
+        scale: float,
+    ) -> CostPlaintext:
         weights(key, build, level=level, scale=scale)
         return CostPlaintext(level=level, scale=scale)
 
@@ -151,11 +155,10 @@ class Executor:
         """Query → reply. Raises MismatchError or BackendError for unusable ciphertexts."""
         backend = self._backend.with_keys(keys)
         spec = self.plan.client_spec
+        fresh = self.plan.params.max_level
         for ciphertext in inputs:
-            if ciphertext.level != self.plan.params.max_level:
-                raise MismatchError(
-                    f"expected queries at level {self.plan.params.max_level}, got {ciphertext.level}"
-                )
+            if ciphertext.level != fresh:
+                raise MismatchError(f"expected queries at level {fresh}, got {ciphertext.level}")
             if ciphertext.scale != spec.input_scale:
                 raise MismatchError("the query has another scale than the plan expects")
         handles = [backend.import_ciphertext(ciphertext) for ciphertext in inputs]

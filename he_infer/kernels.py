@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,14 +16,20 @@ from he_infer.backends.base import Backend, C, P
 from he_infer.ir import FloatArray
 from he_infer.packing import Diagonals
 
+P_co = TypeVar("P_co", covariant=True)
 
-class Plaintexts(Protocol[P]):
+
+class Plaintexts(Protocol[P_co]):
     """Encodes slot values the first time a key is seen, and remembers."""
 
     def __call__(
-        self, key: tuple[object, ...], build: Callable[[], FloatArray | float], *,
-        level: int, scale: float,
-    ) -> P: ...  # fmt: skip
+        self,
+        key: tuple[object, ...],
+        build: Callable[[], FloatArray | float],
+        *,
+        level: int,
+        scale: float,
+    ) -> P_co: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +95,7 @@ def run_step(machine: Machine[C, P], step: Step, inputs: Sequence[Sequence[C]]) 
             return _affine(machine, step, inputs)
         case SquareStep():
             backend = machine.backend
-            return [
-                backend.rescale(backend.relinearize(backend.multiply(c, c))) for c in inputs[0]
-            ]
+            return [backend.rescale(backend.relinearize(backend.multiply(c, c))) for c in inputs[0]]
         case PolynomialStep():
             return [_polynomial(machine, step, i, c) for i, c in enumerate(inputs[0])]
 
@@ -182,9 +186,11 @@ def _inner_sum(
         _, source, baby, _ = part.terms[t]
         ciphertext = rotated[source, baby]
         plain = machine.plaintexts(
-            (step.name, index, t), lambda t=t: machine.spread(part.values[t]),  # type: ignore[misc]
-            level=step.level, scale=step.scale * prime / backend.scale(ciphertext),
-        )  # fmt: skip
+            (step.name, index, t),
+            lambda t=t: machine.spread(part.values[t]),  # type: ignore[misc]
+            level=step.level,
+            scale=step.scale * prime / backend.scale(ciphertext),
+        )
         total = _add(machine, total, backend.multiply_plain(ciphertext, plain))
     return None if total is None else backend.rescale(total)
 
@@ -199,9 +205,11 @@ def _add_bias(machine: Machine[C, P], step: AffineStep, target: int, total: C | 
     backend = machine.backend
     assert total is not None, "the planner keeps at least one term per ciphertext"
     plain = machine.plaintexts(
-        (step.name, "bias", target), lambda: machine.spread(step.bias[target]),
-        level=step.level - 1, scale=backend.scale(total),
-    )  # fmt: skip
+        (step.name, "bias", target),
+        lambda: machine.spread(step.bias[target]),
+        level=step.level - 1,
+        scale=backend.scale(total),
+    )
     return backend.add_plain(total, plain)
 
 
@@ -215,12 +223,15 @@ def _polynomial(machine: Machine[C, P], step: PolynomialStep, target: int, u: C)
     powers = {1: u}
     order = 1
     while 2 * order <= degree:
-        square = backend.rescale(backend.relinearize(backend.multiply(powers[order], powers[order])))
+        power = powers[order]
+        square = backend.rescale(backend.relinearize(backend.multiply(power, power)))
         doubled = backend.add(square, square)
         minus_one = machine.plaintexts(
-            (step.name, "-1", order), lambda: -1.0,
-            level=backend.level(doubled), scale=backend.scale(doubled),
-        )  # fmt: skip
+            (step.name, "-1", order),
+            lambda: -1.0,
+            level=backend.level(doubled),
+            scale=backend.scale(doubled),
+        )
         powers[2 * order] = backend.add_plain(doubled, minus_one)
         order *= 2
     evaluation = _Evaluation(machine=machine, name=step.name, target=target, powers=powers)
@@ -256,9 +267,11 @@ class _Evaluation(Generic[C, P]):
 
     def _plain(self, values: FloatArray, path: str, level: int, scale: float) -> P:
         return self.machine.plaintexts(
-            (self.name, self.target, path), lambda: self.machine.spread(values),
-            level=level, scale=scale,
-        )  # fmt: skip
+            (self.name, self.target, path),
+            lambda: self.machine.spread(values),
+            level=level,
+            scale=scale,
+        )
 
 
 def divide(coefficients: FloatArray, order: int) -> tuple[FloatArray, FloatArray]:

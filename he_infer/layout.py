@@ -67,9 +67,14 @@ class Layout:
     def key(self) -> tuple[object, ...]:
         """Equal keys mean interchangeable layouts."""
         return (
-            self.slots, self.period, self.ciphertexts, self.clean, self.spread, self.stride,
+            self.slots,
+            self.period,
+            self.ciphertexts,
+            self.clean,
+            self.spread,
+            self.stride,
             self.positions.tobytes(),
-        )  # fmt: skip
+        )
 
 
 def power_of_two(size: int) -> int:
@@ -81,14 +86,15 @@ def dense_layout(size: int, slots: int, *, name: str = "dense") -> Layout:
     """Features one after another; several ciphertexts if they do not fit one."""
     fits = size <= slots
     return Layout(
-        name=name, slots=slots, period=power_of_two(size) if fits else slots,
-        ciphertexts=1 if fits else -(-size // slots), positions=np.arange(size),
-    )  # fmt: skip
+        name=name,
+        slots=slots,
+        period=power_of_two(size) if fits else slots,
+        ciphertexts=1 if fits else -(-size // slots),
+        positions=np.arange(size),
+    )
 
 
-def grid_layout(
-    shape: tuple[int, int, int], grid: Grid, slots: int, *, name: str
-) -> Layout | None:
+def grid_layout(shape: tuple[int, int, int], grid: Grid, slots: int, *, name: str) -> Layout | None:
     """A (C, H, W) tensor on a grid; None if one channel's block exceeds the slots."""
     channels, height, width = shape
     if grid.block > slots or (height - 1) * grid.row + (width - 1) * grid.column >= grid.block:
@@ -100,9 +106,13 @@ def grid_layout(
     count = -(-channels // per_ciphertext)
     period = slots if count > 1 else power_of_two(channels) * grid.block
     return Layout(
-        name=name, slots=slots, period=period, ciphertexts=count,
-        positions=positions.reshape(-1), grid=grid,
-    )  # fmt: skip
+        name=name,
+        slots=slots,
+        period=period,
+        ciphertexts=count,
+        positions=positions.reshape(-1),
+        grid=grid,
+    )
 
 
 def spread_layout(size: int, slots: int, *, block: int = 1, name: str) -> Layout | None:
@@ -118,6 +128,11 @@ def spread_layout(size: int, slots: int, *, block: int = 1, name: str) -> Layout
     index = np.arange(size * block)
     positions = (index // block) * copies * block + index % block
     return Layout(
-        name=name, slots=slots, period=slots, ciphertexts=1, positions=positions,
-        spread=copies, stride=block,
-    )  # fmt: skip
+        name=name,
+        slots=slots,
+        period=slots,
+        ciphertexts=1,
+        positions=positions,
+        spread=copies,
+        stride=block,
+    )

@@ -124,9 +124,7 @@ def scale_bits_for(n: int, depth: int, *, output_bits: int) -> int:
     The chain is [s + h, s × depth, s + h + SPECIAL_BITS], h bits of headroom for the outputs.
     """
     headroom = _headroom(output_bits)
-    return min(
-        _budget(n, output_bits) // (depth + 2), MAX_PRIME_BITS - headroom - SPECIAL_BITS
-    )
+    return min(_budget(n, output_bits) // (depth + 2), MAX_PRIME_BITS - headroom - SPECIAL_BITS)
 
 
 def _least(n: int, precision_bits: int) -> int:

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -106,8 +107,8 @@ def chain(offsets: Sequence[int]) -> set[int]:
     """Steps that walk from 0 through sorted offsets (0 among them), up and down."""
     ordered = sorted(offsets)
     zero = ordered.index(0)
-    up = {b - a for a, b in zip(ordered[zero:], ordered[zero + 1 :], strict=False)}
-    down = {a - b for a, b in zip(ordered[:zero], ordered[1 : zero + 1], strict=True)}
+    up = {b - a for a, b in pairwise(ordered[zero:])}
+    down = {a - b for a, b in pairwise(ordered[: zero + 1])}
     return up | down
 
 
@@ -119,7 +120,8 @@ def unique_rows(*columns: IntArray) -> IntArray:
 def unique_rows_index(*columns: IntArray) -> tuple[IntArray, IntArray]:
     """Distinct rows, and which of them each row is; one integer a row sorts fastest."""
     lows = [int(column.min(initial=0)) for column in columns]
-    sizes = [int(column.max(initial=0)) - low + 1 for column, low in zip(columns, lows, strict=True)]
+    highs = [int(column.max(initial=0)) for column in columns]
+    sizes = [high - low + 1 for high, low in zip(highs, lows, strict=True)]
     code = np.zeros(len(columns[0]), dtype=np.int64)
     for column, low, size in zip(columns, lows, sizes, strict=True):
         code = code * size + (column - low)
@@ -168,17 +170,29 @@ def entries(matrix: ir.Matrix, source: Layout, target: Layout, *, lanes: int = 1
         period = source.slots
         folds = tuple((source.period + width) << t for t in range(lanes.bit_length() - 1)) + folds
     return Entries(
-        target=to, source=frm, offset=offset, slot=slot, value=coo.data, period=period,
-        folds=folds, targets=target.ciphertexts, sources=source.ciphertexts,
-    )  # fmt: skip
+        target=to,
+        source=frm,
+        offset=offset,
+        slot=slot,
+        value=coo.data,
+        period=period,
+        folds=folds,
+        targets=target.ciphertexts,
+        sources=source.ciphertexts,
+    )
 
 
 def dirty(layout: Layout) -> Layout:
     """The layout that a laned product leaves: the same positions, no repetition, not clean."""
     return Layout(
-        name=f"{layout.name}+lanes", slots=layout.slots, period=layout.slots, ciphertexts=1,
-        positions=layout.positions, clean=False, grid=layout.grid,
-    )  # fmt: skip
+        name=f"{layout.name}+lanes",
+        slots=layout.slots,
+        period=layout.slots,
+        ciphertexts=1,
+        positions=layout.positions,
+        clean=False,
+        grid=layout.grid,
+    )
 
 
 def _period_before_lanes(target: Layout) -> int:
@@ -201,9 +215,12 @@ def diagonals(found: Entries, split: Split) -> Diagonals:
     # The giant step comes after the product and moves slot s + g to s.
     np.add.at(values, (index, (found.slot + giant) % found.period), found.value)
     return Diagonals(
-        terms=tuple((int(t), int(s), int(b), int(g)) for t, s, b, g in terms), values=values,
-        period=found.period, folds=found.folds, targets=found.targets,
-    )  # fmt: skip
+        terms=tuple((int(t), int(s), int(b), int(g)) for t, s, b, g in terms),
+        values=values,
+        period=found.period,
+        folds=found.folds,
+        targets=found.targets,
+    )
 
 
 def best_split(found: Entries, *, n: int, level: int, cost: CostModel) -> tuple[Split, float]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from he_infer import ir
@@ -30,9 +31,7 @@ LINEAR_TOLERANCE: Final = 1e-9
 Fit = Callable[[ir.Activation, Interval], tuple[ir.FloatArray, float, float]]
 
 
-def fit_activations(
-    graph: ir.Graph, intervals: Mapping[str, Interval], fit: Fit
-) -> ir.Graph:
+def fit_activations(graph: ir.Graph, intervals: Mapping[str, Interval], fit: Fit) -> ir.Graph:
     """Replace each Activation that has an interval by the polynomial that ``fit`` returns.
 
     ``fit`` returns Chebyshev coefficients (degree + 1,), the interval's center and radius.
@@ -43,9 +42,12 @@ def fit_activations(
             size = ir.features(node)
             coefficients, center, radius = fit(node, intervals[node.name])
             node = ir.Polynomial(
-                name=node.name, source=node.source, shape=node.shape,
+                name=node.name,
+                source=node.source,
+                shape=node.shape,
                 coefficients=np.tile(coefficients, (size, 1)),
-                center=np.full(size, center), radius=np.full(size, radius),
+                center=np.full(size, center),
+                radius=np.full(size, radius),
             )
         nodes.append(node)
     return _checked(nodes)
@@ -64,19 +66,23 @@ def normalise(graph: ir.Graph, intervals: Mapping[str, Interval]) -> ir.Graph:
         interval = intervals[node.name]
         coefficients = rebase(node, interval.center, interval.radius)
         scaled = _diagonal_affine(
-            f"{node.name}.in", node.source, node.shape,
-            scale=1 / interval.radius, shift=-interval.center / interval.radius,
+            f"{node.name}.in",
+            node.source,
+            node.shape,
+            scale=1 / interval.radius,
+            shift=-interval.center / interval.radius,
         )
         ones = np.ones(ir.features(node))
-        nodes += [scaled, replace(
-            node, source=scaled.name, coefficients=coefficients, center=0 * ones, radius=ones
-        )]  # fmt: skip
+        nodes += [
+            scaled,
+            replace(
+                node, source=scaled.name, coefficients=coefficients, center=0 * ones, radius=ones
+            ),
+        ]
     return _checked(nodes)
 
 
-def rebase(
-    node: ir.Polynomial, center: ir.FloatArray, radius: ir.FloatArray
-) -> ir.FloatArray:
+def rebase(node: ir.Polynomial, center: ir.FloatArray, radius: ir.FloatArray) -> ir.FloatArray:
     """The node's Chebyshev coefficients with respect to another center and radius per feature."""
     points = node.degree + 1
     u = np.cos(np.pi * (np.arange(points) + 0.5) / points)
@@ -112,9 +118,11 @@ def complete_squares(graph: ir.Graph) -> ir.Graph:
         shift = np.where(linear, 0.0, b / (2 * safe))
         # Keep |z| ≤ 1 on the interval, whatever the shift.
         gain = np.where(linear, 0.0, 1 / (1 + np.abs(shift)))
-        nodes.append(_diagonal_affine(
-            f"{node.name}.shift", node.source, node.shape, scale=gain, shift=gain * shift
-        ))  # fmt: skip
+        nodes.append(
+            _diagonal_affine(
+                f"{node.name}.shift", node.source, node.shape, scale=gain, shift=gain * shift
+            )
+        )
         squared = ir.Square(
             name=f"{node.name}.square", source=f"{node.name}.shift", shape=node.shape
         )
@@ -124,10 +132,15 @@ def complete_squares(graph: ir.Graph) -> ir.Graph:
         if linear.any() and np.any(b[linear]):
             sources.append(node.source)
             matrices.append(_diagonal(np.where(linear, b, 0.0)))
-        nodes.append(ir.Affine(
-            name=node.name, sources=tuple(sources), shape=node.shape, matrices=tuple(matrices),
-            bias=np.where(linear, c, c - safe * shift**2),
-        ))  # fmt: skip
+        nodes.append(
+            ir.Affine(
+                name=node.name,
+                sources=tuple(sources),
+                shape=node.shape,
+                matrices=tuple(matrices),
+                bias=np.where(linear, c, c - safe * shift**2),
+            )
+        )
     return _checked(nodes)
 
 
@@ -149,8 +162,11 @@ def isolate_polynomials(graph: ir.Graph) -> ir.Graph:
             graph[node.source], ir.Affine
         ):
             identity = _diagonal_affine(
-                f"{node.name}.read", node.source, graph[node.source].shape,
-                scale=np.ones(ir.features(node)), shift=np.zeros(ir.features(node)),
+                f"{node.name}.read",
+                node.source,
+                graph[node.source].shape,
+                scale=np.ones(ir.features(node)),
+                shift=np.zeros(ir.features(node)),
             )
             nodes.append(identity)
             node = replace(node, source=identity.name)
@@ -211,7 +227,7 @@ def _power_coefficients(
     return 2 * padded[:, 2], padded[:, 1], padded[:, 0] - padded[:, 2]
 
 
-def _linear_features(a: ir.FloatArray, b: ir.FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _linear_features(a: ir.FloatArray, b: ir.FloatArray) -> NDArray[np.bool_]:
     return np.asarray(np.abs(a) <= LINEAR_TOLERANCE * np.maximum(np.abs(b), np.abs(a).max()))
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from he_infer import ir
 from he_infer.client_spec import ClientSpec
 from he_infer.errors import CompileError
 from he_infer.kernels import AffineStep, PolynomialStep, SquareStep, Step
-from he_infer.layout import Layout
+from he_infer.layout import IntArray, Layout
 from he_infer.levels import Placement, place
 from he_infer.packing import diagonals, entries
 from he_infer.params import CKKSParams
@@ -45,9 +46,7 @@ class Plan:
 
     @cached_property
     def placed(self) -> dict[str, Placement]:
-        return place(
-            self.graph, self.params, scale=self.scale, output_scale=self.output_scale
-        )
+        return place(self.graph, self.params, scale=self.scale, output_scale=self.output_scale)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -132,18 +131,25 @@ class Plan:
             parts.append(diagonals(found, choice.split))
         placed = self.placed[node.name]
         return AffineStep(
-            name=node.name, sources=node.sources, parts=tuple(parts),
-            bias=by_slot(node.bias, target), level=placed.level + 1, scale=placed.scale,
-        )  # fmt: skip
+            name=node.name,
+            sources=node.sources,
+            parts=tuple(parts),
+            bias=by_slot(node.bias, target),
+            level=placed.level + 1,
+            scale=placed.scale,
+        )
 
     def _lower_polynomial(self, node: ir.Polynomial) -> PolynomialStep:
         layout = self.packing.layouts[node.name]
         placed = self.placed[node.name]
         rows = [by_slot(column, layout) for column in node.coefficients.T]
         return PolynomialStep(
-            name=node.name, source=node.source, coefficients=np.stack(rows),
-            level=placed.level, scale=placed.scale,
-        )  # fmt: skip
+            name=node.name,
+            source=node.source,
+            coefficients=np.stack(rows),
+            level=placed.level,
+            scale=placed.scale,
+        )
 
 
 def by_slot(values: ir.FloatArray, layout: Layout) -> ir.FloatArray:
@@ -154,9 +160,7 @@ def by_slot(values: ir.FloatArray, layout: Layout) -> ir.FloatArray:
     return placed
 
 
-def input_slots(layout: Layout, gather: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[
-    tuple[int, int], np.dtype[np.int32]
-]:
+def input_slots(layout: Layout, gather: IntArray) -> NDArray[np.int32]:
     """The input feature of every feature slot (−1: zero), repetitions written out."""
     filled = np.full((layout.ciphertexts, layout.period), -1, dtype=np.int32)
     ciphertext, slot = np.divmod(layout.positions, layout.slots)

@@ -67,7 +67,7 @@ def load_plan(path: str) -> Plan:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}
         header = json.loads(metadata[_KEY])
         if header.get("format") != FORMAT:
             raise FileFormatError(f"{path} is not a plan file")
@@ -118,9 +118,11 @@ def _encode(plan: Plan) -> tuple[dict[str, Any], Tensors]:
 
 def _encode_node(node: ir.Node, tensors: Tensors) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "kind": type(node).__name__, "name": node.name, "shape": list(node.shape),
+        "kind": type(node).__name__,
+        "name": node.name,
+        "shape": list(node.shape),
         "sources": list(node.sources),
-    }  # fmt: skip
+    }
     match node:
         case ir.Affine():
             tensors[f"{node.name}.bias"] = node.bias
@@ -143,20 +145,26 @@ def _decode_node(data: dict[str, Any], sizes: dict[str, int], tensors: Tensors) 
             return ir.Input(name=name, shape=shape)
         case "Affine":
             return ir.Affine(
-                name=name, sources=sources, shape=shape, bias=tensors[f"{name}.bias"],
+                name=name,
+                sources=sources,
+                shape=shape,
+                bias=tensors[f"{name}.bias"],
                 matrices=tuple(
                     _decode_matrix(f"{name}.{i}", (size, sizes[source]), tensors)
                     for i, source in enumerate(sources)
                 ),
-            )  # fmt: skip
+            )
         case "Square":
             return ir.Square(name=name, source=sources[0], shape=shape)
         case "Polynomial":
             return ir.Polynomial(
-                name=name, source=sources[0], shape=shape,
-                coefficients=tensors[f"{name}.coefficients"], center=tensors[f"{name}.center"],
+                name=name,
+                source=sources[0],
+                shape=shape,
+                coefficients=tensors[f"{name}.coefficients"],
+                center=tensors[f"{name}.center"],
                 radius=tensors[f"{name}.radius"],
-            )  # fmt: skip
+            )
     raise FileFormatError(f"unknown node kind {data['kind']!r}")
 
 
@@ -179,21 +187,30 @@ def _encode_layout(node: str, layout: Layout, tensors: Tensors) -> dict[str, Any
     tensors[f"layout.{node}"] = layout.positions.astype(np.int64)
     grid = layout.grid
     return {
-        "name": layout.name, "slots": layout.slots, "period": layout.period,
-        "ciphertexts": layout.ciphertexts, "clean": layout.clean, "spread": layout.spread,
+        "name": layout.name,
+        "slots": layout.slots,
+        "period": layout.period,
+        "ciphertexts": layout.ciphertexts,
+        "clean": layout.clean,
+        "spread": layout.spread,
         "stride": layout.stride,
         "grid": None if grid is None else [grid.block, grid.row, grid.column],
-    }  # fmt: skip
+    }
 
 
 def _decode_layout(node: str, data: dict[str, Any], tensors: Tensors) -> Layout:
     grid = data["grid"]
     return Layout(
-        name=str(data["name"]), slots=data["slots"], period=data["period"],
-        ciphertexts=data["ciphertexts"], positions=tensors[f"layout.{node}"],
-        clean=data["clean"], spread=data["spread"], stride=data["stride"],
+        name=str(data["name"]),
+        slots=data["slots"],
+        period=data["period"],
+        ciphertexts=data["ciphertexts"],
+        positions=tensors[f"layout.{node}"],
+        clean=data["clean"],
+        spread=data["spread"],
+        stride=data["stride"],
         grid=None if grid is None else Grid(block=grid[0], row=grid[1], column=grid[2]),
-    )  # fmt: skip
+    )
 
 
 def _decode(header: dict[str, Any], tensors: Tensors) -> Plan:
@@ -207,9 +224,7 @@ def _decode(header: dict[str, Any], tensors: Tensors) -> Plan:
         (reader,) = graph.consumers(graph.input.name)
         first = _decode_matrix("input.first", (sizes[reader.name], len(gather)), tensors)
     packing = Packing(
-        input=InputPacking(
-            layout=layouts[graph.input.name], gather=gather, first_matrix=first
-        ),
+        input=InputPacking(layout=layouts[graph.input.name], gather=gather, first_matrix=first),
         layouts=layouts,
         choices={
             (node, source): Choice(lanes=lanes, split=Split(modulus=modulus, centred=centred))
@@ -220,8 +235,13 @@ def _decode(header: dict[str, Any], tensors: Tensors) -> Plan:
     )
     low, high = header["input_range"]
     return Plan(
-        name=str(header["name"]), graph=graph, params=CKKSParams.from_json(header["params"]),
-        scale=float(header["scale"]), output_scale=float(header["output_scale"]),
-        batch=int(header["batch"]), packing=packing,
-        input_range=(float(low), float(high)), output_range=float(header["output_range"]),
-    )  # fmt: skip
+        name=str(header["name"]),
+        graph=graph,
+        params=CKKSParams.from_json(header["params"]),
+        scale=float(header["scale"]),
+        output_scale=float(header["output_scale"]),
+        batch=int(header["batch"]),
+        packing=packing,
+        input_range=(float(low), float(high)),
+        output_range=float(header["output_range"]),
+    )

@@ -80,8 +80,14 @@ def plan_packing(
     slots = params.slots // batch
     beam: list[_State] = []
     for packing in _input_candidates(graph, slots):
-        beam.append(_State(packing=packing, cost=UPLOAD_MS * packing.layout.ciphertexts,
-                           layouts={graph.input.name: packing.layout}, choices={}))  # fmt: skip
+        beam.append(
+            _State(
+                packing=packing,
+                cost=UPLOAD_MS * packing.layout.ciphertexts,
+                layouts={graph.input.name: packing.layout},
+                choices={},
+            )
+        )
     for node in graph:
         if isinstance(node, ir.Input):
             continue
@@ -101,12 +107,15 @@ def plan_packing(
     final = [s for s in beam if s.layouts[graph.output.name].clean]
     best = final[0]
     return Packing(
-        input=best.packing, layouts=best.layouts, choices=best.choices, predicted_ms=best.cost,
+        input=best.packing,
+        layouts=best.layouts,
+        choices=best.choices,
+        predicted_ms=best.cost,
         considered=tuple(
             f"{s.cost:.0f} ms: {' → '.join(layout.name for layout in s.layouts.values())}"
             for s in final
         ),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +129,11 @@ class _State:
         self, name: str, layout: Layout, price: float, choices: dict[tuple[str, str], Choice]
     ) -> _State:
         return replace(
-            self, layouts={**self.layouts, name: layout}, cost=self.cost + price,
+            self,
+            layouts={**self.layouts, name: layout},
+            cost=self.cost + price,
             choices={**self.choices, **choices},
-        )  # fmt: skip
+        )
 
 
 def _distinct(states: list[_State]) -> list[_State]:
@@ -234,19 +245,16 @@ def _unrolled(reader: ir.Affine, slots: int) -> list[InputPacking]:
     grid = Grid(block=block, row=width, column=1)
     del height
     layout = Layout(
-        name="unrolled", slots=slots,
+        name="unrolled",
+        slots=slots,
         period=slots if ciphertexts > 1 else power_of_two(result.taps) * block,
         ciphertexts=ciphertexts,
         positions=tap // per_ciphertext * slots + tap % per_ciphertext * block + window,
         grid=grid,
-    )  # fmt: skip
+    )
     found = [InputPacking(layout=layout, gather=result.gather, first_matrix=result.matrix)]
     repeated = spread_layout(result.taps, slots, block=block, name="unrolled, repeated")
     if repeated is not None and ciphertexts == 1:
-        layout = replace(
-            repeated, positions=tap * repeated.spread * block + window, grid=grid
-        )
-        found.append(
-            InputPacking(layout=layout, gather=result.gather, first_matrix=result.matrix)
-        )
+        layout = replace(repeated, positions=tap * repeated.spread * block + window, grid=grid)
+        found.append(InputPacking(layout=layout, gather=result.gather, first_matrix=result.matrix))
     return found

@@ -97,7 +97,8 @@ def compile_report(
     """
     given = check_sample(sample)
     if given.shape[1:] != plan.graph.input.shape:
-        raise InputError(f"expected records of shape {plan.graph.input.shape}, got {given.shape[1:]}")
+        expected = plan.graph.input.shape
+        raise InputError(f"expected records of shape {expected}, got {given.shape[1:]}")
     flat = flatten(given)
     values = ir.evaluate(plan.graph, flat)
     exact = values[plan.graph.output.name]
@@ -108,17 +109,29 @@ def compile_report(
     spec = plan.client_spec
     sizes = _sizes(plan)
     return CompileReport(
-        name=plan.name, n=plan.params.n, log_qp=plan.params.log_qp,
-        security_bits=plan.params.security_bits, depth=plan.params.max_level,
-        scale_bits=math.log2(plan.scale), batch=plan.batch,
-        input_ciphertexts=spec.n_input_ciphertexts, galois_keys=len(plan.rotation_steps),
-        key_bytes=sizes[0], query_bytes=sizes[1], reply_bytes=sizes[2],
-        encoded_weights_bytes=costs.plaintext_words * 8, output_range=plan.output_range,
-        predicted_error_std=float(errors.std()), predicted_error_max=float(np.abs(errors).max()),
-        predicted_label_agreement=float(agreement.mean()), simulated_records=len(simulated),
-        key_switches=costs.key_switches, operations=dict(costs.counts),
-        predicted_ms=costs.milliseconds, outside_ranges=outside_ranges(plan.graph, values),
-    )  # fmt: skip
+        name=plan.name,
+        n=plan.params.n,
+        log_qp=plan.params.log_qp,
+        security_bits=plan.params.security_bits,
+        depth=plan.params.max_level,
+        scale_bits=math.log2(plan.scale),
+        batch=plan.batch,
+        input_ciphertexts=spec.n_input_ciphertexts,
+        galois_keys=len(plan.rotation_steps),
+        key_bytes=sizes[0],
+        query_bytes=sizes[1],
+        reply_bytes=sizes[2],
+        encoded_weights_bytes=costs.plaintext_words * 8,
+        output_range=plan.output_range,
+        predicted_error_std=float(errors.std()),
+        predicted_error_max=float(np.abs(errors).max()),
+        predicted_label_agreement=float(agreement.mean()),
+        simulated_records=len(simulated),
+        key_switches=costs.key_switches,
+        operations=dict(costs.counts),
+        predicted_ms=costs.milliseconds,
+        outside_ranges=outside_ranges(plan.graph, values),
+    )
 
 
 def simulate(plan: Plan, records: ArrayLike, *, rng: np.random.Generator) -> ir.FloatArray:
@@ -148,14 +161,22 @@ def outside_ranges(graph: ir.Graph, values: Mapping[str, ir.FloatArray]) -> dict
 def _sizes(plan: Plan) -> tuple[int, int, int]:
     """Bytes of the evaluation keys, a query and a reply, headers included."""
     spec = plan.client_spec
-    digests = {"plan_digest": plan.digest, "keys_digest": "0" * 64}
+    plan_digest, keys_digest = plan.digest, "0" * 64
     return (
         Expected.evaluation_keys(plan.params, steps=spec.rotation_steps).total_bytes,
         Expected.query(
-            plan.params, count=spec.n_input_ciphertexts, scale=spec.input_scale, **digests
+            plan.params,
+            count=spec.n_input_ciphertexts,
+            scale=spec.input_scale,
+            plan_digest=plan_digest,
+            keys_digest=keys_digest,
         ).total_bytes,
         Expected.reply(
-            plan.params, count=spec.n_output_ciphertexts, scale=spec.output_scale, **digests
+            plan.params,
+            count=spec.n_output_ciphertexts,
+            scale=spec.output_scale,
+            plan_digest=plan_digest,
+            keys_digest=keys_digest,
         ).total_bytes,
     )
 

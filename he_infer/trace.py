@@ -135,16 +135,23 @@ class _Walk:
             return  # constants and sizes: already in self.values
         if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != PROBE_BATCH:
             self._problem(
-                node, "it mixes the records of a batch or returns several tensors",
+                node,
+                "it mixes the records of a batch or returns several tensors",
                 "keep dimension 0 for the batch and return one tensor",
             )
         elif (power := self._power(node)) is not None:
             self._add(node, self._polynomial_from_power(node, power))
         elif (function := self._elementwise(node)) is not None:
-            self._add(node, ir.Activation(
-                name=node.name, source=self.names[computed[0]], shape=tuple(value.shape[1:]),
-                label=name_of(node, self.traced), function=function,
-            ))
+            self._add(
+                node,
+                ir.Activation(
+                    name=node.name,
+                    source=self.names[computed[0]],
+                    shape=tuple(value.shape[1:]),
+                    label=name_of(node, self.traced),
+                    function=function,
+                ),
+            )
         elif node.op == "call_module" and isinstance(
             module := self.traced.get_submodule(str(node.target)), PolynomialActivation
         ):
@@ -249,8 +256,11 @@ class _Walk:
                 "calls or its weights are not finite"
             )
         return ir.Affine(
-            name=node.name, sources=tuple(self.names[c] for c in computed), shape=shape,
-            matrices=tuple(matrices), bias=offset,
+            name=node.name,
+            sources=tuple(self.names[c] for c in computed),
+            shape=shape,
+            matrices=tuple(matrices),
+            bias=offset,
         )
 
     def _probe_one(
@@ -281,14 +291,15 @@ class _Walk:
         size = int(np.prod(shape))
         chebyshev_row = chebyshev.poly2cheb([0.0] * power + [1.0])
         return ir.Polynomial(
-            name=node.name, source=self.names[source], shape=shape,
+            name=node.name,
+            source=self.names[source],
+            shape=shape,
             coefficients=np.tile(chebyshev_row, (size, 1)),
-            center=np.zeros(size), radius=np.ones(size),
+            center=np.zeros(size),
+            radius=np.ones(size),
         )
 
-    def _polynomial_from_module(
-        self, node: fx.Node, module: PolynomialActivation
-    ) -> ir.Polynomial:
+    def _polynomial_from_module(self, node: fx.Node, module: PolynomialActivation) -> ir.Polynomial:
         shape = tuple(self.values[node].shape[1:])
         per_channel = [
             np.broadcast_to(value.detach().double().numpy(), (shape[0], *value.shape[1:]))
@@ -299,9 +310,12 @@ class _Walk:
         coefficients = np.pad(coefficients, ((0, 0), (0, missing)))
         repeat = int(np.prod(shape[1:]))
         return ir.Polynomial(
-            name=node.name, source=self.names[node.all_input_nodes[0]], shape=shape,
+            name=node.name,
+            source=self.names[node.all_input_nodes[0]],
+            shape=shape,
             coefficients=np.repeat(coefficients, repeat, axis=0),
-            center=np.repeat(per_channel[1], repeat), radius=np.repeat(per_channel[2], repeat),
+            center=np.repeat(per_channel[1], repeat),
+            radius=np.repeat(per_channel[2], repeat),
         )
 
     # -- finishing -----------------------------------------------------------------

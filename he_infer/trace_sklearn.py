@@ -38,7 +38,7 @@ def read_estimator(model: Any, records: ir.FloatArray) -> ir.Graph | None:
         intercept = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
         bias = np.broadcast_to(intercept, (len(coefficients),)).copy()
         return _network([coefficients], [bias], "identity", shape)
-    if hasattr(type(model), "fit") and kind.startswith(("MLP", "Logistic", "Linear", "Ridge", "SGD")):
+    if kind.startswith(("MLP", "Logistic", "Linear", "Ridge", "SGD")):
         raise CompileError(f"the {kind} is not fitted: call fit first")
     raise UnsupportedLayersError(
         [
@@ -62,14 +62,24 @@ def _network(
         if i and activation != "identity":
             if activation not in _ACTIVATIONS:
                 raise CompileError(f"activation {activation} is not supported: use relu or tanh")
-            nodes.append(ir.Activation(
-                name=f"{activation}{i}", source=nodes[-1].name, shape=nodes[-1].shape,
-                label=activation, function=_ACTIVATIONS[activation],
-            ))  # fmt: skip
-        nodes.append(ir.Affine(
-            name=f"layer{i + 1}", sources=(nodes[-1].name,), shape=(len(bias),),
-            matrices=(sparse.csr_array(weight),), bias=bias,
-        ))  # fmt: skip
+            nodes.append(
+                ir.Activation(
+                    name=f"{activation}{i}",
+                    source=nodes[-1].name,
+                    shape=nodes[-1].shape,
+                    label=activation,
+                    function=_ACTIVATIONS[activation],
+                )
+            )
+        nodes.append(
+            ir.Affine(
+                name=f"layer{i + 1}",
+                sources=(nodes[-1].name,),
+                shape=(len(bias),),
+                matrices=(sparse.csr_array(weight),),
+                bias=bias,
+            )
+        )
     graph = ir.Graph(nodes=tuple(nodes))
     ir.verify(graph)
     return graph

@@ -81,7 +81,8 @@ class CostBackend:
     def multiply(self, a: CostCiphertext, b: CostCiphertext) -> CostCiphertext:
         check_level((a.level, b.level))
         model, n = self._model, self._params.n
-        self._spend("multiply", model.square_ms(n, a.level) if a is b else model.multiply_ms(n, a.level))
+        price = model.square_ms if a is b else model.multiply_ms
+        self._spend("multiply", price(n, a.level))
         return replace(a, scale=a.scale * b.scale, size=3)
 
     def relinearize(self, a: CostCiphertext) -> CostCiphertext:

@@ -66,15 +66,14 @@ class SlotwiseBackend:
     def encrypt(self, values: FloatArray | ComplexArray, *, scale: float) -> SlotCiphertext:
         """Encrypt (N/2,) slot values at the top level."""
         level = self._params.max_level
-        noisy = values + self._noise.encoding(scale) + self._noise.fresh(level, scale)
+        noise = self._noise.encoding(scale) + self._noise.fresh(level, scale)
+        noisy = np.asarray(values + noise, dtype=np.complex128)
         return SlotCiphertext(values=noisy, level=level, scale=scale)
 
     def decrypt(self, a: SlotCiphertext) -> ComplexArray:
         return a.values
 
-    def encode(
-        self, values: FloatArray | float, *, level: int, scale: float
-    ) -> SlotPlaintext:
+    def encode(self, values: FloatArray | float, *, level: int, scale: float) -> SlotPlaintext:
         if isinstance(values, float):
             # One value in every slot is one coefficient: its rounding is known exactly.
             exact = isinstance(self._noise.encoding(scale), complex)
