@@ -9,16 +9,13 @@ HEAD, PUT, DELETE  /v2/models/{m}/keys/{sha256}
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from he_infer.errors import WireError
 from he_infer.inference_protocol import (
@@ -33,18 +30,18 @@ from he_infer.inference_protocol import (
 )
 from he_infer.server.admission import Gate, ReceiveQuota
 from he_infer.server.body import Body, content_length, expect_length
-from he_infer.server.burnt_keys import PEEK_BYTES, looks_like_seal
 from he_infer.server.hosting import Host
 from he_infer.server.metrics import Metrics
 from he_infer.server.observed import Observed, Trace
 from he_infer.server.refusal import KEY_BURNT, ClientGoneError, Refusal
-from he_infer.server.responses import EnvelopeResponse, RefusalResponse
+from he_infer.server.responses import EnvelopeResponse
 from he_infer.server.service import Answer, InferenceService
 from he_infer.version import __version__
-from he_infer.wire import HEADER_BYTES
+from he_infer.wire import HEADER_BYTES, looks_like_seal_object, looks_like_tenseal_context
 
 T = TypeVar("T")
 PLATFORM: Final = "he_infer_ckks"
+_PEEK_BYTES: Final = 64
 EXTENSIONS: Final = ["binary_tensor_data", "evaluation_keys"]
 
 
@@ -59,7 +56,7 @@ class Application:
         self.quota = ReceiveQuota(limit_bytes=settings.receive_quota_bytes)
         # Parsing holds the GIL in numpy calls of milliseconds: off the loop, one at a time.
         self._parser = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parse")
-        self._observed = Observed(self._starlette(), metrics=self.metrics)
+        self._observed = Observed(self._router(), metrics=self.metrics)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self._observed(scope, receive, send)
@@ -73,7 +70,7 @@ class Application:
         self.gate.close()
         self._parser.shutdown(wait=True, cancel_futures=True)
 
-    def _starlette(self) -> Starlette:
+    def _router(self) -> Router:
         model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
         routes = [
             Route("/v2", self.server_metadata),
@@ -89,16 +86,8 @@ class Application:
                 Route(f"{base}/ready", self.model_ready),
                 Route(f"{base}/infer", self.infer, methods=["POST"]),
             ]
-        return Starlette(
-            routes=routes,
-            exception_handlers={HTTPException: _no_such_route},
-            lifespan=self._lifespan,
-        )
-
-    @asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        yield
-        self.close()
+        # A bare router: Starlette's own middleware would answer 500 before ours sees an error.
+        return Router(routes=routes, redirect_slashes=False)
 
     async def server_metadata(self, request: Request) -> Response:
         _trace(request, "server_metadata")
@@ -139,7 +128,6 @@ class Application:
 
     async def keys(self, request: Request) -> Response:
         trace = _trace(request, f"{request.method.lower()}_keys")
-        trace.body_open = request.method == "PUT"
         if request.method == "PUT":
             self._check_open()
         host = self._host(request, trace)
@@ -186,12 +174,11 @@ class Application:
 
     async def infer(self, request: Request) -> Response:
         trace = _trace(request, "infer")
-        trace.body_open = True
         self._check_open()
         host = self._host(request, trace)
         length = content_length(request.headers.get("content-length"))
         body = Body(request.receive, length=length, settings=self.service.settings)
-        answer_id = trace.id
+        answer_id, head_bytes = trace.id, 0
         try:
             head_bytes = head_length(request.headers.get(HEAD_LENGTH_HEADER))
             expect_length(length, head_bytes + host.query_bytes, what="head and query")
@@ -208,7 +195,7 @@ class Application:
                 trace.body_open = False
                 query = incoming.finish()
         except (Refusal, WireError) as error:
-            await _refuse_burnt(body, error, trace)
+            await _refuse_burnt(body, error, trace, head_bytes=head_bytes)
             raise
         finally:
             trace.received_bytes = body.received_bytes
@@ -294,21 +281,12 @@ def _trace(request: Request, operation: str) -> Trace:
     return trace
 
 
-async def _refuse_burnt(body: Body, error: Exception, trace: Trace) -> None:
+async def _refuse_burnt(body: Body, error: Exception, trace: Trace, *, head_bytes: int = 0) -> None:
     """Replace a refusal if what was posted looks like a SEAL object: its key may be burnt."""
     if isinstance(error, Refusal) and error.status in (408, 410, 503):
         return
-    beginning = await body.peek(PEEK_BYTES)
+    beginning = await body.peek(head_bytes + _PEEK_BYTES)
     trace.body_open = not body.complete
-    if looks_like_seal(beginning):
+    starts = (beginning, beginning[head_bytes:])
+    if any(looks_like_tenseal_context(b) or looks_like_seal_object(b) for b in starts):
         raise Refusal(400, "secret_key_posted", KEY_BURNT) from None
-
-
-async def _no_such_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    refusal = Refusal(error.status_code, code, f"{code.replace('_', ' ')}: see GET /v2")
-    linger = request.headers.get("content-length", "0") != "0" or (
-        "transfer-encoding" in request.headers
-    )
-    return RefusalResponse(refusal, linger=linger)

@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from he_infer.inference_protocol import decimal
+from he_infer.inference_protocol import MAX_HEAD_BYTES, decimal
 from he_infer.server.refusal import ClientGoneError, Refusal
 from he_infer.server.settings import Settings
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 BLOCK_BYTES: Final = 256 * 1024  # handed to the parser at a time: amortises the thread switch
-_KEPT_BYTES: Final = 4096  # of the beginning, to tell what a refused body was
+_KEPT_BYTES: Final = MAX_HEAD_BYTES + 64  # of the beginning, to tell what a refused body was
 _PEEK_S: Final = 1.0
 
 
@@ -107,7 +107,7 @@ class Body:
         chunk = message.get("body", b"")
         self.received_bytes += len(chunk)
         if len(self._beginning) < _KEPT_BYTES:
-            self._beginning += chunk[:_KEPT_BYTES]
+            self._beginning += chunk[: _KEPT_BYTES - len(self._beginning)]
         if self.received_bytes > self._length:
             raise Refusal(400, "wrong_length", "more bytes came than were announced")
         if self.received_bytes < self._length and not message.get("more_body", False):

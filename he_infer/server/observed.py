@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from he_infer.errors import HEInferError
@@ -52,12 +53,15 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            raise ClientGoneError  # no lifespan and no websockets here
         headers = dict(scope["headers"])
         proposed = headers.get(b"x-request-id", b"").decode("ascii", "replace")
         trace = Trace(id=request_id(proposed, uuid.uuid4().hex))
+        length = headers.get(b"content-length", b"0")
+        trace.body_open = length != b"0" or b"transfer-encoding" in headers
         scope.setdefault("state", {})["trace"] = trace
+        # With an application in the scope the router raises for a wrong path or method.
+        scope["app"] = self
         status = 0
         code = ""
 
@@ -124,4 +128,7 @@ def _as_refusal(error: Exception) -> Refusal:
         return error
     if isinstance(error, HEInferError):
         return refusal_for(error)
+    if isinstance(error, HTTPException):
+        code = "method_not_allowed" if error.status_code == 405 else "not_found"
+        return Refusal(error.status_code, code, f"{code.replace('_', ' ')}: see GET /v2")
     return refusal_for(HEInferError())

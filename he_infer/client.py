@@ -1,0 +1,330 @@
+"""The client: encrypts records, asks a server, decrypts what it answers.
+
+    client = Client.connect("http://127.0.0.1:8000", model="digits-mlp")
+    prediction = client.predict(images)
+
+The server is not trusted: what it says about a model is bounded before anything is allocated,
+its replies are parsed strictly before SEAL sees them. It can still answer wrongly on purpose.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from he_infer import inference_protocol as protocol
+from he_infer.client_messages import (
+    MAX_ERROR_BYTES,
+    Limits,
+    expect_status,
+    expected_query,
+    expected_reply,
+    fetch_spec,
+    refusal_in,
+)
+from he_infer.client_spec import ClientSpec, OutOfRangeWarning
+from he_infer.errors import InputError, MismatchError, WireError
+from he_infer.keys import EvaluationKeys, SecretKeys
+from he_infer.progress import Progress
+from he_infer.transport import HttpTransport, Request, Response, Transport
+from he_infer.wire import Ciphertext, Expected, SeededCiphertext, read_envelope, write_envelope
+
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Milliseconds, summed over the queries; ``exchange_ms`` includes ``evaluate_ms``.
+
+    ``evaluate_ms`` is what the server says, NaN if it does not.
+    """
+
+    encrypt_ms: float
+    exchange_ms: float
+    evaluate_ms: float
+    decrypt_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prediction:
+    """Answers to some records: ``logits`` (batch, outputs), ``labels`` (batch,) their argmax.
+
+    Bytes count bodies, both ways; keys are not included.
+    """
+
+    logits: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    timings: Timings
+    queries: int
+    bytes_sent: int
+    bytes_received: int
+
+
+class Client:
+    """Queries one model of one server under one secret key; made by :meth:`connect`.
+
+    ``strict`` refuses values outside the calibrated range instead of warning. Not safe to
+    share among threads. Errors and retries never depend on what was decrypted.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        spec: ClientSpec,
+        keys: SecretKeys,
+        strict: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        if keys.params != spec.params:
+            raise MismatchError(
+                "these keys were made for other parameters than the model's: make keys for it"
+            )
+        self._transport = transport
+        self._spec = spec
+        self._keys = keys
+        self._strict = strict
+        self._progress = progress
+        self._evaluation_keys: EvaluationKeys | None = None
+        self._uploaded = False
+
+    @classmethod
+    def connect(
+        cls,
+        server: str | Transport,
+        *,
+        model: str,
+        keys: SecretKeys | None = None,
+        evaluation_keys: EvaluationKeys | None = None,
+        plan_digest: str | None = None,
+        strict: bool = False,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fetch what ``model`` needs and be ready to predict; keys are uploaded when missing.
+
+        ``server``: an address or a transport. ``keys`` None draws a fresh secret for this
+        client. ``evaluation_keys``: made before from ``keys``; made when needed if None.
+        ``plan_digest`` pins the plan: MismatchError if the server has another one.
+        """
+        transport = HttpTransport(server) if isinstance(server, str) else server
+        spec = fetch_spec(transport, model, limits=limits)
+        if plan_digest is not None and spec.plan_digest != plan_digest:
+            raise MismatchError("the server runs another plan than the one asked for")
+        chosen = SecretKeys.generate(spec.params, progress=progress) if keys is None else keys
+        client = cls(transport, spec=spec, keys=chosen, strict=strict, progress=progress)
+        if evaluation_keys is not None:
+            client._use(evaluation_keys)
+        return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, if the transport has one."""
+        close: Callable[[], None] | None = getattr(self._transport, "close", None)
+        if close is not None:
+            close()
+
+    @property
+    def spec(self) -> ClientSpec:
+        return self._spec
+
+    @property
+    def keys(self) -> SecretKeys:
+        return self._keys
+
+    def predict(self, records: ArrayLike) -> Prediction:
+        """Answers for (batch, *input_shape) records, or for one record without the batch axis.
+
+        Larger batches go in several queries. Raises InputError or OutOfRangeError before
+        anything is sent; UnreachableError, RefusedError or WireError after.
+        """
+        array = np.asarray(records)
+        if array.shape == self._spec.input_shape:
+            array = array[None]
+        if array.ndim == 0 or len(array) == 0:
+            raise InputError("expected at least one record")
+        size = self._spec.batch
+        parts = [array[first : first + size] for first in range(0, len(array), size)]
+        for part in parts:
+            self._spec.check(part, strict=self._strict)
+        self.upload_keys()
+        answers = []
+        for index, part in enumerate(parts):
+            answers.append(self._query(part))
+            if self._progress is not None:
+                self._progress("queries", index + 1, len(parts))
+        logits = np.concatenate([answer.logits for answer in answers])
+        times = [answer.timings for answer in answers]
+        return Prediction(
+            logits=logits,
+            labels=np.argmax(logits, axis=1),
+            timings=Timings(
+                encrypt_ms=sum(t.encrypt_ms for t in times),
+                exchange_ms=sum(t.exchange_ms for t in times),
+                evaluate_ms=sum(t.evaluate_ms for t in times),
+                decrypt_ms=sum(t.decrypt_ms for t in times),
+            ),
+            queries=len(answers),
+            bytes_sent=sum(answer.bytes_sent for answer in answers),
+            bytes_received=sum(answer.bytes_received for answer in answers),
+        )
+
+    def upload_keys(self) -> bool:
+        """Make sure that the server has the evaluation keys; True if they had to be sent."""
+        if self._uploaded:
+            return False
+        keys = self._made_keys()
+        path = protocol.keys_path(self._spec.model, keys.digest)
+        found = self._transport.request(Request(method="HEAD", path=path, max_reply_bytes=0))
+        if found.status not in (200, 404):
+            expect_status(found, 200)
+        sent = found.status == 404
+        if sent:
+            self._send_keys(path, keys.to_bytes())
+        self._uploaded = True
+        return sent
+
+    def delete_keys(self) -> bool:
+        """Ask the server to forget the evaluation keys; False if it did not have them."""
+        path = protocol.keys_path(self._spec.model, self._made_keys().digest)
+        answer = self._transport.request(
+            Request(method="DELETE", path=path, max_reply_bytes=MAX_ERROR_BYTES)
+        )
+        self._uploaded = False
+        if answer.status == 404:
+            return False
+        expect_status(answer, 204)
+        return True
+
+    def _use(self, keys: EvaluationKeys) -> None:
+        wanted = Expected.evaluation_keys(self._spec.params, steps=self._spec.rotation_steps)
+        if keys.params != self._spec.params or keys.steps != wanted.steps:
+            raise MismatchError(
+                "these evaluation keys are for other parameters or rotation steps: make them anew"
+            )
+        self._evaluation_keys = keys
+
+    def _made_keys(self) -> EvaluationKeys:
+        if self._evaluation_keys is None:
+            self._evaluation_keys = self._keys.evaluation_keys(
+                self._spec.rotation_steps, progress=self._progress
+            )
+        return self._evaluation_keys
+
+    def _send_keys(self, path: str, data: bytes) -> None:
+        answer = self._transport.request(
+            Request(
+                method="PUT",
+                path=path,
+                open_body=lambda: self._chunks([data], "upload keys"),
+                body_bytes=len(data),
+                max_reply_bytes=MAX_ERROR_BYTES,
+            )
+        )
+        if answer.status != 200:
+            expect_status(answer, 201)
+
+    def _query(self, records: NDArray[Any]) -> Prediction:
+        """One query of at most ``spec.batch`` records, which were checked before."""
+        keys_digest = self._made_keys().digest
+        start = time.perf_counter()
+        slots = self._pack(records)
+        ciphertexts = self._keys.encrypt(slots, self._spec.input_scale)
+        envelope = self._envelope(ciphertexts, keys_digest)
+        encrypted = time.perf_counter()
+        answer = self._exchange(envelope, keys_digest)
+        received = time.perf_counter()
+        frames, evaluate_ms = self._parse(answer, keys_digest)
+        decrypted = np.stack([self._keys.decrypt(frame).real for frame in frames])
+        logits = self._spec.unpack(decrypted, len(records))
+        done = time.perf_counter()
+        return Prediction(
+            logits=logits,
+            labels=np.argmax(logits, axis=1),
+            timings=Timings(
+                encrypt_ms=1e3 * (encrypted - start),
+                exchange_ms=1e3 * (received - encrypted),
+                evaluate_ms=evaluate_ms,
+                decrypt_ms=1e3 * (done - received),
+            ),
+            queries=1,
+            bytes_sent=len(envelope),
+            bytes_received=len(answer.body),
+        )
+
+    def _pack(self, records: NDArray[Any]) -> NDArray[np.float64]:
+        # Range warnings were given for the whole batch: one query must not repeat them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutOfRangeWarning)
+            return self._spec.pack(records)
+
+    def _envelope(self, ciphertexts: list[SeededCiphertext], keys_digest: str) -> bytes:
+        return write_envelope(ciphertexts, expected_query(self._spec, keys_digest))
+
+    def _exchange(self, envelope: bytes, keys_digest: str) -> Response:
+        """Send a query; if the server has dropped the keys since, upload them once more."""
+        answer = self._post(envelope)
+        if answer.status == 404 and refusal_in(answer).code == "unknown_keys":
+            self._uploaded = False
+            self.upload_keys()
+            answer = self._post(envelope)
+        expect_status(answer, 200)
+        return answer
+
+    def _post(self, envelope: bytes) -> Response:
+        head = protocol.query_head(len(envelope))
+        reply_bytes = expected_reply(self._spec, "0" * 64).total_bytes
+        return self._transport.request(
+            Request(
+                method="POST",
+                path=protocol.infer_path(self._spec.model),
+                headers={
+                    "content-type": "application/octet-stream",
+                    protocol.HEAD_LENGTH_HEADER: str(len(head)),
+                },
+                open_body=lambda: self._chunks([head, envelope], "upload query"),
+                body_bytes=len(head) + len(envelope),
+                max_reply_bytes=protocol.MAX_HEAD_BYTES + reply_bytes,
+            )
+        )
+
+    def _parse(self, answer: Response, keys_digest: str) -> tuple[list[Ciphertext], float]:
+        expected = expected_reply(self._spec, keys_digest)
+        head_bytes = protocol.head_length(answer.headers.get(protocol.HEAD_LENGTH_HEADER))
+        body = memoryview(answer.body)
+        if len(body) != head_bytes + expected.total_bytes:
+            raise WireError(
+                f"expected a reply of {head_bytes + expected.total_bytes} bytes, got {len(body)}"
+            )
+        head = bytes(body[:head_bytes])
+        evaluate_ms = protocol.parse_reply_head(head, length=expected.total_bytes)
+        frames = read_envelope(body[head_bytes:], expected, limit_bytes=expected.total_bytes)
+        return [frame for frame in frames if isinstance(frame, Ciphertext)], evaluate_ms
+
+    def _chunks(self, parts: list[bytes], stage: str) -> Iterator[bytes]:
+        total = sum(len(part) for part in parts)
+        done = 0
+        for part in parts:
+            for first in range(0, len(part), _CHUNK_BYTES):
+                chunk = part[first : first + _CHUNK_BYTES]
+                yield chunk
+                done += len(chunk)
+                if self._progress is not None:
+                    self._progress(stage, done, total)
