@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from he_infer import ir, passes
 from he_infer.calibrate import Interval, calibrate, layer_interval
 from he_infer.costs import CostModel
+from he_infer.elementwise import gather_polynomials
 from he_infer.errors import CompileError, InputError, ParameterError
 from he_infer.levels import choose_params, depths, output_scale_of, place, scale_bits_of
 from he_infer.params import CKKSParams
@@ -143,7 +144,7 @@ def to_polynomials(
 
 def to_normal_form(graph: ir.Graph, flat: ir.FloatArray) -> ir.Graph:
     """Affine and nonlinear nodes in turn, quadratics as squares, everything on [−1, 1]."""
-    graph = passes.isolate_polynomials(graph)
+    graph = passes.isolate_polynomials(gather_polynomials(graph))
     graph = passes.normalise(graph, calibrate(graph, flat))
     graph = passes.complete_squares(graph)
     graph = passes.end_with_affine(graph)

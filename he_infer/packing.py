@@ -152,6 +152,14 @@ def entries(matrix: ir.Matrix, source: Layout, target: Layout, *, lanes: int = 1
     """Place every non-zero weight; ``matrix`` is (target features, source features)."""
     coo = sparse.coo_array(matrix)
     row, column = coo.coords
+    value = coo.data
+    idle = np.setdiff1d(np.arange(target.ciphertexts), target.positions[row] // target.slots)
+    if len(idle):
+        # A ciphertext that no weight reaches still needs a product: a weight of zero.
+        first = [np.flatnonzero(target.positions // target.slots == c)[0] for c in idle]
+        row = np.concatenate([row, first])
+        column = np.concatenate([column, np.zeros(len(idle), dtype=column.dtype)])
+        value = np.concatenate([value, np.zeros(len(idle))])
     to, q = np.divmod(target.positions[row], target.slots)
     frm, p = np.divmod(source.positions[column], source.slots)
     if source.spread > 1:
@@ -174,7 +182,7 @@ def entries(matrix: ir.Matrix, source: Layout, target: Layout, *, lanes: int = 1
         source=frm,
         offset=offset,
         slot=slot,
-        value=coo.data,
+        value=value,
         period=period,
         folds=folds,
         targets=target.ciphertexts,

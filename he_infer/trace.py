@@ -17,13 +17,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.polynomial import Polynomial as PowerSeries
 from numpy.polynomial import chebyshev
 from scipy import sparse
 from torch import Tensor, fx, nn
 
 from he_infer import ir
 from he_infer.activations import PolynomialActivation
+from he_infer.elementwise import polynomial_of, recogniser_of
 from he_infer.errors import CompileError, InputError, PackingError, Problem, UnsupportedLayersError
 from he_infer.torch_ops import (
     ELEMENTWISE_CALLS,
@@ -46,6 +46,8 @@ def trace(model: nn.Module, sample: ir.FloatArray) -> ir.Graph:
     not accept the sample, PackingError if a layer is too large.
     """
     module = copy.deepcopy(model).cpu().double().eval()
+    if isinstance(module, (*LINEAR_MODULES, *ELEMENTWISE_MODULES, PolynomialActivation)):
+        module = nn.Sequential(module)  # the tracer looks into its root, whatever it is
     try:
         traced = fx.GraphModule(module, _Tracer().trace(module))
     except (fx.proxy.TraceError, TypeError) as error:
@@ -131,7 +133,12 @@ class _Walk:
                 self._add(node, ir.Input(name="input", shape=tuple(value.shape[1:])))
             return
         computed = [a for a in node.all_input_nodes if a in self.names]
-        if node.op == "get_attr" or not computed or not isinstance(value, Tensor | tuple | list):
+        if (
+            node.op == "get_attr"
+            or not computed
+            or isinstance(value, torch.Size)
+            or not isinstance(value, Tensor | tuple | list)
+        ):
             return  # constants and sizes: already in self.values
         if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != PROBE_BATCH:
             self._problem(
@@ -141,6 +148,8 @@ class _Walk:
             )
         elif (power := self._power(node)) is not None:
             self._add(node, self._polynomial_from_power(node, power))
+        elif (product := self._product(node, computed)) is not None:
+            self._add(node, product)
         elif (function := self._elementwise(node)) is not None:
             self._add(
                 node,
@@ -208,6 +217,17 @@ class _Walk:
             return int(args[1]) if args[1] == int(args[1]) and args[1] >= 2 else None
         return None
 
+    def _product(self, node: fx.Node, computed: list[fx.Node]) -> ir.Polynomial | None:
+        """a · b where both are polynomials of one tensor, such as 0.3 * x * x."""
+        if len(computed) != 2 or name_of(node, self.traced).lower() != "mul":
+            return None
+        first, second = (self.names[c] for c in computed)
+        if self.values[computed[0]].shape != self.values[computed[1]].shape:
+            return None
+        found = recogniser_of(self.nodes).product(first, second)
+        shape = tuple(self.values[node].shape[1:])
+        return None if found is None else polynomial_of(node.name, found[0], shape, found[1])
+
     def _is_linear(self, node: fx.Node, computed: list[fx.Node]) -> bool:
         if node.op == "call_module":
             return isinstance(self.traced.get_submodule(str(node.target)), LINEAR_MODULES)
@@ -226,8 +246,10 @@ class _Walk:
 
     def _call(self, node: fx.Node, replaced: dict[fx.Node, Tensor]) -> Tensor:
         """The node's own computation with some of its input tensors replaced."""
+        # Clones, because a layer may work in place.
         args, kwargs = fx.node.map_arg(
-            (node.args, node.kwargs), lambda n: replaced.get(n, self.values[n])
+            (node.args, node.kwargs),
+            lambda n: replaced[n].clone() if n in replaced else self.values[n],
         )
         target: Any = node.target
         if node.op == "call_module":
@@ -344,8 +366,3 @@ class _Walk:
                 "the traced graph does not reproduce the model: does it change its answer "
                 "between calls or depend on the batch?"
             )
-
-
-def power_series(coefficients: ir.FloatArray) -> PowerSeries:
-    """One row of Chebyshev coefficients as a numpy power series in u."""
-    return PowerSeries(chebyshev.cheb2poly(coefficients))

@@ -93,6 +93,10 @@ class SealBackend:
             raise BackendError(
                 f"cannot encode at level {level}: value times scale exceeds the modulus"
             ) from error
+        if plain.is_zero():
+            # Weights that round to nothing; SEAL refuses their product because it would be
+            # transparent. One unit in every slot is below the rounding of any other encoding.
+            self._encoder.encode(1.0 / scale, self._ids[level], scale, plain)
         return plain
 
     def level(self, a: Any) -> int:
@@ -116,8 +120,6 @@ class SealBackend:
     def multiply_plain(self, a: Any, p: Any) -> Any:
         check_level((self.level(a), self._plain_level(p)))
         out = sealapi.Ciphertext()
-        # SEAL refuses an all-zero plaintext because the result would be transparent; such
-        # diagonals do not occur, because only non-zero weights make one.
         self._evaluator.multiply_plain(a, p, out)
         return out
 
