@@ -13,6 +13,7 @@ from he_infer.version import __version__
 
 if TYPE_CHECKING:
     from he_infer import errors as errors
+    from he_infer.batching import compile_for_records as compile_for_records
     from he_infer.client import Client as Client
     from he_infer.client_spec import ClientSpec as ClientSpec
     from he_infer.compiler import compile as compile
@@ -31,6 +32,7 @@ __all__ = [
     "SecretKeys",
     "__version__",
     "compile",
+    "compile_for_records",
     "compile_report",
     "errors",
 ]
@@ -43,6 +45,7 @@ _HOMES: Final = {
     "Plan": "he_infer.plan",
     "SecretKeys": "he_infer.keys",
     "compile": "he_infer.compiler",
+    "compile_for_records": "he_infer.batching",
     "compile_report": "he_infer.report",
 }
 
