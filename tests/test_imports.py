@@ -30,7 +30,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("demo",),
     ("cli",),
 )
-PARTS = {"plan_file": "plan", "describe": "plan", "client_messages": "client"}
+PARTS = {
+    "elementwise": "trace",
+    "plan_file": "plan",
+    "describe": "plan",
+    "client_messages": "client",
+    "demo_picture": "demo",
+}
 LAYER_OF = {name: depth for depth, row in enumerate(LAYERS) for name in row}
 LAYER_OF |= {part: LAYER_OF[whole] for part, whole in PARTS.items()}
 

@@ -72,6 +72,7 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     from he_infer import demo
+    from he_infer.demo_picture import render
 
     with progress_bars() as progress:
         report = demo.run(
@@ -83,6 +84,6 @@ def run_demo(options: argparse.Namespace) -> int:
     if options.json:
         print_json(report.to_json())
     else:
-        print(demo.render(report))
+        print(render(report))
         print(f"\nfigures: {options.out}")
     return 0

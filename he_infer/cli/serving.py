@@ -1,0 +1,194 @@
+"""Commands that work with a service: keygen, serve, query."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from he_infer.cli.console import megabytes, print_facts, print_json, progress_bars
+from he_infer.errors import InputError, KeyFileError
+
+if TYPE_CHECKING:
+    from he_infer.client_spec import ClientSpec
+    from he_infer.keys import EvaluationKeys, SecretKeys
+
+PUBLIC_SUFFIX: Final = ".public"
+DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+
+
+def add_commands(commands: Any) -> None:
+    """Add the three parsers to argparse's subparsers."""
+    keygen = commands.add_parser("keygen", help="make a client's keys for a model")
+    source = keygen.add_mutually_exclusive_group(required=True)
+    source.add_argument("--plan", type=Path, help="plan file that the keys are for")
+    source.add_argument("--server", help="address of a server to ask, with --model")
+    keygen.add_argument("--model", help="the model's name on the server")
+    keygen.add_argument("--out", type=Path, required=True, help="key file to write")
+    keygen.add_argument("--overwrite", action="store_true", help="replace keys that are there")
+    keygen.add_argument("--passphrase-file", type=Path)
+    keygen.add_argument("--json", action="store_true")
+    keygen.set_defaults(run=run_keygen)
+
+    serve = commands.add_parser("serve", help="answer encrypted queries for some plans")
+    serve.add_argument("plans", type=Path, nargs="+", metavar="PLAN")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    serve.add_argument("--threads", type=int, default=1, help="evaluations at a time")
+    serve.add_argument("--queue", type=int, default=8, help="evaluations that may wait")
+    serve.add_argument("--certificate", type=Path, help="PEM file, for HTTPS")
+    serve.add_argument("--private-key", type=Path, help="PEM file, for HTTPS")
+    serve.set_defaults(run=run_serve)
+
+    query = commands.add_parser("query", help="encrypt records, ask a server, decrypt the answers")
+    query.add_argument("input", type=Path, help=".npy with (records, *record shape)")
+    query.add_argument("--server", default=DEFAULT_SERVER)
+    query.add_argument("--model", required=True)
+    query.add_argument("--key", type=Path, help="key file (default: fresh keys for this query)")
+    query.add_argument("--passphrase-file", type=Path)
+    query.add_argument("--plan-digest", help="refuse a server that runs another plan")
+    query.add_argument("--strict", action="store_true", help="refuse values outside the range")
+    query.add_argument("--json", action="store_true")
+    query.set_defaults(run=run_query)
+
+
+def run_keygen(options: argparse.Namespace) -> int:
+    from he_infer.cli.sources import read_passphrase
+    from he_infer.keys import SecretKeys
+
+    spec = _spec(options)
+    public = public_file(options.out)
+    if public.exists() and not options.overwrite:
+        raise KeyFileError(f"{public} exists: choose another name or give --overwrite")
+    passphrase = read_passphrase(options.passphrase_file, confirm=True)
+    with progress_bars() as progress:
+        secret = SecretKeys.generate(spec.params, progress=progress)
+        evaluation = secret.evaluation_keys(spec.rotation_steps, progress=progress)
+    secret.save(options.out, passphrase, overwrite=options.overwrite)
+    data = evaluation.to_bytes()
+    public.write_bytes(data)
+    if options.json:
+        print_json(
+            {
+                "key_file": str(options.out),
+                "public_file": str(public),
+                "public_bytes": len(data),
+                "keys_digest": evaluation.digest,
+                "params_digest": spec.params.digest,
+            }
+        )
+        return 0
+    print_facts(
+        [
+            ("secret key", f"{options.out} (encrypted; keep it, and its passphrase)"),
+            ("evaluation keys", f"{public}, {megabytes(len(data))} (public; uploaded on use)"),
+            ("digest", evaluation.digest),
+        ]
+    )
+    return 0
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    from he_infer.plan import Plan
+    from he_infer.server import Settings, run
+
+    if (options.certificate is None) != (options.private_key is None):
+        raise InputError("HTTPS needs both --certificate and --private-key")
+    plans = [Plan.load(str(path)) for path in options.plans]
+    with progress_bars() as progress:
+        run(
+            plans,
+            host=options.host,
+            port=options.port,
+            settings=Settings(evaluation_threads=options.threads, queue=options.queue),
+            certificate=options.certificate,
+            private_key=options.private_key,
+            on_started=lambda url: print(f"serving at {url}", flush=True),
+            progress=progress,
+        )
+    return 0
+
+
+def run_query(options: argparse.Namespace) -> int:
+    from he_infer.cli.sources import load_array, read_passphrase
+    from he_infer.client import Client
+    from he_infer.client_messages import fetch_spec
+    from he_infer.keys import SecretKeys
+    from he_infer.transport import HttpTransport
+
+    records = load_array(options.input)
+    secret = None
+    if options.key is not None:
+        secret = SecretKeys.load(
+            options.key, read_passphrase(options.passphrase_file, confirm=False)
+        )
+    with HttpTransport(options.server) as transport, progress_bars() as progress:
+        stored = None
+        if secret is not None:
+            spec = fetch_spec(transport, options.model)
+            stored = _stored_keys(options.key, secret, spec)
+        client = Client.connect(
+            transport,
+            model=options.model,
+            keys=secret,
+            evaluation_keys=stored,
+            plan_digest=options.plan_digest,
+            strict=options.strict,
+            progress=progress,
+        )
+        answer = client.predict(records)
+        if stored is None:
+            client.delete_keys()  # the next query makes others, so nobody needs these again
+    if options.json:
+        print_json(
+            {
+                "labels": answer.labels.tolist(),
+                "logits": answer.logits.tolist(),
+                "queries": answer.queries,
+                "bytes_sent": answer.bytes_sent,
+                "bytes_received": answer.bytes_received,
+                "encrypt_ms": answer.timings.encrypt_ms,
+                "exchange_ms": answer.timings.exchange_ms,
+                "decrypt_ms": answer.timings.decrypt_ms,
+            }
+        )
+        return 0
+    for index, (label, logits) in enumerate(zip(answer.labels, answer.logits, strict=True)):
+        print(f"{index}\t{label}\t{' '.join(f'{value:.4f}' for value in logits)}")
+    return 0
+
+
+def public_file(key_file: Path) -> Path:
+    """Where the evaluation keys of a key file lie: beside it."""
+    return key_file.with_name(key_file.name + PUBLIC_SUFFIX)
+
+
+def _stored_keys(
+    key_file: Path, secret: SecretKeys, spec: ClientSpec
+) -> EvaluationKeys | None:
+    """The evaluation keys that keygen wrote, so that a server that has them need not be sent any.
+
+    Raises WireError if the file was made for another model or altered.
+    """
+    from he_infer.keys import EvaluationKeys
+
+    path = public_file(key_file)
+    if not path.exists():
+        return None
+    return EvaluationKeys.from_bytes(
+        path.read_bytes(), params=secret.params, steps=spec.rotation_steps
+    )
+
+
+def _spec(options: argparse.Namespace) -> ClientSpec:
+    if options.plan is not None:
+        from he_infer.plan import Plan
+
+        return Plan.load(str(options.plan)).client_spec
+    if options.model is None:
+        raise InputError("--server needs --model NAME as well")
+    from he_infer.client_messages import fetch_spec
+    from he_infer.transport import HttpTransport
+
+    with HttpTransport(options.server) as transport:
+        return fetch_spec(transport, options.model)
