@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -114,15 +115,21 @@ class Client:
         client. ``evaluation_keys``: made before from ``keys``; made when needed if None.
         ``plan_digest`` pins the plan: MismatchError if the server has another one.
         """
-        transport = HttpTransport(server) if isinstance(server, str) else server
-        spec = fetch_spec(transport, model, limits=limits)
-        if plan_digest is not None and spec.plan_digest != plan_digest:
-            raise MismatchError("the server runs another plan than the one asked for")
-        chosen = SecretKeys.generate(spec.params, progress=progress) if keys is None else keys
-        client = cls(transport, spec=spec, keys=chosen, strict=strict, progress=progress)
-        if evaluation_keys is not None:
-            client._use(evaluation_keys)
-        return client
+        with ExitStack() as on_failure:
+            transport: Transport
+            if isinstance(server, str):
+                transport = on_failure.enter_context(HttpTransport(server))
+            else:
+                transport = server
+            spec = fetch_spec(transport, model, limits=limits)
+            if plan_digest is not None and spec.plan_digest != plan_digest:
+                raise MismatchError("the server runs another plan than the one asked for")
+            chosen = SecretKeys.generate(spec.params, progress=progress) if keys is None else keys
+            client = cls(transport, spec=spec, keys=chosen, strict=strict, progress=progress)
+            if evaluation_keys is not None:
+                client._use(evaluation_keys)
+            on_failure.pop_all()
+            return client
 
     def __enter__(self) -> Self:
         return self

@@ -64,9 +64,7 @@ def query_head(length: int) -> bytes:
     return json.dumps({"inputs": [tensor], "outputs": [wanted]}).encode()
 
 
-def reply_head(
-    length: int, *, model: str, version: str, request: str, evaluate_ms: float
-) -> bytes:
+def reply_head(length: int, *, model: str, version: str, request: str, evaluate_ms: float) -> bytes:
     """The JSON head of a reply whose tensor has ``length`` bytes."""
     head = {
         "model_name": model,

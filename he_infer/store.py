@@ -96,9 +96,7 @@ class KeyStore(Generic[T]):
                 self._touch(name, present)
                 return
             self._make_room(size_bytes)
-            self._entries[name] = _Entry(
-                value=value, size_bytes=size_bytes, last_use=self._clock()
-            )
+            self._entries[name] = _Entry(value=value, size_bytes=size_bytes, last_use=self._clock())
 
     @contextmanager
     def pinned(self, name: KeyName) -> Iterator[T]:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
-from he_infer.errors import WireError
+from he_infer.errors import HEInferError
 from he_infer.inference_protocol import (
     HEAD_LENGTH_HEADER,
     QUERY_TENSOR,
@@ -157,7 +157,7 @@ class Application:
                 trace.body_open = False
                 with trace.stage("load"):
                     await self._off_loop(lambda: self.service.store_keys(host, digest, incoming))
-        except (Refusal, WireError) as error:
+        except (Refusal, HEInferError) as error:
             await _refuse_burnt(body, error, trace)
             raise
         finally:
@@ -194,7 +194,7 @@ class Application:
                 await self._parse_all(body, incoming.feed, trace)
                 trace.body_open = False
                 query = incoming.finish()
-        except (Refusal, WireError) as error:
+        except (Refusal, HEInferError) as error:
             await _refuse_burnt(body, error, trace, head_bytes=head_bytes)
             raise
         finally:
@@ -283,10 +283,11 @@ def _trace(request: Request, operation: str) -> Trace:
 
 async def _refuse_burnt(body: Body, error: Exception, trace: Trace, *, head_bytes: int = 0) -> None:
     """Replace a refusal if what was posted looks like a SEAL object: its key may be burnt."""
+    trace.body_open = not body.ended
     if isinstance(error, Refusal) and error.status in (408, 410, 503):
         return
     beginning = await body.peek(head_bytes + _PEEK_BYTES)
-    trace.body_open = not body.complete
+    trace.body_open = not body.ended
     starts = (beginning, beginning[head_bytes:])
     if any(looks_like_tenseal_context(b) or looks_like_seal_object(b) for b in starts):
         raise Refusal(400, "secret_key_posted", KEY_BURNT) from None

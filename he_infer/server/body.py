@@ -55,6 +55,7 @@ class Body:
         self._beginning = bytearray()
         self._waited_s = 0.0
         self.received_bytes = 0
+        self.ended = False  # whether the client has nothing more to send
 
     @property
     def complete(self) -> bool:
@@ -80,7 +81,7 @@ class Body:
         """Up to ``size`` bytes from the beginning, of a body that was refused; never raises."""
         try:
             async with asyncio.timeout(_PEEK_S):
-                while len(self._beginning) < min(size, self._length):
+                while not self.ended and len(self._beginning) < min(size, self._length):
                     await self._more()
         except (TimeoutError, Refusal, ClientGoneError):
             pass
@@ -102,6 +103,7 @@ class Body:
                 408, "too_slow", f"the body arrived at less than {self._min_bytes_per_s:.0f} B/s"
             ) from None
         self._waited_s += time.monotonic() - start
+        self.ended = not message.get("more_body", False)
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunk = message.get("body", b"")

@@ -47,3 +47,8 @@ def log_to_stderr() -> None:
     LOGGER.handlers = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
+    # uvicorn's own complaints, in the same format, which leaves tracebacks out.
+    foreign = logging.getLogger("uvicorn.error")
+    foreign.handlers = [handler]
+    foreign.setLevel(logging.WARNING)
+    foreign.propagate = False

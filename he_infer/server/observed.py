@@ -78,9 +78,8 @@ class Observed:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientGoneError:
+            # Returning with the reply cut short makes the server close the connection.
             code = "client_gone"
-            if status:
-                raise  # the server closes a connection whose reply was cut short
         except Exception as error:
             refusal = _as_refusal(error)
             code = refusal.code

@@ -1,0 +1,30 @@
+"""Runs a server with a fake host whose evaluations take a second; a process for signal tests."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from he_infer.server import InferenceService, Settings
+from he_infer.server.hosting import Query
+from he_infer.server.running import Server
+from tests.server.fakes import FakeHost
+
+
+class SlowHost(FakeHost):
+    def evaluate(self, query: Query, loaded_keys: Any) -> Sequence[bytes]:
+        print("evaluating", flush=True)
+        time.sleep(1.0)
+        return super().evaluate(query, loaded_keys)
+
+
+if __name__ == "__main__":
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = Settings(drain_notice_s=0.2, drain_timeout_s=20.0)
+        server = Server(InferenceService([SlowHost()], settings=settings), listener)
+        print(server.url, flush=True)
+        server.run(sockets=[listener])
+    sys.exit(0)

@@ -1,0 +1,249 @@
+"""Requests that lie, stall, stop or carry what must not be sent; each has one typed answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from he_infer.inference_protocol import HEAD_LENGTH_HEADER
+from he_infer.server import InferenceService, Settings
+from he_infer.server.app import Application
+from he_infer.server.hosting import Query
+from tests.server.fakes import (
+    KEYS,
+    KEYS_PATH,
+    FakeHost,
+    Reply,
+    ask,
+    query_request,
+    upload_keys,
+)
+
+INFER = "/v2/models/toy/infer"
+SEAL_OBJECT = b"\x5e\xa1\x10\x04\x03\x02\x00\x00" + bytes(500)
+TENSEAL_CONTEXT = b"\x0a\x80\x04" + SEAL_OBJECT
+
+
+@pytest.fixture
+def toy() -> FakeHost:
+    return FakeHost()
+
+
+@pytest.fixture
+def app(toy: FakeHost) -> Iterator[Application]:
+    quick = Settings(body_grace_s=0.3, body_min_bytes_per_s=1e6)
+    made = Application(InferenceService([toy], settings=quick))
+    yield made
+    made.close()
+
+
+def after_keys(app: Application, headers: dict[str, str], chunks: Any) -> Reply:
+    async def conversation() -> Reply:
+        await upload_keys(app)
+        return await ask(app, "POST", INFER, headers=headers, chunks=chunks)
+
+    return asyncio.run(conversation())
+
+
+def test_unknown_keys_are_refused_before_the_ciphertexts_are_read(
+    app: Application, toy: FakeHost
+) -> None:
+    headers, body = query_request(toy, keys="e" * 64)
+    reply = after_keys(app, headers, [body])
+    assert (reply.status, reply.code) == (404, "unknown_keys")
+    assert toy.queries == []
+
+
+def test_a_query_for_another_plan_is_409(app: Application, toy: FakeHost) -> None:
+    headers, body = query_request(toy, plan="c" * 64)
+    reply = after_keys(app, headers, [body])
+    assert (reply.status, reply.code) == (409, "wrong_plan")
+
+
+def test_a_query_for_a_replaced_plan_is_410(app: Application, toy: FakeHost) -> None:
+    headers, body = query_request(toy)
+    app.service.host(FakeHost(plan="f"))
+    reply = after_keys(app, headers, [body])
+    assert (reply.status, reply.code) == (410, "plan_replaced")
+    old = asyncio.run(ask(app, "GET", "/v2/models/toy/versions/aaaaaaaaaaaa"))
+    assert (old.status, old.code) == (410, "plan_replaced")
+
+
+@pytest.mark.parametrize(
+    ("announced", "status", "code"),
+    [
+        (None, 411, "length_required"),
+        ("x", 400, "malformed"),
+        ("-1", 400, "malformed"),
+        ("10", 400, "wrong_length"),
+        (str(10**14), 413, "too_large"),
+        ("9" * 400, 400, "malformed"),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_only_the_exact_length_is_read(
+    app: Application, toy: FakeHost, method: str, announced: str | None, status: int, code: str
+) -> None:
+    headers, body = query_request(toy)
+    del headers["content-length"]
+    if announced is not None:
+        headers["content-length"] = announced
+    path = INFER if method == "POST" else KEYS_PATH
+    reply = asyncio.run(ask(app, method, path, headers=headers, chunks=[body]))
+    assert (reply.status, reply.code) == (status, code)
+    assert toy.queries == []
+
+
+@pytest.mark.parametrize("kept", [1, 100, 500, 1200])
+def test_a_truncated_body_is_refused(app: Application, toy: FakeHost, kept: int) -> None:
+    headers, body = query_request(toy)
+    reply = after_keys(app, headers, [body[:kept]])
+    assert (reply.status, reply.code) == (400, "truncated")
+    assert toy.evaluations == 0
+
+
+def test_more_bytes_than_announced_are_refused(app: Application, toy: FakeHost) -> None:
+    headers, body = query_request(toy)
+    reply = after_keys(app, headers, [body + b"more"])
+    assert (reply.status, reply.code) == (400, "wrong_length")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"not json",
+        b"[" * 5000,
+        b"[]",
+        b'{"inputs": []}',
+        b'{"inputs": [{"name": "query"}]}',
+        b'{"inputs": [{"name": "query", "datatype": "FP32", "shape": [1]}]}',
+        b'{"inputs": NaN}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_false_head_is_malformed(app: Application, toy: FakeHost, head: bytes) -> None:
+    body = head + bytes(toy.query_bytes)
+    headers = {HEAD_LENGTH_HEADER: str(len(head)), "content-length": str(len(body))}
+    reply = after_keys(app, headers, [body])
+    assert (reply.status, reply.code) == (400, "malformed")
+
+
+@pytest.mark.parametrize("length", [None, "0", "-5", "1e3", "99999999", "٣"])
+def test_a_false_head_length_is_refused(
+    app: Application, toy: FakeHost, length: str | None
+) -> None:
+    headers, body = query_request(toy)
+    del headers[HEAD_LENGTH_HEADER]
+    if length is not None:
+        headers[HEAD_LENGTH_HEADER] = length
+    reply = after_keys(app, headers, [body])
+    assert reply.code in ("malformed", "too_large")
+    assert reply.status in (400, 413)
+
+
+def test_bad_residues_in_the_last_chunk_are_refused(app: Application, toy: FakeHost) -> None:
+    headers, body = query_request(toy)
+    reply = after_keys(app, headers, [body[:-1] + b"\xff"])
+    assert (reply.status, reply.code) == (400, "malformed")
+    assert toy.evaluations == 0
+
+
+def test_keys_with_another_digest_are_not_kept(app: Application) -> None:
+    path = f"/v2/models/toy/keys/{'0' * 64}"
+
+    async def conversation() -> tuple[Reply, Reply]:
+        headers = {"content-length": str(len(KEYS))}
+        put = await ask(app, "PUT", path, headers=headers, chunks=[KEYS])
+        return put, await ask(app, "HEAD", path)
+
+    put, head = asyncio.run(conversation())
+    assert (put.status, put.code) == (409, "mismatch")
+    assert (head.status, head.body) == (404, b"")
+
+
+def test_a_slow_sender_is_cut_off(app: Application, toy: FakeHost) -> None:
+    headers, body = query_request(toy)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        for byte in body:
+            yield bytes([byte])
+            await asyncio.sleep(0.05)
+
+    reply = after_keys(app, headers, dripping())
+    assert (reply.status, reply.code) == (408, "too_slow")
+    assert reply.headers["connection"] == "close"
+    assert app.quota.reserved_bytes == 0
+
+
+def test_a_client_that_leaves_frees_its_quota(app: Application, toy: FakeHost) -> None:
+    headers, body = query_request(toy)
+
+    async def conversation() -> Reply:
+        await upload_keys(app)
+        return await ask(app, "POST", INFER, headers=headers, chunks=[body[:300]], leave=True)
+
+    assert asyncio.run(conversation()).status == 0
+    assert app.quota.reserved_bytes == 0
+    assert app.idle
+
+
+@pytest.mark.parametrize("posted", [SEAL_OBJECT, TENSEAL_CONTEXT])
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_posted_context_is_refused_unread(app: Application, posted: bytes, method: str) -> None:
+    path = INFER if method == "POST" else KEYS_PATH
+    headers = {"content-length": str(len(posted))}
+    reply = asyncio.run(ask(app, method, path, headers=headers, chunks=[posted]))
+    assert (reply.status, reply.code) == (400, "secret_key_posted")
+    assert "burnt" in reply.json["error"]
+
+
+def test_a_context_within_a_sound_tensor_is_recognised(app: Application, toy: FakeHost) -> None:
+    headers, body = query_request(toy)
+    head_length = int(headers[HEAD_LENGTH_HEADER])
+    context = TENSEAL_CONTEXT.ljust(toy.query_bytes, b"\0")
+    reply = after_keys(app, headers, [body[:head_length] + context])
+    assert (reply.status, reply.code) == (400, "secret_key_posted")
+
+
+def test_an_unforeseen_error_says_nothing(toy: FakeHost, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeHost):
+        def evaluate(self, query: Query, loaded_keys: Any) -> list[bytes]:
+            raise RuntimeError("logit 3.25 of the client")
+
+    app = Application(InferenceService([Broken()], settings=Settings()))
+    headers, body = query_request(toy)
+    reply = after_keys(app, headers, [body])
+    app.close()
+    assert (reply.status, reply.code) == (500, "internal")
+    for text in (reply.body.decode(), caplog.text):
+        assert "3.25" not in text and "Traceback" not in text
+
+
+def test_the_receive_quota_bounds_bodies_together(toy: FakeHost) -> None:
+    settings = Settings(receive_quota_bytes=2000, body_grace_s=5.0)
+    app = Application(InferenceService([toy], settings=settings))
+    headers, body = query_request(toy)
+
+    async def conversation() -> tuple[Reply, Reply]:
+        resume = asyncio.Event()
+
+        async def halting() -> AsyncIterator[bytes]:
+            yield body[:300]
+            await resume.wait()
+            yield body[300:]
+
+        assert (await upload_keys(app)).status == 201
+        slow = asyncio.create_task(ask(app, "POST", INFER, headers=headers, chunks=halting()))
+        while app.quota.reserved_bytes == 0:
+            await asyncio.sleep(0.01)
+        refused = await ask(app, "POST", INFER, headers=headers, chunks=[body])
+        resume.set()
+        return refused, await slow
+
+    refused, slow = asyncio.run(conversation())
+    app.close()
+    assert (refused.status, refused.code) == (503, "busy")
+    assert slow.status == 200

@@ -1,0 +1,133 @@
+"""The server on a real socket: headers that never end, refusals mid-upload, SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from he_infer.errors import ServiceError
+from he_infer.server import BackgroundServer, Settings
+from he_infer.server.running import _listen
+from tests.server.fakes import KEYS, KEYS_PATH, FakeHost, query_request
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def server() -> Iterator[BackgroundServer]:
+    quick = Settings(drain_notice_s=0.0, header_timeout_s=0.3, body_grace_s=0.3)
+    with BackgroundServer([FakeHost()], settings=quick) as running:
+        yield running
+
+
+def connect(server: BackgroundServer) -> socket.socket:
+    address = urlsplit(server.url)
+    assert address.hostname == "127.0.0.1" and address.port
+    return socket.create_connection((address.hostname, address.port), timeout=10)
+
+
+def test_a_conversation_over_a_socket(server: BackgroundServer) -> None:
+    with httpx.Client(base_url=server.url, trust_env=False) as http:
+        assert http.get("/v2/health/ready").json() == {"ready": True}
+        assert http.put(KEYS_PATH, content=KEYS).status_code == 201
+        headers, body = query_request(FakeHost())
+        assert http.post("/v2/models/toy/infer", headers=headers, content=body).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-A: "])
+def test_headers_that_do_not_come_close_the_connection(
+    server: BackgroundServer, sent: bytes
+) -> None:
+    with connect(server) as line:
+        line.sendall(sent)
+        start = time.monotonic()
+        assert line.recv(1000) == b""
+        assert time.monotonic() - start < 5
+
+
+def test_dripping_later_headers_closes_the_connection(server: BackgroundServer) -> None:
+    with connect(server) as line:
+        line.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in line.recv(10_000)
+        start = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - start < 5:
+                line.sendall(b"G")
+                time.sleep(0.05)
+        assert time.monotonic() - start < 4
+
+
+def test_a_body_that_stalls_gets_408(server: BackgroundServer) -> None:
+    with connect(server) as line:
+        announced = f"PUT {KEYS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(KEYS)}\r\n\r\n"
+        line.sendall(announced.encode() + KEYS[:100])
+        assert line.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_huge_upload_is_refused_while_it_is_sent(server: BackgroundServer) -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield bytes(65536)
+
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=20) as http:
+        headers = {"content-length": str(10**12)}
+        reply = http.put(KEYS_PATH, headers=headers, content=endless())
+    assert (reply.status_code, reply.json()["code"]) == (413, "too_large")
+
+
+def test_chunked_bodies_are_refused(server: BackgroundServer) -> None:
+    with httpx.Client(base_url=server.url, trust_env=False) as http:
+        reply = http.put(KEYS_PATH, content=iter([KEYS]))
+    assert (reply.status_code, reply.json()["code"]) == (411, "length_required")
+
+
+def test_a_taken_port_is_a_typed_error(server: BackgroundServer) -> None:
+    port = urlsplit(server.url).port
+    assert port
+    with pytest.raises(ServiceError, match="choose another port"):
+        _listen("127.0.0.1", port)
+
+
+def test_sigterm_finishes_what_is_in_flight_and_exits_0() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.server.serve_fake"],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        replies: list[httpx.Response] = []
+        with httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+            assert http.put(KEYS_PATH, content=KEYS).status_code == 201
+
+            def query() -> None:
+                headers, body = query_request(FakeHost())
+                replies.append(http.post("/v2/models/toy/infer", headers=headers, content=body))
+
+            thread = threading.Thread(target=query)
+            thread.start()
+            assert process.stdout.readline() == "evaluating\n"
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            ready = httpx.get(f"{url}/v2/health/ready", trust_env=False)
+            assert (ready.status_code, ready.json()) == (503, {"ready": False})
+            thread.join(timeout=20)
+        assert [reply.status_code for reply in replies] == [200]
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
