@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from he_infer import ir
 from he_infer.backends.simulated import SimulatedBackend
-from he_infer.compiler import check_sample, flatten
+from he_infer.compiler import check_sample, flatten, trace_any
 from he_infer.costs import CostModel
 from he_infer.errors import InputError
 from he_infer.executor import count_costs, run_on
@@ -26,7 +26,8 @@ class CompileReport:
 
     ``simulated_records`` records were run through the simulated backend for the predicted
     errors and label agreement. ``outside_ranges``: share of the sample with a value outside
-    the calibrated interval, per nonlinear layer.
+    the calibrated interval, per nonlinear layer. ``approximation_agreement``: label agreement
+    of the polynomial network with the original one, both in the clear; None if not asked for.
     """
 
     name: str
@@ -51,6 +52,7 @@ class CompileReport:
     operations: Mapping[str, int]
     predicted_ms: float
     outside_ranges: Mapping[str, float]
+    approximation_agreement: float | None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +81,9 @@ class CompileReport:
             ("predicted evaluation", f"{self.predicted_ms:.0f} ms a query on one core"),
             ("sample outside ranges", outside or "no nonlinear layers"),
         ]
+        if self.approximation_agreement is not None:
+            share = f"{100 * self.approximation_agreement:.2f} % with the original network"
+            rows.insert(12, ("polynomial label agreement", share))
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
 
@@ -90,10 +95,13 @@ def compile_report(
     rng: np.random.Generator,
     records: int = 16,
     cost: CostModel | None = None,
+    model: Any | None = None,
 ) -> CompileReport:
     """Measure a plan on ``sample`` (records, *record shape), of which ``records`` simulated.
 
-    Take records that did not calibrate the plan. Raises InputError for an unusable sample.
+    With ``model``, the network the plan was compiled from, it also says how many labels the
+    replacement of its activations changed. Take records that did not calibrate the plan.
+    Raises InputError for an unusable sample.
     """
     given = check_sample(sample)
     if given.shape[1:] != plan.graph.input.shape:
@@ -131,6 +139,7 @@ def compile_report(
         operations=dict(costs.counts),
         predicted_ms=costs.milliseconds,
         outside_ranges=outside_ranges(plan.graph, values),
+        approximation_agreement=None if model is None else _agreement(model, given, exact),
     )
 
 
@@ -156,6 +165,13 @@ def outside_ranges(graph: ir.Graph, values: Mapping[str, ir.FloatArray]) -> dict
             beyond = np.abs(values[node.source]) > 1
             shares[node.name.removesuffix(".square")] = float(beyond.any(axis=1).mean())
     return shares
+
+
+def _agreement(model: Any, records: ir.FloatArray, polynomial: ir.FloatArray) -> float:
+    """Share of records on which the original network's largest output is the polynomial's."""
+    graph = trace_any(model, records)
+    original = ir.evaluate(graph, flatten(records))[graph.output.name]
+    return float((original.argmax(axis=1) == polynomial.argmax(axis=1)).mean())
 
 
 def _sizes(plan: Plan) -> tuple[int, int, int]:
