@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,7 +35,8 @@ from he_infer.errors import InputError, MismatchError, WireError
 from he_infer.keys import EvaluationKeys, SecretKeys
 from he_infer.progress import Progress
 from he_infer.transport import HttpTransport, Request, Response, Transport
-from he_infer.wire import Ciphertext, Expected, SeededCiphertext, read_envelope, write_envelope
+from he_infer.wire import Ciphertext, Expected, SeededCiphertext, read_envelope
+from he_infer.wire.frames import write_frame
 
 _CHUNK_BYTES: Final = 256 * 1024
 
@@ -240,7 +241,7 @@ class Client:
             Request(
                 method="PUT",
                 path=path,
-                open_body=lambda: self._chunks([data], "upload keys"),
+                open_body=lambda: self._chunks([data], len(data), "upload keys"),
                 body_bytes=len(data),
                 max_reply_bytes=MAX_ERROR_BYTES,
             )
@@ -254,9 +255,9 @@ class Client:
         start = time.perf_counter()
         slots = self._pack(records)
         ciphertexts = self._keys.encrypt(slots, self._spec.input_scale)
-        envelope = self._envelope(ciphertexts, keys_digest)
+        expected = expected_query(self._spec, keys_digest)
         encrypted = time.perf_counter()
-        answer = self._exchange(envelope, keys_digest)
+        answer = self._exchange(ciphertexts, expected)
         received = time.perf_counter()
         frames, evaluate_ms = self._parse(answer, keys_digest)
         decrypted = np.stack([self._keys.decrypt(frame).real for frame in frames])
@@ -272,7 +273,7 @@ class Client:
                 decrypt_ms=1e3 * (done - received),
             ),
             queries=1,
-            bytes_sent=len(envelope),
+            bytes_sent=expected.total_bytes,
             bytes_received=len(answer.body),
         )
 
@@ -282,21 +283,27 @@ class Client:
             warnings.simplefilter("ignore", OutOfRangeWarning)
             return self._spec.pack(records)
 
-    def _envelope(self, ciphertexts: list[SeededCiphertext], keys_digest: str) -> bytes:
-        return write_envelope(ciphertexts, expected_query(self._spec, keys_digest))
-
-    def _exchange(self, envelope: bytes, keys_digest: str) -> Response:
+    def _exchange(self, ciphertexts: list[SeededCiphertext], expected: Expected) -> Response:
         """Send a query; if the server has dropped the keys since, upload them once more."""
-        answer = self._post(envelope)
+        answer = self._post(ciphertexts, expected)
         if answer.status == 404 and refusal_in(answer).code == "unknown_keys":
             self._uploaded = False
             self.upload_keys()
-            answer = self._post(envelope)
+            answer = self._post(ciphertexts, expected)
         expect_status(answer, 200)
         return answer
 
-    def _post(self, envelope: bytes) -> Response:
-        head = protocol.query_head(len(envelope))
+    def _post(self, ciphertexts: list[SeededCiphertext], expected: Expected) -> Response:
+        """Send a query, packing one frame at a time: the envelope is never held whole."""
+        head = protocol.query_head(expected.total_bytes)
+
+        def parts() -> Iterator[bytes]:
+            yield head
+            yield expected.header.to_bytes()
+            for index, ciphertext in enumerate(ciphertexts):
+                yield write_frame(ciphertext, expected, first=index == 0)
+
+        total = len(head) + expected.total_bytes
         reply_bytes = expected_reply(self._spec, "0" * 64).total_bytes
         return self._transport.request(
             Request(
@@ -306,8 +313,8 @@ class Client:
                     "content-type": "application/octet-stream",
                     protocol.HEAD_LENGTH_HEADER: str(len(head)),
                 },
-                open_body=lambda: self._chunks([head, envelope], "upload query"),
-                body_bytes=len(head) + len(envelope),
+                open_body=lambda: self._chunks(parts(), total, "upload query"),
+                body_bytes=total,
                 max_reply_bytes=protocol.MAX_HEAD_BYTES + reply_bytes,
             )
         )
@@ -325,8 +332,7 @@ class Client:
         frames = read_envelope(body[head_bytes:], expected, limit_bytes=expected.total_bytes)
         return [frame for frame in frames if isinstance(frame, Ciphertext)], evaluate_ms
 
-    def _chunks(self, parts: list[bytes], stage: str) -> Iterator[bytes]:
-        total = sum(len(part) for part in parts)
+    def _chunks(self, parts: Iterable[bytes], total: int, stage: str) -> Iterator[bytes]:
         done = 0
         for part in parts:
             for first in range(0, len(part), _CHUNK_BYTES):

@@ -23,7 +23,7 @@ HEAD_LENGTH_HEADER: Final = "inference-header-content-length"
 QUERY_TENSOR: Final = "query"
 REPLY_TENSOR: Final = "reply"
 MAX_HEAD_BYTES: Final = 16 * 1024
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 VERSION_CHARACTERS: Final = 12
@@ -33,7 +33,7 @@ def model_path(model: str) -> str:
     """The path of a model's metadata; the name is checked, so that it cannot leave its place."""
     if not NAME.fullmatch(model):
         raise WireError(
-            "a model name has 1 to 64 letters, digits, dots, dashes or underscores: "
+            "a model name has 1 to 100 letters, digits, dots, dashes or underscores: "
             "this one does not"
         )
     return f"/v2/models/{model}"

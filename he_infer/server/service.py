@@ -62,7 +62,7 @@ class InferenceService:
         """Serve a model, in place of the one with the same name if there is one."""
         if not NAME.fullmatch(host.name):
             raise ParameterError(
-                "a served model's name needs 1 to 64 letters, digits, dots, dashes, underscores: "
+                "a served model's name needs 1 to 100 letters, digits, dots, dashes, underscores: "
                 f"got {host.name!r}"
             )
         with self._lock:
