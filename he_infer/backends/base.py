@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Protocol, TypeVar
 
 from he_infer.errors import BackendError
@@ -64,6 +65,32 @@ def check_level(levels: tuple[int, int]) -> None:
     """Raise BackendError unless two operands of a product have the same level."""
     if levels[0] != levels[1]:
         raise BackendError(f"cannot multiply level {levels[0]} by level {levels[1]}")
+
+
+def check_factors(sizes: tuple[int, int]) -> None:
+    """Raise BackendError unless both factors have been relinearised."""
+    if sizes != (2, 2):
+        raise BackendError("relinearise before multiplying again")
+
+
+def check_product(size: int) -> None:
+    if size != 3:
+        raise BackendError("only a product of two ciphertexts can be relinearised")
+
+
+def check_rotatable(step: int, slots: int, size: int, keys: Collection[int] | None) -> None:
+    """Raise BackendError for a step out of range or without its key (None: all keys exist)."""
+    if not 0 < step < slots:
+        raise BackendError(f"rotation step {step} is not in 1 … {slots - 1}")
+    if keys is not None and step not in keys:
+        raise BackendError(f"no Galois key for rotation step {step}")
+    if size != 2:
+        raise BackendError("relinearise before rotating")
+
+
+def check_slots(values: FloatArray, slots: int) -> None:
+    if values.shape != (slots,):
+        raise BackendError(f"encode takes {slots} values, got {values.shape}")
 
 
 def check_rescalable(level: int) -> None:

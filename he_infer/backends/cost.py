@@ -6,9 +6,17 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from he_infer.backends.base import check_addable, check_droppable, check_level, check_rescalable
+from he_infer.backends.base import (
+    check_addable,
+    check_droppable,
+    check_factors,
+    check_level,
+    check_product,
+    check_rescalable,
+    check_rotatable,
+    check_slots,
+)
 from he_infer.costs import CostModel
-from he_infer.errors import BackendError
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
 
@@ -53,6 +61,7 @@ class CostBackend:
 
     def encode(self, values: FloatArray | float, *, level: int, scale: float) -> CostPlaintext:
         if not isinstance(values, float):
+            check_slots(values, self._params.slots)
             self.plaintext_words += (level + 1) * self._params.n
         return CostPlaintext(level=level, scale=scale)
 
@@ -80,18 +89,19 @@ class CostBackend:
 
     def multiply(self, a: CostCiphertext, b: CostCiphertext) -> CostCiphertext:
         check_level((a.level, b.level))
+        check_factors((a.size, b.size))
         model, n = self._model, self._params.n
         price = model.square_ms if a is b else model.multiply_ms
         self._spend("multiply", price(n, a.level))
         return replace(a, scale=a.scale * b.scale, size=3)
 
     def relinearize(self, a: CostCiphertext) -> CostCiphertext:
+        check_product(a.size)
         self._spend("relinearize", self._model.key_switch_ms(self._params.n, a.level))
         return replace(a, size=2)
 
     def rotate(self, a: CostCiphertext, step: int) -> CostCiphertext:
-        if self._steps is not None and step not in self._steps:
-            raise BackendError(f"no Galois key for rotation step {step}")
+        check_rotatable(step, self._params.slots, a.size, self._steps)
         self._spend("rotate", self._model.key_switch_ms(self._params.n, a.level))
         return a
 

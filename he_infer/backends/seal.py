@@ -14,7 +14,16 @@ from typing import Any
 from tenseal import sealapi
 
 from he_infer import seal_bytes
-from he_infer.backends.base import check_addable, check_droppable, check_level, check_rescalable
+from he_infer.backends.base import (
+    check_addable,
+    check_droppable,
+    check_factors,
+    check_level,
+    check_product,
+    check_rescalable,
+    check_rotatable,
+    check_slots,
+)
 from he_infer.errors import BackendError, MismatchError
 from he_infer.ir import FloatArray
 from he_infer.keys import EvaluationKeys
@@ -84,8 +93,7 @@ class SealBackend:
     def encode(self, values: FloatArray | float, *, level: int, scale: float) -> Any:
         plain = sealapi.Plaintext()
         if not isinstance(values, float):
-            if values.shape != (self._params.slots,):
-                raise BackendError(f"encode takes {self._params.slots} values, got {values.shape}")
+            check_slots(values, self._params.slots)
             values = values.tolist()
         try:
             self._encoder.encode(values, self._ids[level], scale, plain)
@@ -125,8 +133,7 @@ class SealBackend:
 
     def multiply(self, a: Any, b: Any) -> Any:
         check_level((self.level(a), self.level(b)))
-        if a.size() != 2 or b.size() != 2:
-            raise BackendError("relinearise before multiplying again")
+        check_factors((a.size(), b.size()))
         out = sealapi.Ciphertext()
         if a is b:
             self._evaluator.square(a, out)
@@ -135,20 +142,14 @@ class SealBackend:
         return out
 
     def relinearize(self, a: Any) -> Any:
-        if a.size() != 3:
-            raise BackendError("only a product of two ciphertexts can be relinearised")
+        check_product(a.size())
         out = sealapi.Ciphertext()
         self._evaluator.relinearize(a, self._loaded().relin, out)
         return out
 
     def rotate(self, a: Any, step: int) -> Any:
-        if not 0 < step < self._params.slots:
-            raise BackendError(f"rotation step {step} is not in 1 … {self._params.slots - 1}")
         keys = self._loaded()
-        if step not in keys.steps:
-            raise BackendError(f"no Galois key for rotation step {step}")
-        if a.size() != 2:
-            raise BackendError("relinearise before rotating")
+        check_rotatable(step, self._params.slots, a.size(), keys.steps)
         out = sealapi.Ciphertext()
         self._evaluator.rotate_vector(a, step, keys.galois, out)
         return out

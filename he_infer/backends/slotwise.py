@@ -14,8 +14,16 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from he_infer.backends.base import check_addable, check_droppable, check_level, check_rescalable
-from he_infer.errors import BackendError
+from he_infer.backends.base import (
+    check_addable,
+    check_droppable,
+    check_factors,
+    check_level,
+    check_product,
+    check_rescalable,
+    check_rotatable,
+    check_slots,
+)
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
 
@@ -80,8 +88,7 @@ class SlotwiseBackend:
             rounded = values if exact else round(values * scale) / scale
             filled = np.full(self._params.slots, rounded, dtype=np.complex128)
             return SlotPlaintext(values=filled, level=level, scale=scale)
-        if values.shape != (self._params.slots,):
-            raise BackendError(f"encode takes {self._params.slots} values, got {values.shape}")
+        check_slots(values, self._params.slots)
         noisy = np.asarray(values + self._noise.encoding(scale), dtype=np.complex128)
         return SlotPlaintext(values=noisy, level=level, scale=scale)
 
@@ -105,23 +112,16 @@ class SlotwiseBackend:
 
     def multiply(self, a: SlotCiphertext, b: SlotCiphertext) -> SlotCiphertext:
         check_level((a.level, b.level))
-        if a.size != 2 or b.size != 2:
-            raise BackendError("relinearise before multiplying again")
+        check_factors((a.size, b.size))
         return replace(a, values=a.values * b.values, scale=a.scale * b.scale, size=3)
 
     def relinearize(self, a: SlotCiphertext) -> SlotCiphertext:
-        if a.size != 3:
-            raise BackendError("only a product of two ciphertexts can be relinearised")
+        check_product(a.size)
         noise = self._noise.key_switch(0, a.level, a.scale)
         return replace(a, values=a.values + noise, size=2)
 
     def rotate(self, a: SlotCiphertext, step: int) -> SlotCiphertext:
-        if not 0 < step < self._params.slots:
-            raise BackendError(f"rotation step {step} is not in 1 … {self._params.slots - 1}")
-        if self._steps is not None and step not in self._steps:
-            raise BackendError(f"no Galois key for rotation step {step}")
-        if a.size != 2:
-            raise BackendError("relinearise before rotating")
+        check_rotatable(step, self._params.slots, a.size, self._steps)
         noise = self._noise.key_switch(step, a.level, a.scale)
         return replace(a, values=np.roll(a.values, -step) + noise)
 
