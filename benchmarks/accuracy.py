@@ -28,7 +28,5 @@ def run(
     engine = compiled_engine(plan, backend, rng)
     filled = min(batch, records)
     return [
-        measure(
-            engine, case, queries=records // filled, threads=threads, records_per_query=filled
-        )
+        measure(engine, case, queries=records // filled, threads=threads, records_per_query=filled)
     ]

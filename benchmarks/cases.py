@@ -75,9 +75,7 @@ def _zoo_case(name: str) -> Case:
 def _random_mlp_case() -> Case:
     sample = (datasets.mnist_calibration()[:, None] / 255).astype(np.float32)
     test = datasets.mnist_test()
-    return Case(
-        name=MLP_NAME, model=random_mlp(), sample=sample, inputs=test.inputs(), labels=None
-    )
+    return Case(name=MLP_NAME, model=random_mlp(), sample=sample, inputs=test.inputs(), labels=None)
 
 
 _SPECIAL: Final[dict[str, Callable[[], Case]]] = {MLP_NAME: _random_mlp_case}

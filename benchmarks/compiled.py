@@ -141,9 +141,7 @@ class SealEngine(_Compiled):
         return self._secret
 
 
-def compiled_engine(
-    plan: Plan, backend: str, rng: np.random.Generator
-) -> Engine[Any, Any]:
+def compiled_engine(plan: Plan, backend: str, rng: np.random.Generator) -> Engine[Any, Any]:
     """The engine for a backend's name; raises BackendError for an unknown one."""
     if backend == "seal":
         return SealEngine(plan)

@@ -28,9 +28,7 @@ def run(
     rng: np.random.Generator,
 ) -> list[Record]:
     """This package's record first, then TenSEAL's as in its tutorial and as tuned."""
-    plan = compile_model(
-        case.model, case.sample, name=case.name, precision_bits=precision_bits
-    )
+    plan = compile_model(case.model, case.sample, name=case.name, precision_bits=precision_bits)
     engine = compiled_engine(plan, backend, rng)
     records = [measure(engine, case, queries=repeats, threads=threads)]
     if against_tenseal:

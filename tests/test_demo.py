@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,14 +48,13 @@ def test_the_demonstration_measures_what_it_reports(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_server_process_ends_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
-    popen = subprocess.Popen
 
-    def recorded(*arguments: object, **options: object) -> object:
-        process = popen(*arguments, **options)
-        started.append(process.pid)
-        return process
+    class Recorded(subprocess.Popen[str]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__(command, **options)
+            started.append(self.pid)
 
-    monkeypatch.setattr(subprocess, "Popen", recorded)
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
     plan = compile_model(load("digits-mlp"), sample("digits-mlp", 64), name="digits-mlp")
     with pytest.raises(RuntimeError, match="on purpose"), demo.serving([plan]) as address:
         assert address.startswith("http://127.0.0.1:")

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from he_infer import ir, passes
-from he_infer.calibrate import calibrate
 from he_infer.errors import CompileError
 from he_infer.trace import trace
 
@@ -55,14 +54,14 @@ class SquareNetwork:
 
 
 def read_square_network(model: nn.Module, sample: NDArray[np.float32]) -> SquareNetwork:
-    """Bring ``model`` to layers with squares between; ``sample`` (S, *record) sets the ranges.
+    """Bring ``model`` to layers with squares between; ``sample``: (S, *record), any inputs.
 
     Raises CompileError if the network has another form (skips, cubes, padded convolutions).
     """
     traced = trace(model, sample.astype(np.float64))
+    # Without the compiler's normalisation, which scales every window of a convolution its own way.
     graph = passes.isolate_polynomials(passes.end_with_affine(traced))
-    ranges = calibrate(graph, sample.reshape(len(sample), -1).astype(np.float64))
-    graph = passes.merge_affine(passes.complete_squares(passes.normalise(graph, ranges)))
+    graph = passes.merge_affine(passes.complete_squares(graph))
     layers: list[ir.Affine] = []
     for index, node in enumerate(graph.nodes[1:]):
         if index % 2 == 0 and isinstance(node, ir.Affine) and len(node.sources) == 1:

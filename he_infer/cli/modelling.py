@@ -137,8 +137,13 @@ def run_approximate(options: argparse.Namespace) -> int:
                 row["note"] = str(error)
             results.append(row)
     if options.json:
-        print_json({"function": options.function, "interval": [options.low, options.high],
-                    "results": results})
+        print_json(
+            {
+                "function": options.function,
+                "interval": [options.low, options.high],
+                "results": results,
+            }
+        )
         return 0
     print(f"largest error of {options.function} on [{options.low:g}, {options.high:g}]\n")
     cells = {(r["method"], r["degree"]): r["sup_error"] for r in results}

@@ -163,9 +163,7 @@ def public_file(key_file: Path) -> Path:
     return key_file.with_name(key_file.name + PUBLIC_SUFFIX)
 
 
-def _stored_keys(
-    key_file: Path, secret: SecretKeys, spec: ClientSpec
-) -> EvaluationKeys | None:
+def _stored_keys(key_file: Path, secret: SecretKeys, spec: ClientSpec) -> EvaluationKeys | None:
     """The evaluation keys that keygen wrote, so that a server that has them need not be sent any.
 
     Raises WireError if the file was made for another model or altered.

@@ -133,9 +133,7 @@ def read_passphrase(file: Path | None, *, confirm: bool) -> str:
         if confirm and getpass.getpass("the same again: ") != text:
             raise KeyFileError("the two passphrases differ: try again")
     else:
-        raise KeyFileError(
-            f"no passphrase: give --passphrase-file, or set {PASSPHRASE_VARIABLE}"
-        )
+        raise KeyFileError(f"no passphrase: give --passphrase-file, or set {PASSPHRASE_VARIABLE}")
     if not text:
         raise KeyFileError("an empty passphrase protects nothing: choose one")
     return text

@@ -62,7 +62,6 @@ PRECISE = Settings(
     modulus_bits=(50, 38, 38, 38, 50),
     scale_bits=38,
     pack_channels=False,
-    encrypted_bias=True,
 )
 
 
@@ -104,6 +103,5 @@ def test_tenseal_agrees_on_the_tutorial_network(tuned: bool) -> None:
     engine.prepare()
     logits = engine.decrypt(engine.evaluate(engine.encrypt(case.inputs[:1])), 1)
     expected = case.logits(case.inputs[:1])
-    if tuned:
-        np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
     assert logits.argmax() == expected.argmax()
