@@ -8,14 +8,13 @@ from typing import Any, Final
 
 from he_infer.backends.seal import LoadedKeys, SealBackend
 from he_infer.errors import MismatchError
-from he_infer.executor import EncodedWeights, PlanRunner, prepare
+from he_infer.executor import Executor
 from he_infer.keys import EvaluationKeys
 from he_infer.plan import Plan
 from he_infer.progress import Progress
 from he_infer.server.hosting import Query
 from he_infer.wire import (
     NO_DIGEST,
-    Ciphertext,
     Expected,
     FrameReader,
     SeededCiphertext,
@@ -92,9 +91,7 @@ class PlanHost:
         self._plan = plan
         self._spec = plan.client_spec
         self._backend = SealBackend(plan.params)
-        weights = EncodedWeights(encode=self._backend.encode)
-        prepare(plan, weights, progress=progress)
-        self._runner: PlanRunner[Any, Any] = PlanRunner(plan, weights)
+        self._executor = Executor(plan, self._backend, progress=progress)
         self._steps = canonical_steps(plan.rotation_steps, plan.params)
         self._keys_expected = Expected.evaluation_keys(plan.params, steps=self._steps)
 
@@ -142,10 +139,7 @@ class PlanHost:
         return ParsedKeys(self._keys_expected, digest=digest, backend=self._backend)
 
     def evaluate(self, query: Query, loaded_keys: LoadedKeys) -> Sequence[bytes]:
-        backend = self._backend.with_keys(loaded_keys)
-        inputs = [backend.import_ciphertext(c) for c in query.inputs]
-        replies = self._runner.run(inputs, backend)
-        frames: list[Ciphertext] = [backend.export_ciphertext(c) for c in replies]
+        frames = self._executor.run(query.inputs, loaded_keys)
         return [write_envelope(frames, self._reply_expected(query.keys_digest))]
 
     def _query_expected(self, keys_digest: str) -> Expected:
