@@ -20,6 +20,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 MAX_FEATURES: Final = 1 << 20
 MAX_CIPHERTEXTS: Final = 1 << 14
+MAX_INPUT_SLOTS: Final = 2 * MAX_FEATURES  # written out, over all ciphertexts: 8 MB
 SPEC_VERSION: Final = 1
 
 
@@ -180,7 +181,12 @@ class ClientSpec:
             batch = _integer(data["batch"])
             width = params.slots // batch if 0 < batch <= params.slots else 0
             rows = data["input_slots"]
-            if not isinstance(rows, list) or not 0 < len(rows) <= MAX_CIPHERTEXTS:
+            if (
+                not isinstance(rows, list)
+                or not 0 < len(rows) <= MAX_CIPHERTEXTS
+                # Run lengths are short: a few kilobytes could ask for a gigabyte.
+                or len(rows) * width > MAX_INPUT_SLOTS
+            ):
                 raise FileFormatError("client spec with an invalid input slots")
             return cls(
                 model=str(data["model"]),
