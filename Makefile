@@ -20,7 +20,6 @@ demo: setup
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 test: lint
@@ -35,7 +34,7 @@ bench: setup
 	$(BIN)/python -m benchmarks accuracy --case tutorial-cnn --backend simulated --json records/accuracy-tutorial.json
 	$(BIN)/python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal --json records/latency-tutorial.json
 	$(BIN)/python -m benchmarks latency --case mlp-784-128-10 --backend seal --threads 1 --against tenseal --json records/latency-mlp.json
-	$(BIN)/python -m benchmarks throughput --case tutorial-cnn --backend seal --json records/throughput-tutorial.json
+	$(BIN)/python -m benchmarks throughput --case tutorial-cnn --backend seal --batch 4096 --json records/throughput-tutorial.json
 
 clean:
 	rm -rf $(VENV) build dist records demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
