@@ -3,6 +3,7 @@
     python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal
     python -m benchmarks throughput --case tutorial-cnn --backend seal --batch 2048
     python -m benchmarks accuracy --case mnist-lola --backend simulated --records 1000
+    python -m benchmarks accuracy --case tutorial-cnn --http --batch 1024 --records 1000
 
 One thread is what TenSEAL's context and torch are given; this package evaluates on one.
 """
@@ -69,6 +70,7 @@ def _run(options: argparse.Namespace, rng: np.random.Generator) -> list[Record]:
         threads=options.threads,
         batch=options.batch,
         records=options.records,
+        through_http=options.http,
         rng=rng,
     )
 
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "accuracy":
             sub.add_argument("--batch", type=int, default=1, help="images per query")
             sub.add_argument("--records", type=int, default=1000)
+            sub.add_argument("--http", action="store_true", help="through a server, on SEAL")
     return parser
 
 

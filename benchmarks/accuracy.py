@@ -8,6 +8,7 @@ from benchmarks.cases import Case
 from benchmarks.compiled import compiled_engine
 from benchmarks.measure import measure
 from benchmarks.record import Record
+from benchmarks.served import measure_served
 from he_infer.compiler import compile as compile_model
 
 
@@ -19,12 +20,18 @@ def run(
     threads: int,
     batch: int,
     records: int,
+    through_http: bool,
     rng: np.random.Generator,
 ) -> list[Record]:
-    """One record over the first ``records`` test inputs, ``batch`` to a query."""
+    """One record over the first ``records`` test inputs, ``batch`` to a query.
+
+    ``through_http``: ask a real server through the client; its backend is SEAL.
+    """
     plan = compile_model(
         case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits
     )
+    if through_http:
+        return [measure_served(plan, case, records=records)]
     engine = compiled_engine(plan, backend, rng)
     filled = min(batch, records)
     return [
