@@ -103,7 +103,7 @@ def test_tenseal_agrees_on_the_tutorial_network(tuned: bool) -> None:
     engine.prepare()
     logits = engine.decrypt(engine.evaluate(engine.encrypt(case.inputs[:1])), 1)
     expected = case.logits(case.inputs[:1])
-    # The tutorial's 26-bit scale leaves errors of up to 0.3 on these logits, the tuned 29 bits 0.03.
+    # The tutorial's 26-bit scale leaves errors of up to 0.3 here, the tuned 29 bits 0.03.
     share = 0.02 if tuned else 0.15
     np.testing.assert_allclose(logits, expected, atol=share * np.abs(expected).max())
     assert logits.argmax() == expected.argmax()
