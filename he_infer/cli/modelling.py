@@ -20,7 +20,7 @@ LEAST_AGREEMENT: Final = 0.99
 
 def add_commands(commands: Any) -> None:
     """Add the four parsers to argparse's subparsers."""
-    from he_infer import zoo
+    from he_infer import approx, zoo
 
     models = commands.add_parser("models", help="list the trained models of the zoo")
     models.add_argument("--json", action="store_true")
@@ -53,7 +53,16 @@ def add_commands(commands: Any) -> None:
     compile_.add_argument("--weights", type=Path, help="safetensors to load into the model")
     compile_.add_argument("--sample", type=Path, help=".npy with typical inputs, for calibration")
     compile_.add_argument("--name", help="name of the served model (default: the model's)")
-    compile_.add_argument("--batch", type=int, default=1, help="records per query, a power of two")
+    size = compile_.add_mutually_exclusive_group()
+    size.add_argument("--batch", type=int, help="records per query, a power of two (default 1)")
+    size.add_argument("--records", type=int, help="choose the batch that answers these soonest")
+    compile_.add_argument(
+        "--method",
+        choices=sorted(approx.METHODS),
+        default="least_squares",
+        help="for activations that are not polynomials",
+    )
+    compile_.add_argument("--degree", type=int, default=3, help="of those approximations")
     compile_.add_argument("--precision-bits", type=int, help="bits after the point in the outputs")
     compile_.add_argument("--costs", type=Path, help="costs measured by he-infer doctor")
     compile_.add_argument("--seed", type=int, default=0, help="of the simulated noise")
@@ -165,7 +174,8 @@ def _error(value: float | None) -> str:
 def run_compile(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from he_infer import compiler, zoo
+    from he_infer import approx, compiler, zoo
+    from he_infer.batching import compile_for_records
     from he_infer.cli.sources import load_model, load_sample
     from he_infer.costs import CostModel
     from he_infer.doctor import read_costs
@@ -182,21 +192,43 @@ def run_compile(options: argparse.Namespace) -> int:
     name = options.name or options.model.rpartition(":")[2]
     cost = read_costs(options.costs) if options.costs else CostModel()
     precision = options.precision_bits
-    plan = compiler.compile(
-        model,
-        sample,
-        name=name,
-        batch=options.batch,
-        precision_bits=compiler.DEFAULT_PRECISION_BITS if precision is None else precision,
-        cost=cost,
+    if precision is None:
+        precision = compiler.DEFAULT_PRECISION_BITS
+    approximation = compiler.Approximation(
+        method=approx.METHODS[options.method], degree=options.degree
     )
+    if options.records is None:
+        plan = compiler.compile(
+            model,
+            sample,
+            name=name,
+            batch=1 if options.batch is None else options.batch,
+            precision_bits=precision,
+            approximation=approximation,
+            cost=cost,
+        )
+    else:
+        plan = compile_for_records(
+            model,
+            sample,
+            records=options.records,
+            name=name,
+            precision_bits=precision,
+            approximation=approximation,
+            cost=cost,
+        )
     report = compile_report(
-        plan, check, rng=np.random.default_rng(options.seed), records=CHECKED, cost=cost
+        plan,
+        check,
+        rng=np.random.default_rng(options.seed),
+        records=CHECKED,
+        cost=cost,
+        model=model,
     )
     if report.predicted_label_agreement < LEAST_AGREEMENT:
         warn(
             f"only {report.predicted_label_agreement:.1%} of the labels survive the noise: raise "
-            f"--precision-bits above {precision or compiler.DEFAULT_PRECISION_BITS}"
+            f"--precision-bits above {precision}"
         )
     out = options.out or Path(f"{name}.heplan")
     plan.save(str(out))
