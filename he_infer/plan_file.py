@@ -28,13 +28,17 @@ from he_infer.planner import Choice, InputPacking, Packing
 FORMAT: Final = "he-infer plan"
 VERSION: Final = 1
 _KEY: Final = "he_infer"
+_SUM: Final = "sha256"
 
 Tensors = dict[str, NDArray[Any]]
 
 
 def digest_of(plan: Plan) -> str:
     """SHA-256 over the header and every tensor, in a fixed order."""
-    header, tensors = _encode(plan)
+    return _checksum(*_encode(plan))
+
+
+def _checksum(header: dict[str, Any], tensors: Tensors) -> str:
     sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -50,7 +54,10 @@ def save_plan(plan: Plan, path: str) -> None:
     header, tensors = _encode(plan)
     data = save(
         {name: np.ascontiguousarray(t) for name, t in tensors.items()},
-        metadata={_KEY: json.dumps(header, sort_keys=True)},
+        metadata={
+            _KEY: json.dumps(header, sort_keys=True),
+            _SUM: _checksum(header, tensors),
+        },
     )
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,19 +76,31 @@ def load_plan(path: str) -> Plan:
             metadata = file.metadata() or {}
             tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}
         header = json.loads(metadata[_KEY])
-        if header.get("format") != FORMAT:
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise FileFormatError(f"{path} is not a plan file")
         if header.get("version") != VERSION:
             raise VersionError(
                 f"{path} has plan format {header.get('version')!r}, this build reads {VERSION}: "
                 "compile the model again"
             )
+        # A flipped bit in a weight would otherwise give wrong answers without a word.
+        if metadata[_SUM] != _checksum(header, tensors):
+            raise FileFormatError(f"{path} is damaged (checksum): compile the model again")
         return _decode(header, tensors)
     except FileNotFoundError as error:
         raise FileFormatError(f"no plan file at {path}: run he-infer compile first") from error
-    except HEInferError:
+    except (FileFormatError, VersionError):
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+    except (
+        SafetensorError,
+        HEInferError,  # contents that contradict each other
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise FileFormatError(
             f"{path} is not a readable plan file ({type(error).__name__}): compile the model again"
         ) from error
