@@ -31,6 +31,7 @@ PARAMS = CKKSParams.from_bits(8192, [46, 38, 38], special_bits=50)
 TOP = PARAMS.max_level
 SCALE = 2.0**38
 STEP = 3
+VALUES: Errors = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
 
 Circuit = Callable[[Any, Any], Any]
 CIRCUITS: dict[str, Circuit] = {
@@ -45,7 +46,6 @@ CIRCUITS: dict[str, Circuit] = {
     "rerandomise at the top": lambda b, c: b.rerandomize(c),
     "rerandomise at the bottom": lambda b, c: b.rerandomize(b.drop_to(c, 0)),
 }
-VALUES = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
 
 
 def exact(circuit: Circuit) -> Errors:
