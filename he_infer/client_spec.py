@@ -18,6 +18,7 @@ from he_infer.params import CKKSParams
 IndexArray: TypeAlias = NDArray[np.int32]
 FloatArray: TypeAlias = NDArray[np.float64]
 
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_FEATURES: Final = 1 << 20
 MAX_CIPHERTEXTS: Final = 1 << 14
 MAX_INPUT_SLOTS: Final = 2 * MAX_FEATURES  # written out, over all ciphertexts: 8 MB
@@ -60,7 +61,7 @@ class ClientSpec:
         feature_slots = slots // self.batch if 0 < self.batch <= slots else 0
         features = math.prod(self.input_shape)
         checks = {
-            "model name": bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.model)),
+            "model name": bool(MODEL_NAME.fullmatch(self.model)),
             "plan digest": bool(re.fullmatch(r"[0-9a-f]{64}", self.plan_digest)),
             "batch": feature_slots * self.batch == slots,
             "input shape": 0 < len(self.input_shape) <= 4

@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike
 
 from he_infer import ir, passes
 from he_infer.calibrate import Interval, calibrate, layer_interval
+from he_infer.client_spec import MODEL_NAME
 from he_infer.costs import CostModel
 from he_infer.elementwise import gather_polynomials
 from he_infer.errors import CompileError, InputError, ParameterError
 from he_infer.levels import choose_params, depths, output_scale_of, place, scale_bits_of
-from he_infer.params import CKKSParams
+from he_infer.params import MAX_LOG_QP, CKKSParams
 from he_infer.plan import Plan
 from he_infer.planner import plan_packing
 
@@ -61,6 +62,16 @@ def compile(
     records = check_sample(sample)
     if batch < 1 or batch & (batch - 1):
         raise ParameterError(f"batch must be a power of two, got {batch}")
+    if 2 * batch > max(MAX_LOG_QP):
+        raise ParameterError(
+            f"batch {batch} exceeds the {max(MAX_LOG_QP) // 2} slots of the largest ring: send "
+            "several queries"
+        )
+    if not MODEL_NAME.fullmatch(name):
+        raise CompileError(
+            f"the name {name!r} cannot stand in an address: use up to 100 letters, digits, "
+            "dots, dashes and underscores"
+        )
     graph = to_polynomials(trace_any(model, records), flatten(records), approximation)
     graph = to_normal_form(graph, flatten(records))
     outputs = ir.evaluate(graph, flatten(records))[graph.output.name]

@@ -109,8 +109,20 @@ def choose_params(
         if most >= least:
             bits = min(most, least + SPARE_BITS)
             return _params(n, depth, bits, output_bits=output_bits), bits
-    n = max(MAX_LOG_QP)
-    fits = (_budget(n, output_bits)) // _least(n, precision_bits) - 2
+    # A larger ring has more noise, so where precision is scarce the largest is not the deepest.
+    fits_at = {
+        _budget(n, output_bits) // _least(n, precision_bits) - 2: n
+        for n in MAX_LOG_QP
+        if n >= least_n
+        and scale_bits_for(n, 0, output_bits=output_bits) >= _least(n, precision_bits)
+    }
+    fits = max(fits_at, default=-1)
+    if fits < 0:
+        raise DepthError(
+            f"cannot keep {precision_bits} bits of precision in outputs of {output_bits} bits at "
+            f"any depth: primes have at most {MAX_PRIME_BITS} bits; lower precision_bits"
+        )
+    n = fits_at[fits]
     raise DepthError(
         f"cannot fit depth {depth} at {precision_bits} bits of precision and 128-bit security: "
         f"the most is depth {fits} at N = {n}; lower the polynomial degree, the number of "

@@ -327,9 +327,10 @@ class _Walk:
             np.broadcast_to(value.detach().double().numpy(), (shape[0], *value.shape[1:]))
             for value in (module.coefficients, module.center, module.radius)
         ]
-        coefficients = np.stack([chebyshev.poly2cheb(row) for row in per_channel[0]])
-        missing = per_channel[0].shape[1] - coefficients.shape[1]
-        coefficients = np.pad(coefficients, ((0, 0), (0, missing)))
+        coefficients = np.zeros_like(per_channel[0])
+        for i, row in enumerate(per_channel[0]):
+            converted = chebyshev.poly2cheb(row)  # without trailing zeros
+            coefficients[i, : len(converted)] = converted
         repeat = int(np.prod(shape[1:]))
         return ir.Polynomial(
             name=node.name,

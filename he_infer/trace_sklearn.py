@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -10,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from he_infer import ir
-from he_infer.errors import CompileError, Problem, UnsupportedLayersError
+from he_infer.errors import CompileError, InputError, Problem, UnsupportedLayersError
 
 _ACTIVATIONS: Final[Mapping[str, Callable[[ir.FloatArray], ir.FloatArray]]] = {
     "relu": lambda x: np.maximum(x, 0.0),
@@ -23,7 +24,8 @@ def read_estimator(model: Any, records: ir.FloatArray) -> ir.Graph | None:
     """A fitted estimator as a graph, or None if ``model`` is not scikit-learn's.
 
     Linear models give ``X @ coef_.T + intercept_``; MLPs the values before their output
-    activation. Raises UnsupportedLayersError for other estimators, CompileError if not fitted.
+    activation. Raises UnsupportedLayersError for other estimators, CompileError if not fitted,
+    InputError for records with another number of features.
     """
     if "sklearn" not in sys.modules or not type(model).__module__.startswith("sklearn."):
         return None
@@ -57,6 +59,11 @@ def _network(
     activation: str,
     shape: tuple[int, ...],
 ) -> ir.Graph:
+    expected = weights[0].shape[1]
+    if math.prod(shape) != expected:
+        raise InputError(
+            f"the model takes {expected} features, the sample has records of shape {shape}"
+        )
     nodes: list[ir.Node] = [ir.Input(name="input", shape=shape)]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if i and activation != "identity":
