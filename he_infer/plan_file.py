@@ -54,10 +54,8 @@ def save_plan(plan: Plan, path: str) -> None:
     header, tensors = _encode(plan)
     data = save(
         {name: np.ascontiguousarray(t) for name, t in tensors.items()},
-        metadata={
-            _KEY: json.dumps(header, sort_keys=True),
-            _SUM: _checksum(header, tensors),
-        },
+        # One entry: safetensors does not keep the order of several.
+        metadata={_KEY: json.dumps({**header, _SUM: _checksum(header, tensors)}, sort_keys=True)},
     )
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +82,7 @@ def load_plan(path: str) -> Plan:
                 "compile the model again"
             )
         # A flipped bit in a weight would otherwise give wrong answers without a word.
-        if metadata[_SUM] != _checksum(header, tensors):
+        if header.pop(_SUM) != _checksum(header, tensors):
             raise FileFormatError(f"{path} is damaged (checksum): compile the model again")
         return _decode(header, tensors)
     except FileNotFoundError as error:
