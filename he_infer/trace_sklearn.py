@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -39,7 +40,9 @@ def read_estimator(model: Any, records: ir.FloatArray) -> ir.Graph | None:
         coefficients = np.atleast_2d(np.asarray(_dense(model.coef_), dtype=np.float64))
         intercept = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
         bias = np.broadcast_to(intercept, (len(coefficients),)).copy()
-        return _network([coefficients], [bias], "identity", shape)
+        graph = _network([coefficients], [bias], "identity", shape)
+        _compare(model, graph, records.reshape(len(records), -1))
+        return graph
     if kind.startswith(("MLP", "Logistic", "Linear", "Ridge", "SGD")):
         raise CompileError(f"the {kind} is not fitted: call fit first")
     raise UnsupportedLayersError(
@@ -51,6 +54,26 @@ def read_estimator(model: Any, records: ir.FloatArray) -> ir.Graph | None:
             )
         ]
     )
+
+
+def _compare(model: Any, graph: ir.Graph, flat: ir.FloatArray) -> None:
+    """Some estimators have coefficients but also center, exponentiate or vote."""
+    ask = model.decision_function if hasattr(model, "decision_function") else model.predict
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about feature names, which arrays do not have
+        expected = np.asarray(ask(flat), dtype=np.float64).reshape(len(flat), -1)
+    got = ir.evaluate(graph, flat)[graph.output.name]
+    scale = max(1.0, float(np.abs(expected).max()))
+    if got.shape != expected.shape or not np.allclose(got, expected, rtol=1e-5, atol=1e-5 * scale):
+        raise UnsupportedLayersError(
+            [
+                Problem(
+                    path=type(model).__name__,
+                    what="its answers are not its coefficients times the features",
+                    remedy="fit a plain linear model on the same data",
+                )
+            ]
+        )
 
 
 def _network(

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neural_network import MLPClassifier
-from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 
 from he_infer import approx, ir, zoo
@@ -26,7 +20,6 @@ from he_infer.errors import (
     InputError,
     MismatchError,
     ParameterError,
-    UnsupportedLayersError,
 )
 from he_infer.executor import Executor, run_on
 from he_infer.keys import SecretKeys
@@ -248,72 +241,6 @@ def test_slots_outside_the_reply_hold_copies_of_outputs_or_nothing(plan: Plan) -
     for reply in run_on(backend, plan, inputs):
         distance = np.abs(reply.values.real[:, None] - allowed).min(axis=1)
         assert distance.max() < 1e-9
-
-
-# -- scikit-learn --------------------------------------------------------------------------
-
-FEATURES = np.random.default_rng(0).normal(size=(120, 5))
-CLASSES = (FEATURES @ np.arange(1, 6) > 0).astype(int) + (FEATURES[:, 0] > 1)
-
-
-@pytest.mark.parametrize(
-    ("estimator", "labels"),
-    [
-        (LogisticRegression(), CLASSES),
-        (LogisticRegression(), CLASSES > 0),
-        (LinearSVC(), CLASSES),
-        (SVC(kernel="linear"), CLASSES > 0),
-    ],
-    ids=["multinomial", "binary", "support vectors", "linear kernel"],
-)
-def test_linear_classifiers_give_decision_values(
-    estimator: LogisticRegression, labels: ir.FloatArray
-) -> None:
-    estimator.fit(FEATURES, labels)
-    plan = compile_model(estimator, FEATURES)
-    expected = estimator.decision_function(FEATURES[:5]).reshape(5, -1)
-    np.testing.assert_allclose(on_plain(plan, FEATURES[:5]), expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("targets", [1, 3])
-@pytest.mark.parametrize("intercept", [True, False])
-def test_ridge_regression(targets: int, intercept: bool) -> None:
-    y = np.random.default_rng(1).normal(size=(120, targets)).squeeze()
-    estimator = Ridge(fit_intercept=intercept).fit(FEATURES, y)
-    plan = compile_model(estimator, FEATURES)
-    expected = estimator.predict(FEATURES[:4]).reshape(4, -1)
-    np.testing.assert_allclose(on_plain(plan, FEATURES[:4]), expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
-@pytest.mark.parametrize("binary", [True, False])
-def test_multilayer_perceptrons(activation: str, binary: bool) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator = MLPClassifier((6, 4), activation=activation, max_iter=60, random_state=0)
-        estimator.fit(FEATURES, CLASSES > 0 if binary else CLASSES)
-    plan = compile_model(estimator, FEATURES, approximation=DEGREE_5)
-    outputs = exact(plan, FEATURES)
-    np.testing.assert_allclose(on_plain(plan, FEATURES[:2]), outputs[:2], atol=1e-9)
-    labels = outputs[:, 0] > 0 if binary else outputs.argmax(axis=1)
-    assert (labels == estimator.predict(FEATURES)).mean() > 0.9
-
-
-@pytest.mark.parametrize("estimator", [LogisticRegression(), MLPClassifier(), Ridge()])
-def test_estimators_that_are_not_fitted(estimator: Ridge) -> None:
-    with pytest.raises(CompileError, match="not fitted"):
-        compile_model(estimator, FEATURES)
-
-
-def test_estimators_that_are_not_supported() -> None:
-    with pytest.raises(UnsupportedLayersError, match="SVC"):
-        compile_model(SVC(kernel="rbf").fit(FEATURES, CLASSES), FEATURES)
-
-
-def test_a_sample_with_another_number_of_features() -> None:
-    estimator = Ridge().fit(FEATURES, CLASSES)
-    with pytest.raises(InputError, match="takes 5 features"):
-        compile_model(estimator, FEATURES[:, :4])
 
 
 # -- refusals ------------------------------------------------------------------------------
