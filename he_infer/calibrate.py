@@ -18,6 +18,7 @@ from he_infer.errors import InputError
 
 MARGIN: Final = 1.1
 NARROWEST: Final = 1 / 16  # of the layer's widest interval
+CONSTANT: Final = 1e-9  # of a layer's largest value: a spread that is rounding alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,9 @@ def calibrate(graph: ir.Graph, records: ir.FloatArray) -> dict[str, Interval]:
             seen = values[node.source]
             low, high = seen.min(axis=0), seen.max(axis=0)
             radius = (high - low) / 2 * MARGIN
-            widest = float(radius.max()) or 1.0
+            widest = float(radius.max())
+            if widest <= CONSTANT * float(np.abs(seen).max()):
+                widest = 1.0  # constant up to rounding: do not blow the rounding up
             intervals[node.name] = Interval(
                 center=(low + high) / 2, radius=np.maximum(radius, NARROWEST * widest)
             )

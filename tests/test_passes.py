@@ -243,6 +243,15 @@ def test_intervals_cover_the_sample_with_a_margin_and_never_collapse() -> None:
     assert share_outside(graph, {"s": interval}, records + np.array([0.0, 1.0, 0.0])) == {"s": 1.0}
 
 
+@pytest.mark.parametrize("wobble", [0.0, 1e-14])
+def test_a_layer_that_is_constant_up_to_rounding_keeps_a_wide_interval(wobble: float) -> None:
+    graph = ir.Graph(
+        nodes=(ir.Input(name="input", shape=(2,)), ir.Square(name="s", source="input", shape=(2,)))
+    )
+    interval = calibrate(graph, np.array([[0.5, 0.0], [0.5 + wobble, 0.0]]))["s"]
+    np.testing.assert_allclose(interval.radius, [1 / 16, 1 / 16])
+
+
 @pytest.mark.parametrize("records", [np.zeros((0, 2)), np.array([[1.0, np.nan]])])
 def test_samples_that_cannot_calibrate(records: ir.FloatArray) -> None:
     graph = ir.Graph(nodes=(ir.Input(name="input", shape=(2,)),))
