@@ -21,6 +21,7 @@ from scipy import sparse
 
 from he_infer import ir
 from he_infer.calibrate import Interval
+from he_infer.errors import CompileError
 
 # Completing a square shifts by b/2a; beyond this many interval radii the shifted value is so
 # large that squaring it loses the precision that the saved level was meant to buy.
@@ -105,13 +106,16 @@ def complete_squares(graph: ir.Graph) -> ir.Graph:
     """Turn quadratics in u into Square between two Affines; linear features bypass the square.
 
     a·u² + b·u + c = a·(u + b/2a)² + (c − b²/4a). A node of which some feature would need a
-    shift beyond MAX_SHIFT keeps its two-level polynomial form.
+    shift beyond MAX_SHIFT keeps its two-level polynomial form. Raises CompileError for a
+    quadratic that ``normalise`` has not brought to [−1, 1].
     """
     nodes: list[ir.Node] = []
     for node in graph:
         if not isinstance(node, ir.Polynomial) or node.degree > 2 or not _squarable(node):
             nodes.append(node)
             continue
+        if np.any(node.center != 0) or np.any(node.radius != 1):
+            raise CompileError(f"{node.name}: normalise comes before complete_squares")
         a, b, c = _power_coefficients(node)
         linear = _linear_features(a, b)
         safe = np.where(linear, 1.0, a)

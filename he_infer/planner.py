@@ -33,6 +33,7 @@ from he_infer.params import CKKSParams
 
 BEAM: Final = 8
 MAX_INPUT_CIPHERTEXTS: Final = 2  # that client-side unrolling may use, for one feature slot run
+MAX_LANE_DEGREE: Final = 3  # (2 · 16)^3 is 15 bits, which two primes always have to spare
 # Uploading a ciphertext costs the client and the network about this much.
 UPLOAD_MS: Final = 15.0
 
@@ -168,7 +169,7 @@ def _place_affine(
     results = []
     for target in _targets(node, state, slots):
         options = [1]
-        if len(node.sources) == 1 and not last:
+        if len(node.sources) == 1 and not last and not _feeds_high_degree(node, graph):
             options = lane_counts(state.layouts[node.sources[0]], target.period)
         for lanes in options:
             choices: dict[tuple[str, str], Choice] = {}
@@ -184,6 +185,14 @@ def _place_affine(
             layout = target if lanes == 1 else dirty(target)
             results.append(state.extended(node.name, layout, total, choices))
     return results
+
+
+def _feeds_high_degree(node: ir.Affine, graph: ir.Graph) -> bool:
+    """Lanes leave sums beyond [−1, 1] in other slots, where a high degree would overflow."""
+    return any(
+        isinstance(reader, ir.Polynomial) and reader.degree > MAX_LANE_DEGREE
+        for reader in graph.consumers(node.name)
+    )
 
 
 def _targets(node: ir.Affine, state: _State, slots: int) -> list[Layout]:

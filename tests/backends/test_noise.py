@@ -184,8 +184,8 @@ def test_predicted_logit_errors_have_the_distribution_of_real_ones(
     So it takes one logit per record, record i giving logit i: the ten draws of one key come
     from ten records and ten slots, and 100 keys make 1,000 draws a side. The secret's size in
     a slot, which scales the noise there, differs from key to key and slot to slot, so that all
-    draws follow one mixture. At 1 % the test rejects a true model once in a hundred runs; it
-    would reject noise that is off by a factor of 1.25 nearly always.
+    draws follow one mixture. SEAL cannot be seeded, so a gate at 1 % would fail a true model once
+    in a hundred runs; the gate is 0.1 %, and the measured p-value is printed on failure.
     """
     plan, records = digits
     real = seal_logit_errors(plan, records[:10], keys=100)
@@ -195,4 +195,4 @@ def test_predicted_logit_errors_have_the_distribution_of_real_ones(
     which = np.arange(10)
     one_logit = [errors[:, which, which].reshape(-1) for errors in (real, simulated)]
     assert len(one_logit[0]) == len(one_logit[1]) == 1000
-    assert stats.ks_2samp(*one_logit).pvalue > 0.01
+    assert stats.ks_2samp(*one_logit).pvalue > 0.001
