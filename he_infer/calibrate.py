@@ -7,7 +7,6 @@ the layer's widest: a feature that happened to be constant on the sample may mov
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,19 +59,6 @@ def calibrate(graph: ir.Graph, records: ir.FloatArray) -> dict[str, Interval]:
                 center=(low + high) / 2, radius=np.maximum(radius, NARROWEST * widest)
             )
     return intervals
-
-
-def share_outside(
-    graph: ir.Graph, intervals: Mapping[str, Interval], records: ir.FloatArray
-) -> dict[str, float]:
-    """Share of records with at least one feature outside its interval, per nonlinear node."""
-    values = ir.evaluate(graph, records)
-    shares = {}
-    for name, interval in intervals.items():
-        (source,) = graph[name].sources
-        distance = np.abs(values[source] - interval.center)
-        shares[name] = float((distance > interval.radius).any(axis=1).mean())
-    return shares
 
 
 def layer_interval(interval: Interval) -> tuple[float, float]:

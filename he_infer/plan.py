@@ -7,7 +7,6 @@ it, so that two parties who compare digests talk about the same computation.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -169,11 +168,11 @@ def input_slots(layout: Layout, gather: IntArray) -> NDArray[np.int32]:
     return np.tile(filled, (1, layout.slots // layout.period))
 
 
-def encoded_megabytes(plan: Plan) -> float:
-    """Memory that the encoded weights take, in MB."""
+def encoded_bytes(plan: Plan) -> int:
+    """Memory that the encoded weights take; scalars are encoded on the fly and take none."""
     words = 0
     for step in plan.steps:
         if isinstance(step, AffineStep) and any(part.period > 1 for part in step.parts):
             terms = sum(len(part.terms) for part in step.parts)
             words += terms * (step.level + 1) * plan.params.n
-    return math.ceil(words * 8 / 1e5) / 10
+    return words * 8

@@ -24,7 +24,7 @@ from he_infer.errors import FileFormatError, HEInferError, VersionError
 from he_infer.executor import run_on
 from he_infer.kernels import AffineStep
 from he_infer.params import CKKSParams
-from he_infer.plan import Plan, encoded_megabytes
+from he_infer.plan import Plan, encoded_bytes
 from he_infer.plan_file import _checksum
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -313,4 +313,4 @@ def test_memory_of_the_encoded_weights(plan: Plan) -> None:
         if isinstance(step, AffineStep)
         for part in step.parts
     )
-    assert encoded_megabytes(plan) == pytest.approx(words * 8 / 1e6, abs=0.11)
+    assert encoded_bytes(plan) == words * 8

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from he_infer.backends.seal import LoadedKeys, SealBackend
-from he_infer.errors import MismatchError
+from he_infer.errors import MismatchError, ServiceError
 from he_infer.executor import Executor
 from he_infer.keys import EvaluationKeys
-from he_infer.plan import Plan
+from he_infer.plan import Plan, encoded_bytes
 from he_infer.progress import Progress
 from he_infer.server.hosting import Query
 from he_infer.wire import (
@@ -84,10 +85,23 @@ class ParsedKeys:
 class PlanHost:
     """One plan with its weights encoded; ``evaluate`` may run in several threads.
 
-    Encoding happens here, once: it takes seconds and the memory that the plan states.
+    Encoding happens here, once: it takes seconds and the memory that the plan states. Raises
+    ServiceError, before it starts, if that exceeds ``memory_limit_bytes`` (None: the machine's).
     """
 
-    def __init__(self, plan: Plan, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        memory_limit_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        limit = _physical_memory_bytes() if memory_limit_bytes is None else memory_limit_bytes
+        if (needed := encoded_bytes(plan)) > limit:
+            raise ServiceError(
+                f"the encoded weights of {plan.name} take {needed / 1e9:.1f} GB, the limit is "
+                f"{limit / 1e9:.1f} GB: use smaller layers, another batch size or more memory"
+            )
         self._plan = plan
         self._spec = plan.client_spec
         self._backend = SealBackend(plan.params)
@@ -160,3 +174,7 @@ class PlanHost:
             scale=self._spec.output_scale,
             level=self._spec.output_level,
         )
+
+
+def _physical_memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -11,10 +11,17 @@ import pytest
 from he_infer import zoo
 from he_infer.client import Client
 from he_infer.compiler import compile
-from he_infer.errors import InputError, MismatchError, OutOfRangeError, RefusedError
+from he_infer.errors import (
+    InputError,
+    MismatchError,
+    OutOfRangeError,
+    RefusedError,
+    ServiceError,
+)
 from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
 from he_infer.server import BackgroundServer
+from he_infer.server.plan_host import PlanHost
 from he_infer.transport import HttpTransport
 
 RECORDS = 5
@@ -139,3 +146,8 @@ def test_a_pinned_plan_and_an_unknown_model(server: BackgroundServer, keys: Secr
     with HttpTransport(server.url) as transport, pytest.raises(RefusedError) as refused:
         Client.connect(transport, model="nobody", keys=keys)
     assert (refused.value.status, refused.value.code) == (404, "unknown_model")
+
+
+def test_a_plan_that_exceeds_the_memory_is_refused_before_it_is_encoded(plan: Plan) -> None:
+    with pytest.raises(ServiceError, match=r"encoded weights of digits take .* GB, the limit is"):
+        PlanHost(plan, memory_limit_bytes=1000)
