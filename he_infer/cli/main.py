@@ -12,9 +12,15 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import Final
 
 from he_infer.errors import HEInferError
 from he_infer.version import __version__
+
+
+# Packages above this one add commands here, so that nothing below has to import them.
+COMMANDS_GROUP: Final = "he_infer.commands"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     modelling.add_commands(commands)
     serving.add_commands(commands)
     machine.add_commands(commands)
+    for plugin in entry_points(group=COMMANDS_GROUP):
+        plugin.load()(commands)
     return parser
 
 

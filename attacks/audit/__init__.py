@@ -1,0 +1,1 @@
+"""The paired measurement: every attack on every twin, resumable."""

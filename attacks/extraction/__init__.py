@@ -1,0 +1,1 @@
+"""Attacks that steal a model through its answers."""

@@ -1,0 +1,1 @@
+"""Attacks that ask whether a record was in the training set."""

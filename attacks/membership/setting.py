@@ -1,0 +1,81 @@
+"""What a membership attack is given.
+
+The audit game (Salem et al. 2212.10986, membership inference): the challenger draws the members
+by coin flips from a pool, trains the target on them, and shows the adversary the pool; the
+adversary, who knows the recipe and can draw its own shadows, says for each record whether it
+was in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.errors import DataSplitError, ShadowError
+from attacks.records import Records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShadowAnswers:
+    """What M shadow models answer for the N records of a pool.
+
+    ``logits`` (M, N, classes) float64; ``is_member`` (M, N): which records each was trained on.
+    Raises ShadowError if they do not fit together or are not finite.
+    """
+
+    logits: NDArray[np.float64]
+    is_member: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 3 or self.is_member.shape != self.logits.shape[:2]:
+            raise ShadowError(
+                f"shadow logits of shape {self.logits.shape} do not fit memberships of shape "
+                f"{self.is_member.shape}"
+            )
+        if not np.isfinite(self.logits).all():
+            raise ShadowError("a shadow model answers numbers that are not finite: it diverged")
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def without(self, index: int) -> ShadowAnswers:
+        """All shadows but one: the others judge it."""
+        kept = np.arange(len(self)) != index
+        return ShadowAnswers(logits=self.logits[kept], is_member=self.is_member[kept])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MembershipData:
+    """``pool``: N candidate records; ``is_member`` (N,): the truth about the target, which only
+    scoring reads. ``shadows``: shadow models of the same recipe over the same pool.
+    ``population``: extra records that no model was trained on, with what the shadows answer for
+    them, (M, P, classes); RMIA compares with these. May be empty (P = 0).
+
+    Raises DataSplitError if shapes do not fit or either side is empty.
+    """
+
+    pool: Records
+    is_member: NDArray[np.bool_]
+    shadows: ShadowAnswers
+    population: Records
+    population_logits: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.is_member.shape != (len(self.pool),):
+            raise DataSplitError(
+                f"{len(self.pool)} records do not fit memberships of shape {self.is_member.shape}"
+            )
+        if self.is_member.all() or not self.is_member.any():
+            raise DataSplitError("the pool needs both members and non-members")
+        if self.shadows.logits.shape[1] != len(self.pool):
+            raise DataSplitError(
+                f"the shadows answered {self.shadows.logits.shape[1]} records, the pool has "
+                f"{len(self.pool)}"
+            )
+        if self.population_logits.shape[:2] != (len(self.shadows), len(self.population)):
+            raise DataSplitError(
+                f"population answers of shape {self.population_logits.shape} do not fit "
+                f"{len(self.shadows)} shadows and {len(self.population)} records"
+            )

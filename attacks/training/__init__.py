@@ -1,0 +1,1 @@
+"""Trains many small models at once: shadows, and the twins that are compared."""
