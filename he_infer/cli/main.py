@@ -18,7 +18,6 @@ from typing import Final
 from he_infer.errors import HEInferError
 from he_infer.version import __version__
 
-
 # Packages above this one add commands here, so that nothing below has to import them.
 COMMANDS_GROUP: Final = "he_infer.commands"
 
