@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attacks.oracle import Oracle
 from attacks.records import Records
+
+if TYPE_CHECKING:
+    from attacks.metrics.fidelity import ReferenceAnswers
 
 
 class StolenModel(Protocol):
@@ -26,10 +29,12 @@ class ExtractionData:
     ``pool``: unlabelled inputs (B, *input_shape) the attacker can draw queries from; labels of a
     pool are never given. ``test``: the evaluator's held-out records.
     ``reference``: the evaluator's own way to the same target, with a ledger of its own: what it
-    is asked is not charged to the attack.
+    is asked is not charged to the attack. ``answers``: what the target says to the test records
+    and to uniform inputs, if it was asked before; attacks on one target share it.
     """
 
     seeds: Records
     pool: NDArray[np.float64]
     test: Records
     reference: Oracle
+    answers: ReferenceAnswers | None = None

@@ -115,9 +115,12 @@ def judge(
 
     ``up_to_constant``: the attack learned softmax(logits) only, so the logits are compared after
     their mean difference over the classes is taken out, record by record. ``reference``: the
-    target's answers if they were asked before; ``rng`` and ``uniform_records`` are unused then.
+    target's answers if they were asked before, here or as ``data.answers``; ``rng`` and
+    ``uniform_records`` are unused then.
     Raises BadAnswerError if the stolen model's scores are not finite.
     """
+    if reference is None:
+        reference = data.answers
     if reference is None:
         reference = ReferenceAnswers.of(data, rng, uniform_records)
     on_test = _checked_scores(stolen, reference.test_inputs, reference.test)
