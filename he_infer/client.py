@@ -58,11 +58,16 @@ class Timings:
 class Prediction:
     """Answers to some records: ``logits`` (batch, outputs), ``labels`` (batch,) their argmax.
 
-    Bytes count bodies, both ways; keys are not included.
+    ``slots``: everything that was decrypted, (output ciphertexts of all queries in a row, N/2);
+    ``level``, ``scale``: of the reply ciphertexts. Bytes count bodies, both ways; keys are not
+    included.
     """
 
     logits: NDArray[np.float64]
     labels: NDArray[np.int64]
+    slots: NDArray[np.float64]
+    level: int
+    scale: float
     timings: Timings
     queries: int
     bytes_sent: int
@@ -183,6 +188,9 @@ class Client:
         return Prediction(
             logits=logits,
             labels=np.argmax(logits, axis=1),
+            slots=np.concatenate([answer.slots for answer in answers]),
+            level=self._spec.output_level,
+            scale=self._spec.output_scale,
             timings=Timings(
                 encrypt_ms=sum(t.encrypt_ms for t in times),
                 exchange_ms=sum(t.exchange_ms for t in times),
@@ -266,6 +274,9 @@ class Client:
         return Prediction(
             logits=logits,
             labels=np.argmax(logits, axis=1),
+            slots=decrypted,
+            level=self._spec.output_level,
+            scale=self._spec.output_scale,
             timings=Timings(
                 encrypt_ms=1e3 * (encrypted - start),
                 exchange_ms=1e3 * (received - encrypted),
