@@ -1,0 +1,115 @@
+"""Refinement of a stolen layer of squares against the answers themselves.
+
+The scores aₖ·(Wz)² + lₖ·z + cₖ are linear in all but W, so W alone is searched, the rest following
+by least squares: variable projection (Golub and Pereyra 1973) with Kaufman's Jacobian, solved
+without forming it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.sparse.linalg import LinearOperator, lsmr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SquareFit:
+    """``rows`` W (h, d) of unit length, ``outputs`` (classes, h), ``linear`` (classes, d),
+    ``constants`` (classes,); ``residual``: root mean square over all answers."""
+
+    rows: NDArray[np.float64]
+    outputs: NDArray[np.float64]
+    linear: NDArray[np.float64]
+    constants: NDArray[np.float64]
+    residual: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Projection:
+    basis: NDArray[np.float64]  # orthonormal columns of the linear part, (B, 1 + d + h)
+    solution: NDArray[np.float64]  # (1 + d + h, classes)
+    rest: NDArray[np.float64]  # (B, classes)
+
+
+def refine(
+    rows: NDArray[np.float64],
+    z: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    *,
+    steps: int = 12,
+    tolerance: float = 1e-4,
+) -> SquareFit:
+    """Gauss-Newton from ``rows`` (h, d) on centred records ``z`` (B, d), ``scores`` (B, classes).
+
+    Stops when a step lowers the squared error by less than ``tolerance`` of it; a step that does
+    not lower it is halved, and dropped after four halvings.
+    """
+    h, d = rows.shape
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    fit = _project(rows, z, scores)
+    cost = float(np.sum(fit.rest**2))
+    for _ in range(steps):
+        step = _gauss_newton_step(rows, z, fit).reshape(h, d)
+        before = cost
+        for halving in range(5):
+            trial = rows + step / 2**halving
+            trial /= np.linalg.norm(trial, axis=1, keepdims=True)
+            trial_fit = _project(trial, z, scores)
+            trial_cost = float(np.sum(trial_fit.rest**2))
+            if trial_cost < cost:
+                rows, fit, cost = trial, trial_fit, trial_cost
+                break
+        if cost >= before * (1 - tolerance):
+            break
+    return SquareFit(
+        rows=rows,
+        outputs=fit.solution[1 + d :].T,
+        linear=fit.solution[1 : 1 + d].T,
+        constants=fit.solution[0],
+        residual=(cost / scores.size) ** 0.5,
+    )
+
+
+def _project(
+    rows: NDArray[np.float64], z: NDArray[np.float64], scores: NDArray[np.float64]
+) -> _Projection:
+    features = np.concatenate([np.ones((len(z), 1)), z, (z @ rows.T) ** 2], axis=1)
+    basis, triangle = np.linalg.qr(features)
+    coefficients = basis.T @ scores
+    try:
+        solution = linalg.solve_triangular(triangle, coefficients)
+    except linalg.LinAlgError:  # two channels fell together
+        solution = np.linalg.lstsq(triangle, coefficients, rcond=None)[0]
+    return _Projection(basis=basis, solution=solution, rest=scores - features @ solution)
+
+
+def _gauss_newton_step(
+    rows: NDArray[np.float64], z: NDArray[np.float64], fit: _Projection
+) -> NDArray[np.float64]:
+    h, d = rows.shape
+    outputs = fit.solution[1 + d :]  # (h, classes)
+    doubled = 2 * (z @ rows.T)
+
+    def project_out(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = answers - fit.basis @ (fit.basis.T @ answers)
+        return result
+
+    def forward(change: NDArray[np.float64]) -> NDArray[np.float64]:
+        return project_out(((z @ change.reshape(h, d).T) * doubled) @ outputs).ravel()
+
+    def backward(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+        pulled = project_out(answers.reshape(fit.rest.shape)) @ outputs.T
+        result: NDArray[np.float64] = ((doubled * pulled).T @ z).ravel()
+        return result
+
+    jacobian: Any = LinearOperator(
+        (fit.rest.size, rows.size), matvec=forward, rmatvec=backward, dtype=np.float64
+    )
+    step: NDArray[np.float64] = lsmr(
+        jacobian, fit.rest.ravel(), atol=1e-10, btol=1e-10, maxiter=200
+    )[0]
+    return step
