@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, final, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Final, NoReturn, Protocol, Self, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attacks.errors import AbilityError, BadAnswerError, DataSplitError
+from attacks.errors import (
+    AbilityError,
+    BadAnswerError,
+    DataSplitError,
+    InterruptedOracleError,
+)
 
 LOGITS: Final = "logits"
 PROBABILITIES: Final = "probabilities"
@@ -32,6 +38,7 @@ class OracleInfo:
     ``name``: for reports. ``kind``: plaintext, simulated or encrypted. ``input_shape``: of one
     record, without the batch axis. ``low``, ``high``: the interval every input value has to lie
     in. ``answers``: which of "logits", "probabilities", "labels", "slots" an answer carries.
+    ``batch``: records that one request carries; None if any number does.
     """
 
     name: str
@@ -41,6 +48,7 @@ class OracleInfo:
     low: float
     high: float
     answers: frozenset[str]
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.classes < 2 or not self.low < self.high or not self.input_shape:
@@ -48,6 +56,8 @@ class OracleInfo:
                 f"{self.name}: a target needs two classes, low < high and an input shape, got "
                 f"{self.classes} classes, [{self.low}, {self.high}], {self.input_shape}"
             )
+        if self.batch is not None and self.batch < 1:
+            raise DataSplitError(f"{self.name}: a request carries at least one record")
 
     @property
     def features(self) -> int:
@@ -156,7 +166,9 @@ class QueryLedger:
         return self._spent
 
     def charge(self, amount: Spent) -> None:
-        """Add ``amount``; amounts never go down."""
+        """Add ``amount``; ValueError for a negative one: what was spent never goes down."""
+        if not all(getattr(amount, each.name) >= 0 for each in fields(amount)):
+            raise ValueError(f"a ledger only goes up, got {amount}")
         self._spent = self._spent + amount
 
 
@@ -176,12 +188,15 @@ class Oracle(Protocol):
 class MeteredOracle(ABC):
     """Checks records and answers and keeps the ledger; a target implements :meth:`_answer`.
 
-    Records are charged before the target is asked, since a target that fails may have
-    evaluated them; seconds and bytes after.
+    Records go out in requests of ``info.batch``. Each request's records are charged before the
+    target is asked, since a target that fails may have evaluated them; seconds and bytes after.
+    A copy of an oracle is the oracle itself, so that no copy asks beside the ledger.
     """
 
-    def __init__(self, info: OracleInfo) -> None:
+    def __init__(self, info: OracleInfo, *, bounded: bool = False) -> None:
+        """``bounded``: refuse records that leave [info.low, info.high]."""
         self._info = info
+        self._bounded = bounded
         self._ledger = QueryLedger()
 
     @property
@@ -194,30 +209,88 @@ class MeteredOracle(ABC):
 
     @abstractmethod
     def _answer(self, records: NDArray[np.float64]) -> Answer:
-        """Answer checked records, (B, *input_shape) with B ≥ 1."""
+        """Answer one request of checked records, (B, *input_shape) with 1 ≤ B ≤ info.batch."""
 
     @final
     def query(self, records: ArrayLike) -> Answer:
         """Answer (B, *input_shape) records.
 
-        Raises DataSplitError for records of the wrong shape or that are not finite,
-        BadAnswerError for answers that are not finite or have the wrong shape.
+        Raises DataSplitError, before anything is charged, for records of the wrong shape, not
+        finite, or outside the interval of a bounded target; BadAnswerError for answers that are
+        not finite or have the wrong shape; InterruptedOracleError, which says how many records
+        were answered before, if the target dies.
         """
         array = check_records(records, self._info)
-        self._ledger.charge(Spent(records=len(array)))
+        if self._bounded:
+            check_range(array, self._info)
+        size = self._info.batch or len(array)
+        answers: list[Answer] = []
+        for first in range(0, len(array), size):
+            try:
+                answers.append(self._request(array[first : first + size]))
+            except InterruptedOracleError as error:
+                raise InterruptedOracleError(
+                    f"{error} ({first} of {len(array)} records were answered)", answered=first
+                ) from error
+        return join_answers(answers)
+
+    def _request(self, records: NDArray[np.float64]) -> Answer:
+        self._ledger.charge(Spent(records=len(records), requests=1))
         start = time.perf_counter()
-        answer = self._answer(array)
-        seconds = time.perf_counter() - start
+        try:
+            answer = self._answer(records)
+        finally:
+            seconds = time.perf_counter() - start
+            self._ledger.charge(Spent(seconds=seconds))
         self._ledger.charge(
             Spent(
-                requests=answer.requests,
+                requests=answer.requests - 1,
                 bytes_sent=answer.bytes_sent,
                 bytes_received=answer.bytes_received,
-                seconds=seconds,
             )
         )
-        check_answer(answer, len(array), self._info)
+        check_answer(answer, len(records), self._info)
         return replace(answer, seconds=seconds)
+
+    @final
+    def __copy__(self) -> Self:
+        return self
+
+    @final
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    @final
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"{self._info.name}: an oracle cannot be pickled, its ledger would not count what "
+            "the copy is asked: query it in the process that made it"
+        )
+
+
+def join_answers(answers: Sequence[Answer]) -> Answer:
+    """The answers to parts of a batch as one; ``level`` and ``scale`` only if all agree."""
+    if len(answers) == 1:
+        return answers[0]
+
+    def rows(arrays: list[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if present and len(present) == len(arrays) else None
+
+    levels = {answer.level for answer in answers}
+    scales = {answer.scale for answer in answers}
+    return Answer(
+        labels=np.concatenate([answer.labels for answer in answers]),
+        logits=rows([answer.logits for answer in answers]),
+        probabilities=rows([answer.probabilities for answer in answers]),
+        slots=rows([answer.slots for answer in answers]),
+        level=levels.pop() if len(levels) == 1 else None,
+        scale=scales.pop() if len(scales) == 1 else None,
+        seconds=sum(answer.seconds for answer in answers),
+        requests=sum(answer.requests for answer in answers),
+        bytes_sent=sum(answer.bytes_sent for answer in answers),
+        bytes_received=sum(answer.bytes_received for answer in answers),
+    )
 
 
 def check_records(records: ArrayLike, info: OracleInfo) -> NDArray[np.float64]:
@@ -231,6 +304,17 @@ def check_records(records: ArrayLike, info: OracleInfo) -> NDArray[np.float64]:
     if not np.isfinite(array).all():
         raise DataSplitError(f"{info.name}: a record holds a value that is not finite")
     return array
+
+
+def check_range(records: NDArray[np.float64], info: OracleInfo) -> None:
+    """Raise DataSplitError unless every value lies in [info.low, info.high], up to rounding."""
+    excess = max(info.low - float(records.min()), float(records.max()) - info.high)
+    if excess > 1e-6 * max(1.0, info.high - info.low):
+        raise DataSplitError(
+            f"{info.name}: values lie up to {excess:.3g} outside [{info.low:g}, {info.high:g}], "
+            "where answers are meaningless: scale the records, or state a wider interval if the "
+            "attacker means to leave it"
+        )
 
 
 def check_answer(answer: Answer, count: int, info: OracleInfo) -> None:
@@ -260,3 +344,16 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     exponentials = np.exp(shifted)
     result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
+
+
+def as_logits(outputs: ArrayLike) -> NDArray[np.float64]:
+    """A model's outputs (B, C) as logits; one output z, (B,) or (B, 1), becomes (0, z).
+
+    The softmax of (0, z) is the sigmoid of z, and its larger logit is where z crosses 0.
+    """
+    array = np.asarray(outputs, dtype=np.float64)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim == 2 and array.shape[1] == 1:
+        return np.concatenate([np.zeros_like(array), array], axis=1)
+    return array

@@ -146,15 +146,23 @@ def compile_report(
 def simulate(plan: Plan, records: ArrayLike, *, rng: np.random.Generator) -> ir.FloatArray:
     """Answers (records, outputs) with CKKS noise, one virtual key per query."""
     given = np.asarray(records, dtype=np.float64)
-    spec = plan.client_spec
     answers = []
     for start in range(0, len(given), plan.batch):
         part = given[start : start + plan.batch]
-        backend = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
-        inputs = [backend.encrypt(row, scale=spec.input_scale) for row in spec.pack(part)]
-        slots = np.stack([backend.decrypt(c).real for c in run_on(backend, plan, inputs)])
-        answers.append(spec.unpack(slots, len(part)))
+        slots = simulate_query(plan, part, rng=rng)
+        answers.append(plan.client_spec.unpack(slots, len(part)))
     return np.concatenate(answers)
+
+
+def simulate_query(plan: Plan, records: ArrayLike, *, rng: np.random.Generator) -> ir.FloatArray:
+    """All slots that one query of at most ``plan.batch`` records decrypts to, (ciphertexts, N/2).
+
+    The virtual key and all noise are drawn anew. Raises InputError as ``ClientSpec.check``.
+    """
+    spec = plan.client_spec
+    backend = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
+    inputs = [backend.encrypt(row, scale=spec.input_scale) for row in spec.pack(records)]
+    return np.stack([backend.decrypt(c).real for c in run_on(backend, plan, inputs)])
 
 
 def outside_ranges(graph: ir.Graph, values: Mapping[str, ir.FloatArray]) -> dict[str, float]:

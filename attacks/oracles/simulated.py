@@ -1,19 +1,22 @@
-"""The compiled plan with CKKS's noise, levels and scales, but without keys."""
+"""The encrypted service without cryptography: exact values plus the noise that CKKS adds."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo
+from attacks.oracle import Answer, MeteredOracle, as_logits
+from attacks.oracles.served import served_info, within_stated_range
 from he_infer.plan import Plan
-from he_infer.report import simulate
+from he_infer.report import simulate_query
 
 
 class SimulatedOracle(MeteredOracle):
-    """What the service would answer, noise drawn from ``rng``: the same question, another answer.
+    """Answers logits and all slots of ``plan`` with simulated noise, drawn from ``rng``.
 
-    ``low``, ``high``: the allowed inputs; by default the range that the plan was calibrated for.
+    ``low``, ``high``: the interval of input values, by default the calibrated one. Records
+    outside raise DataSplitError: a plan's answers mean nothing there. A wider interval than the
+    calibrated one is for an attacker who leaves it on purpose.
     """
 
     def __init__(
@@ -27,18 +30,21 @@ class SimulatedOracle(MeteredOracle):
     ) -> None:
         spec = plan.client_spec
         super().__init__(
-            OracleInfo(
-                name=plan.name if name is None else name,
-                kind="simulated",
-                input_shape=spec.input_shape,
-                classes=spec.n_outputs,
-                low=spec.input_range[0] if low is None else low,
-                high=spec.input_range[1] if high is None else high,
-                answers=frozenset({LOGITS, LABELS}),
-            )
+            served_info(spec, kind="simulated", name=name or plan.name, low=low, high=high),
+            bounded=True,
         )
         self._plan = plan
         self._rng = rng
 
     def _answer(self, records: NDArray[np.float64]) -> Answer:
-        return Answer.of_logits(simulate(self._plan, records, rng=self._rng))
+        spec = self._plan.client_spec
+        with within_stated_range():
+            slots = simulate_query(self._plan, records, rng=self._rng)
+        logits = as_logits(spec.unpack(slots, len(records)))
+        return Answer(
+            labels=np.argmax(logits, axis=1).astype(np.int64),
+            logits=logits,
+            slots=slots,
+            level=spec.output_level,
+            scale=spec.output_scale,
+        )
