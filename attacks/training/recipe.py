@@ -1,0 +1,130 @@
+"""A recipe makes two networks from the same members and seed: a ReLU one and its polynomial twin.
+
+    members, seed ──► ReLU network ──replace activations──► polynomials ──distil, fine-tune──► twin
+
+Shadow models of either twin go through the same steps as their target, or the comparison would
+measure training instead of encryption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from attacks.errors import ShadowError
+from attacks.progress import Progress
+from attacks.records import Records
+from attacks.training.stack import AfterStep, Stack, TrainingConfig, initialised, train_stack
+
+# Seeds of the second phase's batch order, apart from the first's.
+_SECOND_PHASE = 1_000_003
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """How ReLUs become polynomials. ``network``: (model, its members) → a twin, not yet tuned.
+    ``bounds``: (the stack before tuning) → what keeps its polynomials fit to compile.
+    ``description`` goes into the cache's key, so change it with the code.
+    """
+
+    network: Callable[[nn.Module, NDArray[np.float32]], nn.Module]
+    bounds: Callable[[Stack], AfterStep]
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwinRecipe:
+    """``architecture`` makes an untrained ReLU network; ``relu`` trains it from scratch;
+    ``replacement`` and ``polynomial`` (distillation from the ReLU network) make its twin.
+    ``low``, ``high``: the range of the inputs.
+    """
+
+    name: str
+    architecture: Callable[[], nn.Module]
+    relu: TrainingConfig
+    polynomial: TrainingConfig
+    replacement: Replacement
+    low: float = 0.0
+    high: float = 1.0
+
+    def digest(self, pool: Records) -> str:
+        """SHA-256 over everything but memberships and seeds that decides the weights."""
+        state = {n: list(v.shape) for n, v in self.architecture().state_dict().items()}
+        description = {
+            "architecture": str(self.architecture()),
+            "state": state,
+            "relu": asdict(self.relu),
+            "polynomial": asdict(self.polynomial),
+            "replacement": self.replacement.description,
+            "torch": torch.__version__,
+        }
+        hashed = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+        for array in (pool.inputs, pool.labels):
+            hashed.update(str(array.shape).encode())
+            hashed.update(np.ascontiguousarray(array).tobytes())
+        return hashed.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedTwins:
+    """Two stacks of M models: model i of both has the same members and seed."""
+
+    relu: Stack
+    polynomial: Stack
+
+    def __len__(self) -> int:
+        return len(self.relu)
+
+    @classmethod
+    def joined(cls, parts: Sequence[TrainedTwins]) -> TrainedTwins:
+        """Chunks in order, as one."""
+        return cls(_joined([p.relu for p in parts]), _joined([p.polynomial for p in parts]))
+
+
+def train_twins(
+    recipe: TwinRecipe,
+    pool: Records,
+    is_member: NDArray[np.bool_],
+    *,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+) -> TrainedTwins:
+    """Train both twins of M models, (M, N) memberships, one seed each.
+
+    Raises ShadowError or DataSplitError as ``train_stack`` does.
+    """
+    fresh = initialised(recipe.architecture, seeds)
+    relu = train_stack(fresh, pool, is_member, recipe.relu, seeds=seeds, progress=progress)
+    replaced = [
+        recipe.replacement.network(relu.module(i), pool.inputs[row].astype(np.float32))
+        for i, row in enumerate(is_member)
+    ]
+    polynomial = train_stack(
+        replaced,
+        pool,
+        is_member,
+        recipe.polynomial,
+        seeds=[seed + _SECOND_PHASE for seed in seeds],
+        targets=relu.logits(pool.inputs),
+        after_step=recipe.replacement.bounds(Stack.of(replaced)),
+        progress=progress,
+    )
+    return TrainedTwins(relu, polynomial)
+
+
+def _joined(stacks: Sequence[Stack]) -> Stack:
+    if not stacks:
+        raise ShadowError("there is nothing to join")
+    first = stacks[0]
+    return Stack(
+        first.template,
+        {n: torch.cat([s.parameters[n] for s in stacks]) for n in first.parameters},
+        {n: torch.cat([s.buffers[n] for s in stacks]) for n in first.buffers},
+    )
