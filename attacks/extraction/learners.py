@@ -1,0 +1,188 @@
+"""Models that an attacker fits to labels, and the optimiser behind them.
+
+Everything is float64 and deterministic given the generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from attacks.extraction.setting import StolenModel
+from attacks.records import Records
+
+Array = NDArray[np.float64]
+Activation = Callable[[Tensor], Tensor]
+
+_CORRECTIONS: Final = 30
+_FORWARD_RECORDS: Final = 4096
+
+
+class Learner(Protocol):
+    """Turns labelled records into a model."""
+
+    def fit(self, records: Records, classes: int, rng: np.random.Generator) -> StolenModel:
+        """A model for ``classes`` classes, also from no records at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PerceptronModel:
+    """``weights[i]`` (in, out), ``biases[i]`` (out,); one output z stands for logits (0, z)."""
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    activation: Activation
+
+    def scores(self, inputs: Array) -> Array:
+        flat = inputs.reshape(len(inputs), -1)
+        layers = [torch.from_numpy(array) for array in _interleaved(self.weights, self.biases)]
+        with torch.inference_mode():
+            parts = [
+                _forward(
+                    layers, torch.from_numpy(flat[at : at + _FORWARD_RECORDS]), self.activation
+                )
+                for at in range(0, len(flat), _FORWARD_RECORDS)
+            ]
+        result: Array = torch.cat(parts).numpy()
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ConstantModel:
+    """Always the same class: what is left to guess without records."""
+
+    label: int
+    classes: int
+
+    def scores(self, inputs: Array) -> Array:
+        result = np.zeros((len(inputs), self.classes))
+        result[:, self.label] = 1.0
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerceptronLearner:
+    """Fits a perceptron with ``hidden`` layers (none: logistic regression) to labels.
+
+    ``weight_decay``: of the mean cross-entropy. Deterministic given the generator.
+    """
+
+    hidden: tuple[int, ...] = ()
+    activation: Activation = torch.tanh
+    weight_decay: float = 1e-4
+    iterations: int = 300
+
+    def fit(self, records: Records, classes: int, rng: np.random.Generator) -> StolenModel:
+        """A model for ``classes`` classes; a constant one if there are no records."""
+        if len(records) == 0:
+            return ConstantModel(label=0, classes=classes)
+        labels = torch.from_numpy(records.labels)
+
+        def loss(outputs: Tensor) -> Tensor:
+            return torch.nn.functional.cross_entropy(outputs, labels)
+
+        low, high = float(records.inputs.min()), float(records.inputs.max())
+        return fit_perceptron(
+            records.inputs,
+            (*self.hidden, classes),
+            self.activation,
+            loss,
+            rng,
+            box=(low, high if high > low else low + 1.0),
+            iterations=self.iterations,
+            weight_decay=self.weight_decay,
+        )[0]
+
+
+def fit_perceptron(
+    inputs: Array,
+    sizes: tuple[int, ...],
+    activation: Activation,
+    loss: Callable[[Tensor], Tensor],
+    rng: np.random.Generator,
+    *,
+    box: tuple[float, float],
+    iterations: int,
+    weight_decay: float = 0.0,
+    solved: float = 0.0,
+) -> tuple[PerceptronModel, float]:
+    """Minimise ``loss(outputs)`` from one random start; stop early below ``solved``."""
+    center, half = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
+    flat = torch.from_numpy((inputs.reshape(len(inputs), -1) - center) / half)
+    shapes: list[tuple[int, ...]] = []
+    for width_in, width_out in zip((flat.shape[1], *sizes), sizes, strict=False):
+        shapes += [(width_in, width_out), (width_out,)]
+    start = np.concatenate([_start(shape, rng) for shape in shapes])
+
+    def value(parameters: Array) -> tuple[float, Array]:
+        theta = torch.from_numpy(parameters).requires_grad_()
+        total = loss(_forward(_split(theta, shapes), flat, activation))
+        if weight_decay:
+            total = total + 0.5 * weight_decay * (theta**2).sum()
+        (gradient,) = torch.autograd.grad(total, theta)
+        return float(total), gradient.numpy()
+
+    def stop_when_solved(intermediate_result: Any) -> None:
+        if intermediate_result.fun < solved:
+            raise StopIteration
+
+    result = minimize(
+        value,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        callback=stop_when_solved,
+        options={
+            "maxiter": iterations,
+            "maxfun": 2 * iterations,
+            "maxcor": _CORRECTIONS,
+            "ftol": 1e-12 if weight_decay else 0.0,
+            "gtol": 1e-12,
+        },
+    )
+    found = [part.numpy() for part in _split(torch.from_numpy(result.x), shapes)]
+    # The scaling of the inputs goes into the first layer.
+    first = found[0] / half
+    weights = (first, *found[2::2])
+    biases = (found[1] - center * first.sum(axis=0), *found[3::2])
+    model = PerceptronModel(weights=weights, biases=biases, activation=activation)
+    return model, float(result.fun)
+
+
+def _start(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    scale = 1 / math.sqrt(shape[0]) if len(shape) == 2 else 0.1
+    return scale * rng.standard_normal(shape).ravel()
+
+
+def _split(theta: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    parts = torch.split(theta, [math.prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _forward(layers: Sequence[Tensor], inputs: Tensor, activation: Activation) -> Tensor:
+    hidden = inputs
+    for at in range(0, len(layers), 2):
+        hidden = torch.addmm(layers[at + 1], hidden, layers[at])
+        if at + 2 < len(layers):
+            hidden = activation(hidden)
+    if hidden.shape[1] == 1:
+        hidden = torch.cat([torch.zeros_like(hidden), hidden], dim=1)
+    return hidden
+
+
+def _interleaved(weights: Sequence[Array], biases: Sequence[Array]) -> list[Array]:
+    return [array for pair in zip(weights, biases, strict=True) for array in pair]
+
+
+def count_parameters(features: int, sizes: tuple[int, ...]) -> int:
+    """Weights and biases of a perceptron with layers of these sizes."""
+    return sum((a + 1) * b for a, b in zip((features, *sizes), sizes, strict=False))

@@ -1,0 +1,125 @@
+"""From a stolen model to an AttackResult: judged, beside the baseline, with what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from attacks.errors import AbilityError, BudgetError, DataSplitError
+from attacks.extraction.setting import ExtractionData, StolenModel
+from attacks.metrics.fidelity import ReferenceAnswers, fidelity, fidelity_curve, judge
+from attacks.metrics.intervals import Estimate
+from attacks.oracle import LOGITS, PROBABILITIES, Oracle, OracleInfo, Spent
+from attacks.result import AttackResult
+
+MALICIOUS_CLIENT = "malicious client"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What an attack knew before its first query, to tell afterwards what it cost."""
+
+    attack: str
+    oracle: Oracle
+    spent: Spent
+    started: float
+
+    @classmethod
+    def start(cls, attack: str, oracle: Oracle) -> Attempt:
+        return cls(
+            attack=attack, oracle=oracle, spent=oracle.ledger.spent, started=time.perf_counter()
+        )
+
+    def finish(
+        self,
+        stolen: StolenModel,
+        data: ExtractionData,
+        rng: np.random.Generator,
+        *,
+        queries: int,
+        baseline: StolenModel,
+        stages: Sequence[tuple[int, StolenModel]] = (),
+        up_to_constant: bool = False,
+        has_logits: bool = True,
+        extra: dict[str, Estimate] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> AttackResult:
+        """Judge ``stolen`` and ``baseline`` on the same answers of the reference.
+
+        ``queries``: records the attack asked about, paid now or before. ``stages``: models that
+        fewer records gave, for the curve. ``has_logits`` False: the stolen scores are not meant
+        to be logits, so no logit error is reported. ``extra``: figures beside the judgement's.
+        """
+        spent = self.oracle.ledger.spent - self.spent
+        seconds = time.perf_counter() - self.started
+        answers = data.answers or ReferenceAnswers.of(data, rng)
+        seen = answers if has_logits else _without_logits(answers)
+        verdict = judge(stolen, data, rng, up_to_constant=up_to_constant, reference=seen)
+        points = [
+            (count, fidelity(model, answers.test_inputs, answers.test))
+            for count, model in stages
+            if count < queries
+        ]
+        points.append((queries, verdict.fidelity_test))
+        return AttackResult(
+            attack=self.attack,
+            oracle=self.oracle.info.name,
+            threat_model=MALICIOUS_CLIENT,
+            primary="fidelity_test",
+            metrics={**verdict.metrics(), **(extra or {})},
+            baseline=judge(baseline, data, rng, reference=_without_logits(answers)).metrics(),
+            curves={"fidelity": fidelity_curve(points)},
+            spent=spent,
+            seconds=seconds,
+            notes=notes,
+            artifact=stolen,
+        )
+
+
+def check_budget(attack: str, queries: int, minimum: int) -> None:
+    """Raise BudgetError, which names the minimum, if ``queries`` cannot be enough."""
+    if queries < minimum:
+        raise BudgetError(
+            f"{attack} needs at least {minimum} queries for this target, got {queries}: "
+            f"raise the budget to {minimum} or more"
+        )
+
+
+def check_scores(attack: str, info: OracleInfo) -> None:
+    """Raise AbilityError, before anything is spent, unless logits or probabilities come back."""
+    if not info.answers & {LOGITS, PROBABILITIES}:
+        raise AbilityError(
+            f"{attack} needs logits or probabilities, and {info.name} answers "
+            f"{', '.join(sorted(info.answers))}: use an attack that works from labels"
+        )
+
+
+def check_reference(oracle: Oracle, data: ExtractionData) -> None:
+    """Raise DataSplitError, before anything is spent, if the evaluator judges another target."""
+    ours, theirs = oracle.info, data.reference.info
+    if (ours.input_shape, ours.classes) != (theirs.input_shape, theirs.classes):
+        raise DataSplitError(
+            f"{ours.name} takes records {ours.input_shape} for {ours.classes} classes, but the "
+            f"reference {theirs.name} takes {theirs.input_shape} for {theirs.classes}: "
+            "give the same target twice"
+        )
+    if data.test.shape != ours.input_shape:
+        raise DataSplitError(
+            f"test records of shape {data.test.shape} do not fit {ours.name}, which takes "
+            f"{ours.input_shape}"
+        )
+
+
+def _without_logits(answers: ReferenceAnswers) -> ReferenceAnswers:
+    """The same answers with probabilities only, where there are scores at all."""
+    test, uniform = answers.test, answers.uniform
+    if test.logits is None and uniform.logits is None:
+        return answers
+    return replace(
+        answers,
+        test=replace(test, logits=None, probabilities=test.require_probabilities()),
+        uniform=replace(uniform, logits=None, probabilities=uniform.require_probabilities()),
+    )
