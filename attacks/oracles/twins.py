@@ -1,0 +1,159 @@
+"""One target in four forms: the same question to each says what encryption changes.
+
+plaintext-relu ──replacement──► plaintext-polynomial ──compile──► simulated ──serve──► encrypted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from attacks.errors import AuditError
+from attacks.oracle import Oracle
+from attacks.oracles.plaintext import TorchOracle
+from attacks.oracles.remote import serve
+from attacks.oracles.simulated import SimulatedOracle
+from he_infer.activations import PolynomialActivation
+from he_infer.batching import compile_for_records
+from he_infer.errors import HEInferError
+from he_infer.plan import Plan
+
+RELU: Final = "plaintext-relu"
+POLYNOMIAL: Final = "plaintext-polynomial"
+SIMULATED: Final = "simulated"
+ENCRYPTED: Final = "encrypted"
+TWINS: Final = (RELU, POLYNOMIAL, SIMULATED, ENCRYPTED)
+# Of these two the polynomial network is the model; they differ in how it is evaluated.
+SERVED: Final = (SIMULATED, ENCRYPTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFacts:
+    """What the report says about the compiled plan."""
+
+    poly_degree: int
+    coeff_bits: tuple[int, ...]
+    batch: int
+    levels: int
+    security_bits: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "poly_degree": self.poly_degree,
+            "coeff_bits": list(self.coeff_bits),
+            "batch": self.batch,
+            "levels": self.levels,
+            "security_bits": self.security_bits,
+        }
+
+
+class Twins:
+    """The four oracles of one target; a context manager, since one of them is a server.
+
+    ``sample``: the training inputs (B, *input_shape) that the plan is calibrated on.
+    ``records``: how many records the attacks will ask about at once; decides the packing.
+    ``oracle`` hands out a *new* oracle, with an empty ledger, for the model named; the plan and the
+    server behind it are made when they are first needed and shared.
+    """
+
+    def __init__(
+        self,
+        *,
+        relu: nn.Module,
+        polynomial: nn.Module,
+        sample: NDArray[np.float64],
+        records: int,
+        low: float,
+        high: float,
+        seed: int,
+    ) -> None:
+        self._modules = {RELU: relu, POLYNOMIAL: polynomial}
+        self._sample = sample.astype(np.float32)
+        self._records = records
+        self._low, self._high = low, high
+        self._seed = seed
+        self._plan: Plan | None = None
+        self._encrypted: Oracle | None = None
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._encrypted = None
+        self._exits.close()
+
+    @property
+    def plan(self) -> Plan:
+        """Compiled on first use; AuditError if the polynomial network cannot be compiled."""
+        if self._plan is None:
+            try:
+                self._plan = compile_for_records(
+                    self._modules[POLYNOMIAL], self._sample, records=self._records, name="target"
+                )
+            except HEInferError as error:
+                raise AuditError(f"the polynomial twin cannot be compiled: {error}") from error
+        return self._plan
+
+    def facts(self) -> PlanFacts:
+        params = self.plan.params
+        return PlanFacts(
+            poly_degree=params.n,
+            coeff_bits=tuple(int(prime).bit_length() for prime in params.primes),
+            batch=self.plan.batch,
+            levels=params.max_level,
+            security_bits=params.security_bits,
+        )
+
+    def oracle(self, twin: str) -> Oracle:
+        """A fresh oracle for one of TWINS; AuditError for another name.
+
+        The encrypted one is asked over one connection with one set of keys, so take from
+        its ledger what lies between two moments.
+        """
+        if twin in self._modules:
+            return TorchOracle(
+                self._modules[twin],
+                name=twin,
+                input_shape=self._sample.shape[1:],
+                low=self._low,
+                high=self._high,
+            )
+        if twin == SIMULATED:
+            rng = np.random.default_rng([self._seed, 1])
+            return SimulatedOracle(
+                self.plan, rng=rng, name=SIMULATED, low=self._low, high=self._high
+            )
+        if twin == ENCRYPTED:
+            if self._encrypted is None:
+                served = serve(self.plan, name=ENCRYPTED, low=self._low, high=self._high)
+                self._encrypted = self._exits.enter_context(served)
+            return self._encrypted
+        raise AuditError(f"no twin is called {twin!r}: there are {', '.join(TWINS)}")
+
+
+def relu_original(model: nn.Module) -> nn.Module:
+    """The same network, untrained weights kept, with a ReLU for every polynomial activation."""
+    import copy
+
+    network = copy.deepcopy(model)
+    if isinstance(network, PolynomialActivation):
+        return nn.ReLU()
+    found: Mapping[str, nn.Module] = dict(network.named_modules())
+    for path, layer in found.items():
+        if isinstance(layer, PolynomialActivation):
+            parent, _, name = path.rpartition(".")
+            setattr(network.get_submodule(parent), name, nn.ReLU())
+    return network
