@@ -1,0 +1,185 @@
+"""What an audit is asked to do: one frozen configuration, from flags, a TOML file or both."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from attacks.errors import AuditError
+
+STATE_FORMAT: Final = 1
+# What changes no figure: where results go and how many processes make them.
+_OUTSIDE_THE_KEY: Final = frozenset({"out", "jobs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """``model``: a zoo name or ``path/to/file.py:factory``. ``data``: a name that
+    ``attacks.audit.data`` knows, a ``.npz`` file or a folder. ``attacks``: "all",
+    "membership", "extraction" or names of the catalogue.
+
+    ``budget``: records that each attack may ask of each target. ``targets``: models attacked;
+    ``shadows``: the least number of shadow models that each is judged by; both are drawn from
+    the same ``pool`` of records (0: chosen by the size of the data), half of it for each model.
+    ``epochs``, ``batch``, ``rate``, ``weight_decay``: of the ReLU models' training;
+    ``fine_tune_epochs``: of their polynomial twins. ``jobs``:
+    processes that train. Raises AuditError naming the field, what came and what is
+    allowed.
+    """
+
+    model: str
+    data: str
+    out: Path
+    weights: Path | None = None
+    attacks: tuple[str, ...] = ("all",)
+    budget: int = 4096
+    targets: int = 4
+    shadows: int = 16
+    pool: int = 0
+    epochs: int = 60
+    batch: int = 32
+    rate: float = 5e-3
+    weight_decay: float = 1e-4
+    fine_tune_epochs: int = 30
+    seed: int = 0
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.model or not self.data:
+            raise AuditError("an audit needs a model and data: give --model and --data")
+        if not self.attacks:
+            raise AuditError("attacks names nothing: give all, membership, extraction or a list")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise AuditError(f"{name} must lie between {low:g} and {high:g}, got {value}")
+        if self.pool and self.pool < 4 * self.batch:
+            raise AuditError(
+                f"a pool of {self.pool} trains each model on half of it: at least "
+                f"{4 * self.batch} are needed for batches of {self.batch}"
+            )
+
+    @property
+    def models(self) -> int:
+        """How many models are trained: an even number, and ``shadows`` for every target.
+
+        Memberships are drawn in opposite pairs, and a target is not judged by its opposite.
+        """
+        wanted = self.shadows + max(self.targets, 2)
+        return wanted + wanted % 2
+
+    def to_json(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        for name in ("out", "weights"):
+            fields[name] = None if fields[name] is None else str(fields[name])
+        fields["attacks"] = list(self.attacks)
+        return fields
+
+    def key(self, contents: Mapping[str, str]) -> str:
+        """The hash that saved cells are filed under; ``contents``: digests of files and data.
+
+        It leaves the list of attacks out, so that an audit can be extended by another attack.
+        """
+        fields = {k: v for k, v in self.to_json().items() if k not in _OUTSIDE_THE_KEY}
+        del fields["attacks"]
+        text = json.dumps([STATE_FORMAT, fields, dict(contents)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+_RANGES: Final[tuple[tuple[str, float, float], ...]] = (
+    ("budget", 1, 10_000_000),
+    ("targets", 1, 1_000),
+    ("shadows", 2, 10_000),
+    ("pool", 0, 10_000_000),
+    ("epochs", 1, 100_000),
+    ("batch", 2, 100_000),
+    ("rate", 1e-8, 10.0),
+    ("weight_decay", 0.0, 10.0),
+    ("fine_tune_epochs", 1, 100_000),
+    ("seed", 0, 2**32 - 1),
+    ("jobs", 1, 1_000),
+)
+_INTEGERS: Final = frozenset(name for name, _, _ in _RANGES) - {"rate", "weight_decay"}
+_PATHS: Final = frozenset({"out", "weights"})
+_FIELDS: Final = tuple(field.name for field in dataclasses.fields(AuditConfig))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings of an audit file, relative paths resolved against its folder.
+
+    Keys stand at the top level or in one table ``[audit]``. Raises AuditError for a file that
+    cannot be read, an unknown key (with the nearest known name) or a value of the wrong type.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AuditError(f"cannot read {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AuditError(f"{path} is not TOML: {error}") from error
+    table = content.pop("audit", {})
+    if not isinstance(table, dict):
+        raise AuditError(f"{path}: audit must be a table of settings")
+    twice = sorted(table.keys() & content.keys())
+    if twice:
+        raise AuditError(f"{path}: {twice[0]} stands both in [audit] and outside of it")
+    settings = {name: checked(name, value, str(path)) for name, value in (content | table).items()}
+    for name in _PATHS & settings.keys():
+        settings[name] = path.parent / settings[name]
+    for name in ("model", "data"):
+        settings |= {name: _beside(settings[name], path.parent)} if name in settings else {}
+    return settings
+
+
+def checked(name: str, value: Any, where: str) -> Any:
+    """``value`` as the field ``name`` takes it; AuditError, naming ``where``, if it does not."""
+    if name not in _FIELDS:
+        near = difflib.get_close_matches(name.replace("-", "_"), _FIELDS, n=1, cutoff=0.5)
+        hint = f": did you mean {near[0]!r}?" if near else f": known are {', '.join(_FIELDS)}"
+        raise AuditError(f"{where}: unknown setting {name!r}{hint}")
+    if name == "attacks":
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+            raise AuditError(f"{where}: attacks is a comma-separated string or a list of names")
+        return tuple(n.strip() for n in names if n.strip())
+    if name in _INTEGERS:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise AuditError(f"{where}: {name} must be a whole number, got {value!r}")
+        return value
+    if name in ("rate", "weight_decay"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise AuditError(f"{where}: {name} must be a number, got {value!r}")
+        return float(value)
+    if not isinstance(value, (str, Path)):
+        raise AuditError(f"{where}: {name} must be text, got {value!r}")
+    return Path(value) if name in _PATHS else str(value)
+
+
+def config_of(settings: Mapping[str, Any]) -> AuditConfig:
+    """The configuration these settings give, by field name.
+
+    Raises AuditError for what is missing or out of range, and for an unknown name.
+    """
+    known = {name: checked(name, value, "audit") for name, value in settings.items()}
+    missing = [f"--{name}" for name in ("model", "data", "out") if name not in known]
+    if missing:
+        raise AuditError(f"an audit needs {' and '.join(missing)}, as flags or in a TOML file")
+    return AuditConfig(**known)
+
+
+def _beside(reference: str, folder: Path) -> str:
+    """A model or data reference that is a file beside the TOML file, else as it is."""
+    name, colon, factory = reference.rpartition(":")
+    path = folder / (name if colon else reference)
+    return (
+        f"{path}{colon}{factory}"
+        if colon and path.is_file()
+        else (str(path) if not colon and path.exists() else reference)
+    )
