@@ -7,6 +7,7 @@
     ├── BudgetError           an attack that cannot work with the queries it may make
     ├── BadAnswerError        an answer that is not finite, or has the wrong shape
     ├── InterruptedOracleError   the oracle died; ``answered`` says what was paid for and kept
+    ├── AnswerFileError       recorded answers that are damaged, missing or of another target
     ├── TooFewRecordsError    an estimate that the number of records cannot support
     ├── ShadowError           shadow models that did not train, or a cache that does not fit
     └── AuditError            an audit whose configuration or state makes no sense
@@ -43,6 +44,10 @@ class InterruptedOracleError(AttackError):
     def __init__(self, message: str, *, answered: int) -> None:
         super().__init__(message)
         self.answered = answered
+
+
+class AnswerFileError(AttackError):
+    """A file of recorded answers is damaged, of another target, or lacks what is asked."""
 
 
 class TooFewRecordsError(AttackError):

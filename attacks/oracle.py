@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, NoReturn, Protocol, Self, final, runtime_checkable
 
@@ -38,7 +38,9 @@ class OracleInfo:
     ``name``: for reports. ``kind``: plaintext, simulated or encrypted. ``input_shape``: of one
     record, without the batch axis. ``low``, ``high``: the interval every input value has to lie
     in. ``answers``: which of "logits", "probabilities", "labels", "slots" an answer carries.
-    ``batch``: records that one request carries; None if any number does.
+    ``batch``: records that one request carries; None if any number does. ``version``: a digest
+    of what answers, and of what wrappers do to the answers; a record of answers is reused only
+    for an equal one.
     """
 
     name: str
@@ -49,6 +51,7 @@ class OracleInfo:
     high: float
     answers: frozenset[str]
     batch: int | None = None
+    version: str = ""
 
     def __post_init__(self) -> None:
         if self.classes < 2 or not self.low < self.high or not self.input_shape:
@@ -62,6 +65,11 @@ class OracleInfo:
     @property
     def features(self) -> int:
         return int(np.prod(self.input_shape))
+
+    def answering(self, answers: Iterable[str], *, by: str = "") -> OracleInfo:
+        """The same target answering something else; ``by``: what changed the answers."""
+        version = f"{self.version}+{by}" if by else self.version
+        return replace(self, answers=frozenset(answers), version=version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
+import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -71,6 +72,7 @@ class EstimatorOracle(MeteredOracle):
                 low=low,
                 high=high,
                 answers=frozenset(chosen),
+                version=str(joblib.hash(self._estimator)),
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import Final
 
 import numpy as np
@@ -58,6 +59,7 @@ class TorchOracle(MeteredOracle):
                 low=low,
                 high=high,
                 answers=frozenset({LOGITS, LABELS}),
+                version=_digest(self._model),
             )
         )
 
@@ -72,3 +74,12 @@ class TorchOracle(MeteredOracle):
         with torch.inference_mode():
             outputs = self._model(torch.tensor(records, dtype=self._dtype))
         return np.asarray(outputs.to(torch.float64).numpy())
+
+
+def _digest(model: nn.Module) -> str:
+    """SHA-256 of the architecture as printed and of every parameter and buffer."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -26,6 +26,7 @@ def served_info(
         high=spec.input_range[1] if high is None else float(high),
         answers=frozenset({LOGITS, LABELS, SLOTS}),
         batch=spec.batch,
+        version=spec.plan_digest,
     )
 
 
