@@ -126,14 +126,17 @@ def train_stack(
     Raises ShadowError naming the models that diverge or stay at chance, DataSplitError for
     memberships that do not fit.
     """
-    members = _member_indices(pool, is_member, models, seeds, config)
+    members = member_indices(pool, is_member, models, seeds, config)
     stack = Stack.of(models)
     parameters = {n: v.clone().requires_grad_() for n, v in stack.parameters.items()}
     buffers = {n: v.clone() for n, v in stack.buffers.items()}
     skeleton = copy.deepcopy(stack.template).train()
     # Dropout draws its own noise per model; batch norm writes into each model's own buffers.
     forward = vmap(_forward(skeleton), in_dims=(0, 0, 0), randomness="different")
-    optimiser, schedule = _optimiser(parameters, config, members.shape[1])
+    # One dimension counts the models: a stacked matrix has three or more, a stacked bias two.
+    optimiser, schedule = optimiser_of(
+        list(parameters.values()), config, members.shape[1], matrix_dimensions=3
+    )
     inputs = torch.as_tensor(pool.inputs, dtype=torch.float32)
     labels = torch.as_tensor(pool.labels)
     wanted = None if targets is None else torch.as_tensor(targets, dtype=torch.float32)
@@ -240,12 +243,12 @@ def _forward(skeleton: nn.Module) -> Callable[[dict[str, Tensor], dict[str, Tens
     return forward
 
 
-def _optimiser(
-    parameters: dict[str, Tensor], config: TrainingConfig, members: int
+def optimiser_of(
+    parameters: Sequence[Tensor], config: TrainingConfig, members: int, *, matrix_dimensions: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    # One dimension counts the models: a stacked matrix has three or more, a stacked bias two.
-    matrices = [v for v in parameters.values() if v.ndim >= 3]
-    others = [v for v in parameters.values() if v.ndim < 3]
+    """AdamW and its one-cycle schedule; only matrices, of so many dimensions or more, decay."""
+    matrices = [v for v in parameters if v.ndim >= matrix_dimensions]
+    others = [v for v in parameters if v.ndim < matrix_dimensions]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -260,14 +263,14 @@ def _optimiser(
     return optimiser, schedule
 
 
-def _member_indices(
+def member_indices(
     pool: Records,
     is_member: NDArray[np.bool_],
     models: Sequence[nn.Module],
     seeds: Sequence[int],
     config: TrainingConfig,
 ) -> NDArray[np.int64]:
-    """(M, members): the records of each model."""
+    """(M, members): the records of each model; DataSplitError if they do not fit."""
     if is_member.shape != (len(models), len(pool)) or len(seeds) != len(models):
         raise DataSplitError(
             f"{len(models)} models, {len(seeds)} seeds and {len(pool)} records do not fit "
