@@ -129,7 +129,7 @@ def fit_forms(
             factor = linalg.cho_factor(features.T @ features, lower=True)
             solution = linalg.cho_solve(factor, features.T @ scores)
         except linalg.LinAlgError:  # a design with too few distinct rows
-            solution = np.linalg.lstsq(features, scores, rcond=None)[0]
+            solution = np.linalg.lstsq(features, scores, rcond=None)[0].astype(np.float64)
     return _unpack(solution, z.shape[1], centering)
 
 
