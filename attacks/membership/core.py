@@ -1,0 +1,134 @@
+"""The likelihood-ratio family: arrays in, one score per record out, higher for members.
+
+    φ = log p(y) − log(1 − p(y))                       confidence on a scale where it is near normal
+    LiRA online    log N(φ; μ_in, σ_in) − log N(φ; μ_out, σ_out)
+    LiRA offline   (φ − μ_out) / σ_out
+    RMIA           share of population records z with  [p(x)/p̄(x)] / [p(z)/p̄(z)] ≥ γ
+
+M shadows, N records: shadow confidences are (M, N), and so is which shadow was trained on which.
+Sources: Carlini et al. 2022 (arXiv:2112.03570); Zarifzadeh, Liu, Shokri 2024 (arXiv:2312.03262).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from attacks.errors import ShadowError
+from attacks.oracle import softmax
+
+Floats = NDArray[np.float64]
+# Shadow models that agree to the last digit would divide by zero.
+_LEAST_STD = 1e-6
+
+
+def logit_confidence(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+    """φ of the true label, (…, N, classes) with labels (N,) → (…, N), exact for large logits."""
+    own = np.take_along_axis(logits, _columns(logits, labels), axis=-1)[..., 0]
+    others = np.array(logits, dtype=np.float64)
+    np.put_along_axis(others, _columns(logits, labels), -np.inf, axis=-1)
+    result: Floats = own - logsumexp(others, axis=-1)
+    return result
+
+
+def true_probability(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Softmax probability of the true label, (…, N, classes) → (…, N)."""
+    return np.take_along_axis(softmax(logits), _columns(logits, labels), axis=-1)[..., 0]
+
+
+def gaussian_online(
+    target: Floats, shadows: Floats, is_member: NDArray[np.bool_], *, fixed_variance: bool
+) -> Floats:
+    """LiRA with shadows on both sides: (N,), (M, N), (M, N) → (N,).
+
+    ``fixed_variance``: one σ_in and one σ_out for all records, which few shadows estimate better.
+    Raises ShadowError unless every record is in, and out of, at least two shadows (one with a
+    fixed variance).
+    """
+    _require(is_member, least=1 if fixed_variance else 2, both=True)
+    mean_in, std_in = _moments(shadows, is_member, fixed_variance)
+    mean_out, std_out = _moments(shadows, ~is_member, fixed_variance)
+    result: Floats = _log_normal(target, mean_in, std_in) - _log_normal(target, mean_out, std_out)
+    return result
+
+
+def gaussian_offline(
+    target: Floats, shadows: Floats, is_member: NDArray[np.bool_], *, fixed_variance: bool
+) -> Floats:
+    """LiRA with shadows that never saw the record: how far above them the target is.
+
+    Shapes and errors as for ``gaussian_online``; monotone in the paper's one-sided test.
+    """
+    _require(is_member, least=1 if fixed_variance else 2, both=False)
+    mean_out, std_out = _moments(shadows, ~is_member, fixed_variance)
+    result: Floats = (target - mean_out) / std_out
+    return result
+
+
+def relative_ratio(
+    target: Floats, shadows: Floats, is_member: NDArray[np.bool_], *, offline_a: float | None
+) -> Floats:
+    """p(x) / p̄(x) with probabilities (N,), (M, N), (M, N) → (N,).
+
+    p̄ is the mean over in- and out-models; with ``offline_a`` only out-models are used and the
+    in-side is interpolated as (1 + a)/2 · p_out + (1 − a)/2 (appendix B.2.2 of RMIA).
+    """
+    out = _masked_mean(shadows, ~is_member)
+    if offline_a is None:
+        _require(is_member, least=1, both=True)
+        typical = 0.5 * (out + _masked_mean(shadows, is_member))
+    else:
+        _require(is_member, least=1, both=False)
+        typical = 0.5 * ((1 + offline_a) * out + (1 - offline_a))
+    result: Floats = target / np.maximum(typical, np.finfo(np.float64).tiny)
+    return result
+
+
+def share_dominated(ratios: Floats, population: Floats, *, gamma: float) -> Floats:
+    """For each ratio (N,) the share of the population's (P,) that it exceeds γ-fold."""
+    ordered = np.sort(population)
+    counts = np.searchsorted(ordered, ratios / gamma, side="right")
+    result: Floats = counts / len(ordered)
+    return result
+
+
+def _columns(logits: Floats, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels broadcast to index the last axis: (…, N, 1)."""
+    return np.broadcast_to(labels[:, None], (*logits.shape[:-1], 1))
+
+
+def _masked_mean(values: Floats, mask: NDArray[np.bool_]) -> Floats:
+    total: Floats = np.where(mask, values, 0.0).sum(axis=0)
+    result: Floats = total / np.maximum(mask.sum(axis=0), 1)
+    return result
+
+
+def _moments(
+    values: Floats, mask: NDArray[np.bool_], fixed_variance: bool
+) -> tuple[Floats, Floats | float]:
+    mean = _masked_mean(values, mask)
+    squares = np.where(mask, (values - mean) ** 2, 0.0)
+    if fixed_variance:
+        # Each record's own mean costs a degree of freedom.
+        freedom = max(int(mask.sum()) - values.shape[1], 1)
+        return mean, max(float(np.sqrt(squares.sum() / freedom)), _LEAST_STD)
+    counts = mask.sum(axis=0)
+    return mean, np.maximum(np.sqrt(squares.sum(axis=0) / np.maximum(counts - 1, 1)), _LEAST_STD)
+
+
+def _log_normal(x: Floats, mean: Floats, std: Floats | float) -> Floats:
+    """Log density without its constant, which cancels in a ratio."""
+    result: Floats = -0.5 * ((x - mean) / std) ** 2 - np.log(std)
+    return result
+
+
+def _require(is_member: NDArray[np.bool_], *, least: int, both: bool) -> None:
+    inside, outside = is_member.sum(axis=0), (~is_member).sum(axis=0)
+    short = (outside < least) | ((inside < least) if both else False)
+    if short.any():
+        sides = "in and out of" if both else "out of"
+        raise ShadowError(
+            f"{int(np.count_nonzero(short))} records are not {sides} at least {least} shadow "
+            "models: train more shadows"
+        )

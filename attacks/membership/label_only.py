@@ -1,0 +1,49 @@
+"""Membership from labels alone: members keep their label further from where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.errors import BudgetError
+from attacks.membership.run import ask_pool, report
+from attacks.membership.setting import MembershipData
+from attacks.oracle import Oracle
+from attacks.result import AttackResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelOnly:
+    """Share of noisy copies that keep the true label (Choquette-Choo et al. 2021, section 5.2).
+
+    ``copies`` a record, each with normal noise; its standard deviations run evenly up to
+    ``noise``, as a fraction of the input range. Copies are clipped to the range.
+    Asks (1 + copies) · N records.
+    """
+
+    copies: int = 9
+    noise: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.copies < 1 or not self.noise > 0:
+            raise BudgetError("copies must be at least 1 and noise positive")
+
+    def scores(
+        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """(N,): how many of the record and its copies have the true label, as a share."""
+        labels, inputs = data.pool.labels, data.pool.inputs
+        kept = (ask_pool(oracle, data).labels == labels).astype(np.float64)
+        span = oracle.info.high - oracle.info.low
+        for step in range(1, self.copies + 1):
+            scale = self.noise * span * step / self.copies
+            noisy = inputs + rng.normal(0.0, scale, inputs.shape)
+            answer = oracle.query(np.clip(noisy, oracle.info.low, oracle.info.high))
+            kept += answer.labels == labels
+        share: NDArray[np.float64] = kept / (1 + self.copies)
+        return share
+
+    def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:
+        return report("label-only robustness", self.scores, oracle, data, rng)

@@ -1,0 +1,118 @@
+"""LiRA and RMIA: is the target more confident than models without the record would be?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.errors import AbilityError, DataSplitError, ShadowError
+from attacks.membership.core import (
+    gaussian_offline,
+    gaussian_online,
+    logit_confidence,
+    relative_ratio,
+    share_dominated,
+    true_probability,
+)
+from attacks.membership.run import ask_pool, report
+from attacks.membership.setting import MembershipData
+from attacks.oracle import Oracle
+from attacks.result import AttackResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiRAOnline:
+    """Likelihood ratio of in- and out-models (Carlini et al. 2022, algorithm 1)."""
+
+    fixed_variance: bool = False
+
+    def scores(
+        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """(N,); AbilityError for an oracle of labels, ShadowError for too few shadows."""
+        target, shadows = _confidences(oracle, data)
+        return gaussian_online(
+            target, shadows, data.shadows.is_member, fixed_variance=self.fixed_variance
+        )
+
+    def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:
+        name = "LiRA, online" + (", fixed variance" if self.fixed_variance else "")
+        return report(name, self.scores, oracle, data, rng)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiRAOffline:
+    """Only models that never saw the record (Carlini et al. 2022, section VI-C)."""
+
+    fixed_variance: bool = True
+
+    def scores(
+        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """(N,); errors as for LiRAOnline."""
+        target, shadows = _confidences(oracle, data)
+        return gaussian_offline(
+            target, shadows, data.shadows.is_member, fixed_variance=self.fixed_variance
+        )
+
+    def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:
+        name = "LiRA, offline" + (", fixed variance" if self.fixed_variance else "")
+        return report(name, self.scores, oracle, data, rng)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RMIA:
+    """Pairwise comparison with population records (Zarifzadeh et al. 2024).
+
+    ``gamma``: how many times larger the record's ratio has to be. ``offline_a``: of the
+    interpolation that stands in for in-models; None uses in-models. ``references``: how many
+    shadows are used, the first ones; 0 uses all.
+    """
+
+    gamma: float = 1.0
+    offline_a: float | None = None
+    references: int = 0
+
+    def __post_init__(self) -> None:
+        if self.gamma < 1 or not 0 <= (self.offline_a or 0.0) <= 1 or self.references < 0:
+            raise ShadowError("gamma is at least 1, offline_a in [0, 1], references 0 or more")
+
+    def scores(
+        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """(N,); DataSplitError without a population, else errors as for LiRAOnline."""
+        if len(data.population) == 0:
+            raise DataSplitError("RMIA compares with population records, and there are none")
+        used = slice(0, self.references or len(data.shadows))
+        is_member = data.shadows.is_member[used]
+        answer = ask_pool(oracle, data)
+        target = true_probability(answer.require_scores(), data.pool.labels)
+        shadows = true_probability(data.shadows.logits[used], data.pool.labels)
+        ratios = relative_ratio(target, shadows, is_member, offline_a=self.offline_a)
+        others = oracle.query(data.population.inputs).require_scores()
+        labels = data.population.labels
+        # No model was trained on the population, so its in-side is always interpolated.
+        population = relative_ratio(
+            true_probability(others, labels),
+            true_probability(data.population_logits[used], labels),
+            np.zeros((len(is_member), len(labels)), dtype=np.bool_),
+            offline_a=1.0 if self.offline_a is None else self.offline_a,
+        )
+        return share_dominated(ratios, population, gamma=self.gamma)
+
+    def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:
+        name = "RMIA" + ("" if self.offline_a is None else ", offline")
+        return report(name, self.scores, oracle, data, rng)
+
+
+def _confidences(
+    oracle: Oracle, data: MembershipData
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """φ of the target, (N,), and of the shadows, (M, N)."""
+    if not oracle.info.answers & {"logits", "probabilities"}:
+        raise AbilityError("likelihood ratios need logits or probabilities, not labels")
+    scores = ask_pool(oracle, data).require_scores()
+    labels = data.pool.labels
+    return logit_confidence(scores, labels), logit_confidence(data.shadows.logits, labels)

@@ -1,0 +1,121 @@
+"""From scores to a result: what every membership attack reports, in one place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.errors import DataSplitError, ShadowError
+from attacks.membership.setting import MembershipData
+from attacks.metrics.intervals import Estimate
+from attacks.metrics.roc import (
+    FPRS,
+    auc,
+    epsilon_lower_bound,
+    roc_curve,
+    split,
+    supported,
+    tpr_at_fpr,
+)
+from attacks.oracle import Answer, Oracle
+from attacks.result import AttackResult
+
+THREAT_MODEL: Final = "malicious client"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MembershipScores:
+    """Scores (N,) of the records of one target, higher for members, and the truth (N,)."""
+
+    scores: NDArray[np.float64]
+    is_member: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        split(self.scores, self.is_member)
+
+
+def fpr_name(fpr: float) -> str:
+    """How a figure at that rate is called: tpr_at_1pct."""
+    return f"tpr_at_{100 * fpr:g}pct"
+
+
+def report(
+    name: str,
+    scores: Callable[[Oracle, MembershipData, np.random.Generator], NDArray[np.float64]],
+    oracle: Oracle,
+    data: MembershipData,
+    rng: np.random.Generator,
+    *,
+    notes: Sequence[str] = (),
+) -> AttackResult:
+    """Run ``scores`` on one target and judge it.
+
+    A rate that the non-members cannot support is left out, with a note that says how many are
+    needed. The ε bound uses the threshold at 10 % FPR read off half of the records and judged
+    on the other half.
+    """
+    before, start = oracle.ledger.spent, time.perf_counter()
+    found = MembershipScores(scores=scores(oracle, data, rng), is_member=data.is_member)
+    seconds = time.perf_counter() - start
+    fprs, refused = supported(FPRS, int((~data.is_member).sum()))
+    metrics = {"auc": auc(found.scores, found.is_member)}
+    for fpr in fprs:
+        metrics[fpr_name(fpr)] = tpr_at_fpr(found.scores, found.is_member, fpr).tpr
+    metrics["epsilon_lower_bound"] = held_out_epsilon(found, rng)
+    return AttackResult(
+        attack=name,
+        oracle=oracle.info.name,
+        threat_model=THREAT_MODEL,
+        primary="auc",
+        metrics=metrics,
+        spent=oracle.ledger.spent - before,
+        seconds=seconds,
+        curves={"roc": roc_curve(found.scores, found.is_member)},
+        notes=(*notes, *refused),
+        artifact=found,
+    )
+
+
+def held_out_epsilon(found: MembershipScores, rng: np.random.Generator) -> Estimate:
+    """The ε bound at a threshold chosen on a random half of the records, judged on the other."""
+    order = rng.permutation(len(found.scores))
+    half, rest = order[: len(order) // 2], order[len(order) // 2 :]
+    scores, truth = found.scores[rest], found.is_member[rest]
+    others = found.scores[half][~found.is_member[half]]
+    threshold = float(np.quantile(others, 0.9)) if len(others) else float(np.median(found.scores))
+    members = max(int(truth.sum()), 1)
+    non_members = max(int((~truth).sum()), 1)
+    return epsilon_lower_bound(
+        int((scores[truth] > threshold).sum()),
+        members,
+        int((scores[~truth] > threshold).sum()),
+        non_members,
+    )
+
+
+def ask_pool(oracle: Oracle, data: MembershipData) -> Answer:
+    """The target's answers to the whole pool.
+
+    Raises DataSplitError if the pool does not fit the target, ShadowError if the shadows answer
+    another number of classes.
+    """
+    if data.pool.shape != oracle.info.input_shape:
+        raise DataSplitError(
+            f"records of shape {data.pool.shape} do not fit a target that takes "
+            f"{oracle.info.input_shape}"
+        )
+    if int(data.pool.labels.max()) >= oracle.info.classes:
+        raise DataSplitError(
+            f"label {int(data.pool.labels.max())} does not fit {oracle.info.classes} classes"
+        )
+    if data.shadows.logits.shape[2] != oracle.info.classes:
+        raise ShadowError(
+            f"the shadows answer {data.shadows.logits.shape[2]} classes, the target "
+            f"{oracle.info.classes}: they are of another architecture"
+        )
+    return oracle.query(data.pool.inputs)

@@ -1,0 +1,89 @@
+"""Attack models trained on what shadow models answer, one per class (Shokri et al. 2017)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.errors import ShadowError
+from attacks.membership.run import ask_pool, report
+from attacks.membership.setting import MembershipData
+from attacks.oracle import Oracle
+from attacks.result import AttackResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShokriAttack:
+    """Learns "in or out" from probability vectors: for each true class, a network of
+    ``hidden`` units on the shadows' log-probabilities. ``most_rows``: of training data a class.
+    """
+
+    hidden: int = 32
+    most_rows: int = 4000
+    epochs: int = 60
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.most_rows, self.epochs) < 1:
+            raise ShadowError("hidden, most_rows and epochs must be positive")
+
+    def scores(
+        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """(N,): probability of membership. AbilityError for an oracle of labels, ShadowError for
+        a class that no shadow saw on both sides."""
+        labels = data.pool.labels
+        own = _features(ask_pool(oracle, data).require_scores())
+        shadows = _features(data.shadows.logits)
+        found = np.empty(len(labels))
+        for label in np.unique(labels):
+            of_class = np.flatnonzero(labels == label)
+            rows = shadows[:, of_class].reshape(-1, shadows.shape[-1])
+            truth = data.shadows.is_member[:, of_class].ravel()
+            if truth.all() or not truth.any():
+                raise ShadowError(
+                    f"class {int(label)} has no shadow records on both sides: train more shadows"
+                )
+            if len(rows) > self.most_rows:
+                kept = rng.choice(len(rows), self.most_rows, replace=False)
+                rows, truth = rows[kept], truth[kept]
+            found[of_class] = self._fit_predict(rows, truth, own[of_class], rng)
+        return found
+
+    def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:
+        return report("Shokri's shadow models", self.scores, oracle, data, rng)
+
+    def _fit_predict(
+        self,
+        rows: NDArray[np.float64],
+        truth: NDArray[np.bool_],
+        own: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> NDArray[np.float64]:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPClassifier
+
+        mean, std = rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-9)
+        learner = MLPClassifier(
+            hidden_layer_sizes=(self.hidden,),
+            max_iter=self.epochs,
+            learning_rate_init=5e-3,
+            batch_size=min(256, len(rows)),
+            random_state=int(rng.integers(2**31)),
+        )
+        with warnings.catch_warnings():
+            # Stopping after so many epochs is meant: overfitted attack models attack worse.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            learner.fit((rows - mean) / std, truth)
+        result: NDArray[np.float64] = learner.predict_proba((own - mean) / std)[:, 1]
+        return result
+
+
+def _features(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-probabilities: the probabilities of an overfitted model are all 0 and 1 to the eye."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_total = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    result: NDArray[np.float64] = np.maximum(shifted - log_total, -30.0)
+    return result
