@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from attacks.errors import AuditError
+from attacks.errors import AuditError, BudgetError
 from attacks.oracle import LABELS, LOGITS, PROBABILITIES, Oracle, OracleInfo
 from attacks.result import AttackResult
 
@@ -31,13 +31,13 @@ class Attack(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What an attack may use: ``budget`` records of the target described by ``info``;
-    ``seeds`` labelled records and ``pool`` unlabelled ones of its own."""
+    """What an attack may use: ``budget`` records of the target described by ``info``, about
+    whose training ``candidates`` records are in question; ``population`` records of its own."""
 
     budget: int
     info: OracleInfo
-    seeds: int
-    pool: int
+    candidates: int
+    population: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +97,187 @@ def _quadratic(allowance: Allowance) -> Attack:
     return QuadraticExtraction(queries=allowance.budget)
 
 
+def _equations(allowance: Allowance) -> Attack:
+    from attacks.extraction.equation_solving import EquationSolving
+    from attacks.extraction.linear import Softmax
+
+    return EquationSolving(family=Softmax(), queries=allowance.budget)
+
+
+def _equations_one_vs_rest(allowance: Allowance) -> Attack:
+    from attacks.extraction.equation_solving import EquationSolving
+    from attacks.extraction.linear import OneVsRest
+
+    return EquationSolving(family=OneVsRest(), queries=allowance.budget)
+
+
+def _equations_perceptron(allowance: Allowance) -> Attack:
+    from attacks.extraction.equation_solving import EquationSolving
+    from attacks.extraction.perceptron import Perceptron
+
+    return EquationSolving(family=Perceptron(), queries=allowance.budget)
+
+
+def _lowd_meek(allowance: Allowance) -> Attack:
+    from attacks.extraction.lowd_meek import LowdMeek
+
+    return LowdMeek(queries=allowance.budget)
+
+
+def _retraining(allowance: Allowance) -> Attack:
+    from attacks.extraction.retraining import AdaptiveRetraining
+
+    return AdaptiveRetraining(queries=allowance.budget)
+
+
+def _yeom(allowance: Allowance) -> Attack:
+    from attacks.membership.thresholds import YeomThreshold
+
+    return YeomThreshold()
+
+
+def _modified_entropy(allowance: Allowance) -> Attack:
+    from attacks.membership.thresholds import ModifiedEntropy
+
+    return ModifiedEntropy()
+
+
+def _shokri(allowance: Allowance) -> Attack:
+    from attacks.membership.shokri import ShokriAttack
+
+    return ShokriAttack()
+
+
+def _lira_online(allowance: Allowance) -> Attack:
+    from attacks.membership.likelihood import LiRAOnline
+
+    return LiRAOnline(fixed_variance=False)
+
+
+def _lira_fixed(allowance: Allowance) -> Attack:
+    from attacks.membership.likelihood import LiRAOnline
+
+    return LiRAOnline(fixed_variance=True)
+
+
+def _lira_offline(allowance: Allowance) -> Attack:
+    from attacks.membership.likelihood import LiRAOffline
+
+    return LiRAOffline(fixed_variance=True)
+
+
+def _rmia(allowance: Allowance) -> Attack:
+    from attacks.membership.likelihood import RMIA
+
+    return RMIA()
+
+
+def _label_only(allowance: Allowance) -> Attack:
+    from attacks.membership.label_only import LabelOnly
+
+    # Every record is asked itself and as noisy copies of itself.
+    copies = allowance.budget // allowance.candidates - 1
+    if copies < 1:
+        raise BudgetError(
+            f"each of {allowance.candidates} records is asked at least twice: raise the budget "
+            f"to {2 * allowance.candidates} or more"
+        )
+    return LabelOnly(copies=min(copies, LabelOnly().copies))
+
+
+def _extraction(
+    title: str, reference: str, needs: tuple[str, ...], build: Callable[[Allowance], Attack]
+) -> CatalogueEntry:
+    return CatalogueEntry(
+        title=title, family=EXTRACTION, reference=reference, needs=needs, build=build
+    )
+
+
+def _membership(
+    title: str, reference: str, needs: tuple[str, ...], build: Callable[[Allowance], Attack]
+) -> CatalogueEntry:
+    return CatalogueEntry(
+        title=title, family=MEMBERSHIP, reference=reference, needs=needs, build=build
+    )
+
+
 ATTACKS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
     {
-        "quadratic-extraction": CatalogueEntry(
-            title="Exact extraction of a network with one layer of squares",
-            family=EXTRACTION,
-            reference="Usevich et al. 2025; Fornasier et al. 2019",
-            needs=SCORES,
-            build=_quadratic,
+        "quadratic-extraction": _extraction(
+            "Exact extraction of a network with one layer of squares",
+            "Usevich et al. 2025; Fornasier et al. 2019",
+            SCORES,
+            _quadratic,
+        ),
+        "equation-solving": _extraction(
+            "Equation solving for a softmax regression", "Tramèr et al. 2016", SCORES, _equations
+        ),
+        "equation-solving-ovr": _extraction(
+            "Equation solving for one-vs-rest regressions",
+            "Tramèr et al. 2016",
+            SCORES,
+            _equations_one_vs_rest,
+        ),
+        "equation-solving-mlp": _extraction(
+            "Equation solving for a perceptron with 20 hidden units",
+            "Tramèr et al. 2016",
+            SCORES,
+            _equations_perceptron,
+        ),
+        "lowd-meek": _extraction(
+            "Line search for the boundary of a linear model of two classes",
+            "Lowd and Meek 2005; Tramèr et al. 2016",
+            ANYTHING,
+            _lowd_meek,
+        ),
+        "adaptive-retraining": _extraction(
+            "Retraining on queries near the stolen boundary",
+            "Cohn, Atlas and Ladner 1994; Tramèr et al. 2016",
+            ANYTHING,
+            _retraining,
+        ),
+        "yeom": _membership("Threshold on the loss", "Yeom et al. 2018", SCORES, _yeom),
+        "modified-entropy": _membership(
+            "Threshold per class on the modified entropy",
+            "Song and Mittal 2021",
+            SCORES,
+            _modified_entropy,
+        ),
+        "shokri": _membership(
+            "Attack models per class, trained on shadow models",
+            "Shokri et al. 2017",
+            SCORES,
+            _shokri,
+        ),
+        "lira-online": _membership(
+            "Likelihood ratio, shadows with and without the record",
+            "Carlini et al. 2022",
+            SCORES,
+            _lira_online,
+        ),
+        "lira-fixed": _membership(
+            "Likelihood ratio, one variance for all records",
+            "Carlini et al. 2022",
+            SCORES,
+            _lira_fixed,
+        ),
+        "lira-offline": _membership(
+            "Likelihood ratio, only shadows without the record",
+            "Carlini et al. 2022",
+            SCORES,
+            _lira_offline,
+        ),
+        "rmia": _membership(
+            "Pairwise likelihood ratios against a population",
+            "Zarifzadeh, Liu and Shokri 2024",
+            SCORES,
+            _rmia,
+        ),
+        "label-only": _membership(
+            "Robustness of the label to noise",
+            "Choquette-Choo et al. 2021",
+            ANYTHING,
+            _label_only,
         ),
     }
 )

@@ -133,8 +133,8 @@ class TrainedTarget:
         return Allowance(
             budget=budget,
             info=self.twins.oracle(twin).info,
-            seeds=min(SEEDS, len(self._split.population)),
-            pool=len(self._split.population),
+            candidates=len(self._split.pool),
+            population=len(self._split.population),
         )
 
     def data(self, twin: str, family: str) -> Any:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attacks.errors import AuditError
+from attacks.membership.run import MembershipScores
 from attacks.metrics.intervals import Estimate
 from attacks.oracle import Spent
 from attacks.result import AttackResult, Curve
@@ -20,14 +20,6 @@ from attacks.result import AttackResult, Curve
 DONE: Final = "done"
 REFUSED: Final = "refused"
 FAILED: Final = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scored:
-    """Membership scores (N,), higher for members, and the truth (N,) about that target."""
-
-    scores: NDArray[np.float64]
-    is_member: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,17 +37,12 @@ class Cell:
     spent: Spent = field(default_factory=Spent)
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
-    scored: Scored | None = None
+    scored: MembershipScores | None = None
 
     @classmethod
     def of(cls, result: AttackResult, notes: tuple[str, ...] = ()) -> Cell:
         """What ``result`` says; its artifact is kept if it is membership scores."""
-        artifact = result.artifact
-        scores = getattr(artifact, "scores", None)
-        members = getattr(artifact, "is_member", None)
-        scored = None
-        if isinstance(scores, np.ndarray) and isinstance(members, np.ndarray):
-            scored = Scored(scores=scores, is_member=members)
+        scored = result.artifact if isinstance(result.artifact, MembershipScores) else None
         return cls(
             status=DONE,
             primary=result.primary,
@@ -91,7 +78,7 @@ class Cell:
         try:
             scored = None
             if saved["scores"] is not None:
-                scored = Scored(
+                scored = MembershipScores(
                     scores=np.asarray(saved["scores"], dtype=np.float64),
                     is_member=np.array([letter == "1" for letter in saved["members"]]),
                 )

@@ -7,21 +7,20 @@ honest only with Student's quantiles; a bootstrap of four models would be far to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from attacks.audit.cell import Scored
-from attacks.metrics.intervals import CONFIDENCE, Estimate, bootstrap, clopper_pearson, exact
+from attacks.membership.run import MembershipScores
+from attacks.metrics.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
+from attacks.metrics.roc import auc
 from attacks.result import Curve
 
 PROPORTION: Final = "Clopper-Pearson"
-RESAMPLES: Final = 1000
-
-Statistic = Callable[[Sequence[Scored]], float]
+RESAMPLES: Final = 400
 
 
 def over_targets(estimates: Sequence[Estimate]) -> Estimate:
@@ -37,7 +36,7 @@ def over_targets(estimates: Sequence[Estimate]) -> Estimate:
         return exact(values[0], count=len(values))
     mean, half = student(values)
     low, high, method = mean - half, mean + half, f"Student over {len(values)} targets"
-    if all(estimate.method.startswith(PROPORTION) for estimate in estimates):
+    if all(estimate.method == PROPORTION for estimate in estimates):
         trials = sum(estimate.count for estimate in estimates)
         hits = sum(round(estimate.value * estimate.count) for estimate in estimates)
         pooled = clopper_pearson(hits, trials)
@@ -79,48 +78,35 @@ def paired_difference(before: Sequence[Estimate], after: Sequence[Estimate]) -> 
     )
 
 
-def paired_scores(
-    statistic: Statistic,
-    before: Sequence[Scored],
-    after: Sequence[Scored],
-    rng: np.random.Generator,
+def paired_auc(
+    before: MembershipScores, after: MembershipScores, rng: np.random.Generator
 ) -> Estimate:
-    """The difference of a statistic of pooled scores; both twins share every resample.
+    """The difference of the AUCs of two twins of one target, after − before.
 
-    Resamples models where there are several, members and non-members of the one otherwise.
+    Members and non-members are resampled, the same ones for both.
     """
-    if len(before) > 1:
+    members, others = np.flatnonzero(before.is_member), np.flatnonzero(~before.is_member)
 
-        def over_models(drawn: NDArray[np.int64]) -> float:
-            return statistic([after[i] for i in drawn]) - statistic([before[i] for i in drawn])
+    def difference(rows: NDArray[np.int64]) -> float:
+        truth = before.is_member[rows]
+        first, second = (auc(twin.scores[rows], truth).value for twin in (before, after))
+        return second - first
 
-        return bootstrap(
-            over_models,
-            len(before),
-            rng,
-            method=f"paired bootstrap over {len(before)} targets",
-            resamples=RESAMPLES,
+    value = difference(np.concatenate([members, others]))
+    drawn = [
+        difference(
+            np.concatenate([rng.choice(members, len(members)), rng.choice(others, len(others))])
         )
-    (first,), (second,) = before, after
-    members = np.flatnonzero(first.is_member)
-    others = np.flatnonzero(~first.is_member)
-
-    def over_records(drawn: NDArray[np.int64]) -> float:
-        # The value itself takes every record; a resample draws both sides anew.
-        if np.array_equal(drawn, np.arange(len(drawn))):
-            rows = np.concatenate([members, others])
-        else:
-            rows = np.concatenate(
-                [rng.choice(members, len(members)), rng.choice(others, len(others))]
-            )
-        return statistic([_rows(second, rows)]) - statistic([_rows(first, rows)])
-
-    return bootstrap(
-        over_records,
-        len(first.scores),
-        rng,
-        method="paired bootstrap over records of one target",
-        resamples=RESAMPLES,
+        for _ in range(RESAMPLES)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
+    return Estimate(
+        value=value,
+        low=min(low, value),
+        high=max(high, value),
+        method="paired bootstrap over the records of one target",
+        count=len(before.scores),
     )
 
 
@@ -149,7 +135,3 @@ def student(values: Sequence[float]) -> tuple[float, float]:
         return values[0], 0.0
     quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1))
     return mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
-
-
-def _rows(scored: Scored, rows: NDArray[np.int64]) -> Scored:
-    return Scored(scores=scored.scores[rows], is_member=scored.is_member[rows])
