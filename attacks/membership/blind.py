@@ -7,14 +7,18 @@ measures the split (Das, Zhang, Tramèr 2024, arXiv:2406.16201).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attacks.errors import DataSplitError
+from attacks.membership.run import MembershipScores
 from attacks.metrics.intervals import Estimate
 from attacks.metrics.roc import auc
 from attacks.records import Records
+
+LEAST: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,43 +32,50 @@ class BlindVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlindBaseline:
-    """A forest of ``trees`` on inputs and label, cross-fitted in ``folds`` parts."""
+    """A forest of ``trees`` on inputs and label, fitted on one half of the pool.
 
-    trees: int = 100
-    folds: int = 5
+    One half judges, because scores that were cross-fitted lie below 0.5 where nothing can be
+    learned: what is left out of a part's training tilts the other way.
+    """
+
+    trees: int = 200
 
     def scores(
         self, pool: Records, is_member: NDArray[np.bool_], rng: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """(N,): probability of membership for records the forest was not fitted on.
+    ) -> MembershipScores:
+        """Probability of membership for the half of the records that the forest did not see.
 
-        Raises DataSplitError with fewer than two records a fold on either side.
+        Raises DataSplitError with fewer than LEAST members or non-members in either half.
         """
         from sklearn.ensemble import ExtraTreesClassifier
-        from sklearn.model_selection import StratifiedKFold
 
         if is_member.shape != (len(pool),):
             raise DataSplitError(f"{len(pool)} records, memberships of shape {is_member.shape}")
-        fewest = min(int(is_member.sum()), int((~is_member).sum()))
-        if fewest < 2 * self.folds:
+        order = rng.permutation(len(pool))
+        fit, judged = order[: len(pool) // 2], order[len(pool) // 2 :]
+        fewest = min(
+            int(side[half].sum()) for side in (is_member, ~is_member) for half in (fit, judged)
+        )
+        if fewest < LEAST:
             raise DataSplitError(
-                f"the blind baseline needs {2 * self.folds} members and non-members, got {fewest}"
+                f"the blind baseline needs about {2 * LEAST} members and as many non-members, got "
+                f"{int(is_member.sum())} and {int((~is_member).sum())}"
             )
         features = np.column_stack([pool.inputs.reshape(len(pool), -1), pool.labels])
-        seed = int(rng.integers(2**31))
-        found = np.empty(len(pool))
-        folds = StratifiedKFold(self.folds, shuffle=True, random_state=seed)
-        for fit, held_out in folds.split(features, is_member):
-            forest = ExtraTreesClassifier(self.trees, min_samples_leaf=3, random_state=seed)
-            forest.fit(features[fit], is_member[fit])
-            found[held_out] = forest.predict_proba(features[held_out])[:, 1]
-        return found
+        forest = ExtraTreesClassifier(
+            self.trees, min_samples_leaf=3, random_state=int(rng.integers(2**31))
+        )
+        forest.fit(features[fit], is_member[fit])
+        return MembershipScores(
+            scores=forest.predict_proba(features[judged])[:, 1], is_member=is_member[judged]
+        )
 
     def judge(
         self, pool: Records, is_member: NDArray[np.bool_], rng: np.random.Generator
     ) -> BlindVerdict:
         """The verdict on a split."""
-        figure = auc(self.scores(pool, is_member, rng), is_member)
+        found = self.scores(pool, is_member, rng)
+        figure = auc(found.scores, found.is_member)
         if figure.low > 0.5:
             note = (
                 f"the split leaks: a classifier that never asks the model tells members from "

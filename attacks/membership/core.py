@@ -86,10 +86,14 @@ def relative_ratio(
 
 
 def share_dominated(ratios: Floats, population: Floats, *, gamma: float) -> Floats:
-    """For each ratio (N,) the share of the population's (P,) that it exceeds γ-fold."""
+    """For each ratio (N,) the share of the population's (P,) that it exceeds γ-fold.
+
+    Shares come in steps of 1/P; within a step the larger ratio gets the larger score, so that
+    a small population does not tie the most exposed records.
+    """
     ordered = np.sort(population)
     counts = np.searchsorted(ordered, ratios / gamma, side="right")
-    result: Floats = counts / len(ordered)
+    result: Floats = (counts + ratios / (1 + ratios)) / (len(ordered) + 1)
     return result
 
 

@@ -33,7 +33,11 @@ class LabelOnly:
     def scores(
         self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
     ) -> NDArray[np.float64]:
-        """(N,): how many of the record and its copies have the true label, as a share."""
+        """(N,): the share of the record and its copies that have the true label.
+
+        Ties are broken at random, less than a step apart: a rate between two steps is attained by
+        a randomised test, as Neyman and Pearson do it.
+        """
         labels, inputs = data.pool.labels, data.pool.inputs
         kept = (ask_pool(oracle, data).labels == labels).astype(np.float64)
         span = oracle.info.high - oracle.info.low
@@ -42,7 +46,8 @@ class LabelOnly:
             noisy = inputs + rng.normal(0.0, scale, inputs.shape)
             answer = oracle.query(np.clip(noisy, oracle.info.low, oracle.info.high))
             kept += answer.labels == labels
-        share: NDArray[np.float64] = kept / (1 + self.copies)
+        kept += rng.random(len(labels))
+        share: NDArray[np.float64] = kept / (2 + self.copies)
         return share
 
     def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:
