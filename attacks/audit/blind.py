@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.audit.cell import Cell
+from attacks.audit.cell import DONE, Cell
 from attacks.audit.state import CellName, StateStore
 from attacks.membership.blind import BlindBaseline
 from attacks.membership.pooling import pooled
 from attacks.membership.run import MembershipScores
 from attacks.metrics.intervals import Estimate
 from attacks.metrics.roc import auc
-from attacks.oracle import Spent
 from attacks.progress import Progress
 from attacks.records import Records
 
@@ -50,16 +49,10 @@ def blind_figure(
         name = CellName(twin=NOBODY, attack=BLIND, target=target)
         saved = store.load(name)
         if saved is None:
-            rng = np.random.default_rng([seed, 3, target])
-            scores = BlindBaseline().scores(pool, mask, rng)
-            scored = MembershipScores(scores=scores, is_member=mask)
-            cell = Cell(
-                status="done",
-                primary="auc",
-                metrics={"auc": auc(scores, mask)},
-                spent=Spent(),
-                scored=scored,
-            )
+            # One stream for all targets, so that each is judged on the same records.
+            scored = BlindBaseline().scores(pool, mask, np.random.default_rng([seed, 3]))
+            figure = auc(scored.scores, scored.is_member)
+            cell = Cell(status=DONE, primary="auc", metrics={"auc": figure}, scored=scored)
             store.save(name, cell.to_json())
         else:
             cell = Cell.from_json(saved)
