@@ -26,14 +26,15 @@ class EquationSolving:
     """Ask ``queries`` records in one request and solve for the parameters of ``family``.
 
     ``sweep``: smaller numbers of records to solve with too, prefixes of the same request, for
-    the curve. ``run`` raises AbilityError for an oracle that answers labels only, BudgetError
-    below the family's minimum. Metrics beside those of the judgement: "unknowns", "queries" and
-    "queries_per_unknown", as the paper reports them, and "relative_residual".
+    the curve; None leaves the choice to the family. ``run`` raises AbilityError for an oracle
+    that answers labels only, BudgetError below the family's minimum. Metrics beside those of the
+    judgement: "unknowns", "queries" and "queries_per_unknown", as the paper reports them, and
+    "relative_residual".
     """
 
     family: Family
     queries: int
-    sweep: tuple[int, ...] = ()
+    sweep: tuple[int, ...] | None = None
 
     def minimum_queries(self, info: OracleInfo) -> int:
         return self.family.minimum_queries(info)
@@ -44,13 +45,14 @@ class EquationSolving:
         minimum = self.minimum_queries(info)
         check_scores(name, info)
         check_reference(oracle, data)
-        check_budget(name, min((self.queries, *self.sweep)), minimum)
+        check_budget(name, min((self.queries, *(self.sweep or ()))), minimum)
         attempt = Attempt.start(name, oracle)
         records = self.family.records(info, self.queries, rng)
         answer = oracle.query(records)
+        sweep = self.family.sweep(info, self.queries) if self.sweep is None else self.sweep
         stages = [
             (count, self.family.solve(records[:count], _first(answer, count), info, rng).model)
-            for count in self.sweep
+            for count in sweep
             if count < self.queries
         ]
         solution = self.family.solve(records, answer, info, rng)

@@ -47,6 +47,10 @@ class Family(Protocol):
         """The least number of records whose answers can determine them."""
         ...
 
+    def sweep(self, info: OracleInfo, queries: int) -> tuple[int, ...]:
+        """Smaller numbers of records worth solving with too; none where that takes long."""
+        ...
+
     def records(
         self, info: OracleInfo, count: int, rng: np.random.Generator
     ) -> NDArray[np.float64]:

@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 Activation = Callable[[Tensor], Tensor]
 
 _CORRECTIONS: Final = 30
+_PATIENCE: Final = 100  # iterations over which a fit that falls less than this has stalled
+_PROGRESS: Final = 0.99
 _FORWARD_RECORDS: Final = 4096
 
 
@@ -115,7 +117,7 @@ def fit_perceptron(
     weight_decay: float = 0.0,
     solved: float = 0.0,
 ) -> tuple[PerceptronModel, float]:
-    """Minimise ``loss(outputs)`` from one random start; stop early below ``solved``."""
+    """Minimise ``loss(outputs)`` from one random start; stop below ``solved``, or stalled."""
     center, half = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
     flat = torch.from_numpy((inputs.reshape(len(inputs), -1) - center) / half)
     shapes: list[tuple[int, ...]] = []
@@ -131,8 +133,12 @@ def fit_perceptron(
         (gradient,) = torch.autograd.grad(total, theta)
         return float(total), gradient.numpy()
 
-    def stop_when_solved(intermediate_result: Any) -> None:
-        if intermediate_result.fun < solved:
+    losses: list[float] = []
+
+    def stop(intermediate_result: Any) -> None:
+        losses.append(float(intermediate_result.fun))
+        stalls = len(losses) > _PATIENCE and losses[-1] > _PROGRESS * losses[-1 - _PATIENCE]
+        if losses[-1] < solved or stalls:
             raise StopIteration
 
     result = minimize(
@@ -140,7 +146,7 @@ def fit_perceptron(
         start,
         jac=True,
         method="L-BFGS-B",
-        callback=stop_when_solved,
+        callback=stop,
         options={
             "maxiter": iterations,
             "maxfun": 2 * iterations,

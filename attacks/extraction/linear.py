@@ -22,7 +22,7 @@ from scipy.special import expit, log_expit, logsumexp
 from attacks.extraction.family import Solution, rounded_decimals
 from attacks.extraction.learners import PerceptronLearner
 from attacks.extraction.setting import StolenModel
-from attacks.oracle import Answer, OracleInfo, softmax
+from attacks.oracle import PROBABILITIES, Answer, OracleInfo, softmax
 
 Array = NDArray[np.float64]
 
@@ -67,6 +67,9 @@ class Softmax:
     def minimum_queries(self, info: OracleInfo) -> int:
         return info.features + 1
 
+    def sweep(self, info: OracleInfo, queries: int) -> tuple[int, ...]:
+        return _doublings(self.minimum_queries(info), queries)
+
     def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
         return orthogonal_design(info, count, rng)
 
@@ -92,8 +95,13 @@ class OneVsRest:
         return Softmax().unknowns(info)
 
     def minimum_queries(self, info: OracleInfo) -> int:
-        """c − 1 equations a query; one for two classes, where one-vs-rest is one regression."""
+        """c − 1 equations a query where probabilities come back, else a linear system."""
+        if PROBABILITIES not in info.answers:
+            return info.features + 1
         return math.ceil(self.unknowns(info) / (info.classes - 1))
+
+    def sweep(self, info: OracleInfo, queries: int) -> tuple[int, ...]:
+        return _doublings(self.minimum_queries(info), queries)
 
     def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
         return orthogonal_design(info, count, rng)
@@ -110,6 +118,13 @@ class OneVsRest:
             _ONE_VS_REST,
             lambda *, weights, bias: OneVsRestModel(linear=LinearModel(weights=weights, bias=bias)),
         )
+
+
+def _doublings(first: int, queries: int) -> tuple[int, ...]:
+    counts = [first]
+    while counts[-1] * 2 < queries:
+        counts.append(counts[-1] * 2)
+    return tuple(counts)
 
 
 def orthogonal_design(info: OracleInfo, count: int, rng: np.random.Generator) -> Array:

@@ -70,6 +70,9 @@ class Perceptron:
         equations = info.classes if LOGITS in info.answers else info.classes - 1
         return math.ceil(self.unknowns(info) / equations)
 
+    def sweep(self, info: OracleInfo, queries: int) -> tuple[int, ...]:
+        return ()
+
     def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
         return uniform_inputs(info, count, rng)
 

@@ -42,7 +42,7 @@ class AdaptiveRetraining:
     queries: int
     rounds: int = 10
     learner: Learner = field(
-        default_factory=lambda: PerceptronLearner(weight_decay=1e-7, iterations=500)
+        default_factory=lambda: PerceptronLearner(weight_decay=1e-6, iterations=500)
     )
 
     def __post_init__(self) -> None:
