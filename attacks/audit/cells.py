@@ -64,10 +64,12 @@ def run_cells(
     recorded: frozenset[str],
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
+    prefix: str = "",
 ) -> dict[CellName, Cell]:
     """Every cell, from the store where it is finished.
 
-    ``budgets``: records that each attack may ask. ``recorded``: twins whose answers are kept.
+    ``budgets``: records that each attack may ask. ``recorded``: twins whose answers are kept,
+    in files whose names begin with ``prefix``.
 
     ``tell`` is given one line for each cell that fails. A failed cell is not saved: the next run
     tries it again. Raises InterruptedOracleError if a target dies; all that was finished and all
@@ -94,7 +96,11 @@ def run_cells(
     for target, names in pending.items():
         with bench.open(target) as opened:
             for name in names:
-                keep = store.answers / f"{name.twin}.{target}" if name.twin in recorded else None
+                keep = (
+                    store.answers / f"{prefix}{name.twin}.{target}"
+                    if name.twin in recorded
+                    else None
+                )
                 cell = run_cell(
                     opened,
                     name,

@@ -83,31 +83,29 @@ def compare(
     if not shared:
         return {}
     before, after = [first[t] for t in shared], [second[t] for t in shared]
+    a, b = _scored(before), _scored(after)
     found: dict[str, Estimate] = {}
-    for metric in COMPARED[family]:
-        a, b = _scored(before), _scored(after)
-        if a and b and len(a) > 1:
-            if all(metric in cell.metrics for cell in (*before, *after)) or _supported(
-                metric, a, rng
-            ):
+    if len(a) > 1 and len(b) > 1:
+        # What all targets together support, which one alone may not.
+        supported = pooled(a, rng, resamples=1)[0]
+        for metric in COMPARED[family]:
+            if metric in supported:
                 found[metric] = paired_difference(a, b, metric, rng)
-        elif a and b and metric == "auc":
-            found[metric] = paired_auc(a[0], b[0], rng)
-        elif not a and all(metric in cell.metrics for cell in (*before, *after)):
-            found[metric] = paired_means(
-                [cell.metrics[metric] for cell in before], [cell.metrics[metric] for cell in after]
-            )
+    elif a and b:
+        found["auc"] = paired_auc(a[0], b[0], rng)
+    else:
+        for metric in COMPARED[family]:
+            if all(metric in cell.metrics for cell in (*before, *after)):
+                found[metric] = paired_means(
+                    [cell.metrics[metric] for cell in before],
+                    [cell.metrics[metric] for cell in after],
+                )
     return found
 
 
 def is_significant(difference: Estimate) -> bool:
     """The interval leaves 0 out."""
     return difference.low > 0 or difference.high < 0
-
-
-def _supported(metric: str, scored: Sequence[MembershipScores], rng: np.random.Generator) -> bool:
-    """Whether all targets together have enough non-members for this figure."""
-    return metric in pooled(scored, rng, resamples=1)[0]
 
 
 def _scored(cells: Sequence[Cell]) -> list[MembershipScores]:

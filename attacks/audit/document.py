@@ -1,0 +1,143 @@
+"""audit.json: every figure with its interval, what it cost, and all that is needed to repeat it."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any, Final
+
+import numpy as np
+
+from attacks.audit.accuracy import ACCURACY
+from attacks.audit.cell import DONE, Cell
+from attacks.audit.findings import Difference, Row
+from attacks.audit.pooling import compare, is_significant, pool, pooled_to_json
+from attacks.audit.state import CellName
+from attacks.catalogue import CatalogueEntry
+
+SCHEMA: Final = 1
+PACKAGES: Final = ("numpy", "scipy", "scikit-learn", "torch", "tenseal", "joblib", "safetensors")
+
+THREAT_MODELS: Final = (
+    {
+        "name": "malicious client",
+        "text": "Holds the secret key of its own queries, asks what it likes within the budget, "
+        "and sees everything it decrypts. It wants the model, or to know who it was trained on. "
+        "Every attack of this audit is of this kind.",
+    },
+    {
+        "name": "curious server",
+        "text": "Sees ciphertexts, evaluation keys, sizes and times. Encryption is there to stop "
+        "it; this audit does not test that.",
+    },
+    {
+        "name": "training-time adversary",
+        "text": "Adds records to the training set. Encryption changes nothing here; this audit "
+        "does not test it.",
+    },
+)
+GAME: Final = (
+    "Membership: the challenger draws half of a pool at random, trains the target on it, and shows "
+    "the attacker the pool, the recipe and the service. The attacker, who may train shadow models "
+    "on draws of its own from the same pool, says for each record how likely it was a member "
+    "(Salem et al. 2023, arXiv:2212.10986). Thresholds are set on shadow models, never on the "
+    "target. Extraction: the attacker has some records of the same kind, labelled in part, and a "
+    "budget of queries; what it stole is judged on test records and on uniform inputs, against "
+    "the network in the clear. All twins of a target have the same members, seed and recipe, and "
+    "are asked the same questions; weights that came with the model are never mixed with these."
+)
+
+
+def rows_of(
+    cells: Mapping[CellName, Cell],
+    attacks: Mapping[str, CatalogueEntry],
+    twins: Sequence[str],
+    targets: Sequence[int],
+    *,
+    seed: int,
+) -> tuple[Row, ...]:
+    """One row per attack: cells pooled over targets, consecutive twins and the ends compared."""
+    rows = []
+    for number, (attack, entry) in enumerate(attacks.items()):
+        rng = np.random.default_rng([seed, 5, number])
+        by_twin = {
+            twin: {
+                target: cells[CellName(twin=twin, attack=attack, target=target)]
+                for target in targets
+            }
+            for twin in twins
+        }
+        differences = [
+            Difference(before=before, after=after, metric=metric, value=value)
+            for before, after in compared_twins(twins)
+            for metric, value in compare(by_twin[before], by_twin[after], entry.family, rng).items()
+        ]
+        rows.append(
+            Row(
+                name=attack,
+                title=entry.title,
+                family=entry.family,
+                cells={twin: pool(list(by_twin[twin].values()), rng) for twin in twins},
+                differences=tuple(differences),
+            )
+        )
+    return tuple(rows)
+
+
+def accuracy_of(
+    cells: Mapping[CellName, Cell], twins: Sequence[str], targets: Sequence[int]
+) -> dict[str, Cell]:
+    """Accuracy on test records and members, by twin, over all targets."""
+    rng = np.random.default_rng(0)  # nothing here is drawn
+    return {
+        twin: pool([cells[CellName(twin=twin, attack=ACCURACY, target=t)] for t in targets], rng)
+        for twin in twins
+    }
+
+
+def compared_twins(twins: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Every twin with the next, and each with the last: the encrypted service."""
+    pairs = [*itertools.pairwise(twins)]
+    # The last twin evaluates the same network as the one two before it, under encryption.
+    pairs += [(first, twins[-1]) for first in twins[:-2]]
+    return tuple(pairs)
+
+
+def row_to_json(row: Row, entry: CatalogueEntry, targets: Mapping[str, int]) -> dict[str, Any]:
+    """A row of the document; ``targets``: how many are done, by twin."""
+    done = [cell for cell in row.cells.values() if cell.status == DONE]
+    return {
+        **entry.to_json(row.name),
+        "primary": done[0].primary if done else None,
+        "higher_is_worse": True,
+        "cells": {twin: pooled_to_json(cell, targets[twin]) for twin, cell in row.cells.items()},
+        "paired": [
+            {
+                "from": difference.before,
+                "to": difference.after,
+                "metric": difference.metric,
+                "difference": difference.value.to_json(),
+                "significant": is_significant(difference.value),
+            }
+            for difference in row.differences
+        ],
+    }
+
+
+def estimates(accuracy: Mapping[str, Cell], metric: str) -> dict[str, Any]:
+    """A metric of every twin that has it."""
+    return {
+        twin: cell.metrics[metric].to_json()
+        for twin, cell in accuracy.items()
+        if metric in cell.metrics
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that figures depend on."""
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }

@@ -1,0 +1,67 @@
+"""``he-infer audit``: settings from flags and file, progress on stderr, a summary on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attacks.audit.config import config_of, read_toml
+from attacks.audit.run import Audit, run_audit
+from attacks.cli.errors import readable_errors
+from he_infer.cli.console import print_json, print_table, progress_bars, warn
+
+
+def run_audit_command(flags: Mapping[str, Any], file: Path | None, *, as_json: bool) -> int:
+    """Run the audit that ``file`` and ``flags``, which come first, describe; the exit code.
+
+    Raises AttackSuiteError, or another HEInferError, for whatever has a way out.
+    """
+    import torch
+
+    # The figures of a run must not depend on how many cores the machine happens to have.
+    torch.set_num_threads(1)
+    with readable_errors(), progress_bars() as progress:
+        settings = {} if file is None else read_toml(file)
+        audit = run_audit(config_of(settings | dict(flags)), progress=progress, tell=warn)
+    if as_json:
+        print_json(audit.document)
+    else:
+        print_summary(audit)
+    return 0
+
+
+def print_summary(audit: Audit) -> None:
+    """The primary figure of every attack by twin, then the findings, then the files."""
+    document = audit.document
+    print_attacks(document)
+    blind = document["blind"]
+    if blind is not None:
+        print(f"\nblind baseline: {'holds' if blind['holds'] else 'FAILS'}: {blind['note']}")
+    print()
+    for finding in document["findings"]:
+        print(f"[{finding['severity']}] {finding['title']}\n    {finding['text']}")
+        if finding["advice"]:
+            print(f"    → {finding['advice']}")
+    if audit.resumed:
+        print(f"\nresumed: {audit.resumed} results were there already")
+    print(f"\nfigures: {audit.json_path}\nreport:  {audit.report_path}")
+
+
+def print_attacks(document: Mapping[str, Any]) -> None:
+    """One line per attack, one column per twin."""
+    twins = document["twins"]
+    rows = []
+    for attack in document["attacks"]:
+        cells = [_cell(attack["cells"].get(twin), attack["primary"]) for twin in twins]
+        rows.append([attack["name"], attack["primary"] or "–", *cells])
+    print_table(["attack", "figure", *twins], rows)
+
+
+def _cell(cell: Mapping[str, Any] | None, primary: str | None) -> str:
+    if cell is None:
+        return "–"
+    if cell["status"] != "done" or primary is None:
+        return str(cell["status"])
+    figure = cell["metrics"][primary]
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
