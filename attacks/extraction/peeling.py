@@ -190,7 +190,7 @@ def _common_critical_point(
     residual: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
-    """Where all gradients vanish, (r,), or None: Gauss-Newton from the middle and random records."""
+    """Where all gradients vanish, (r,), or None; sought from the middle and random records."""
     starts = [values.mean(axis=0), *values[rng.integers(0, len(values), _STARTS - 1)]]
     scale = np.mean([np.linalg.norm(head.gradient(start)) for start in starts])
     spread = float(np.ptp(head.at(values), axis=0).max())

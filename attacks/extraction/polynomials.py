@@ -126,7 +126,10 @@ def _exponents(variables: int, degree: int) -> NDArray[np.int64]:
 
 def _tables(scaled: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
     """Chebyshev values, (B, r) → (B, r, degree+1)."""
-    return np.polynomial.chebyshev.chebvander(scaled, degree)
+    table: NDArray[np.float64] = np.polynomial.chebyshev.chebvander(scaled, degree).astype(
+        np.float64
+    )
+    return table
 
 
 def _derivative_tables(scaled: NDArray[np.float64], degree: int) -> NDArray[np.float64]:

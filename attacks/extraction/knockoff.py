@@ -1,0 +1,89 @@
+"""Knockoff nets: train on a pool of inputs with the target's answers (Orekondy et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.errors import BudgetError, DataSplitError
+from attacks.extraction.baseline import no_oracle
+from attacks.extraction.outcome import Attempt, check_budget, check_reference
+from attacks.extraction.setting import ExtractionData, StolenModel
+from attacks.extraction.substitute import (
+    Architecture,
+    Perceptron,
+    SubstituteTraining,
+    one_hot,
+    train_substitute,
+)
+from attacks.oracle import LOGITS, PROBABILITIES, Answer, Oracle, OracleInfo
+from attacks.result import AttackResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knockoff:
+    """The random strategy: ``queries`` inputs drawn from the pool without replacement, one request.
+
+    Trains on probabilities (from logits, if those come back), or on labels where there is nothing
+    else. ``curve_points``: how many smaller budgets, each half the next, the curve shows.
+    """
+
+    queries: int = 1000
+    curve_points: int = 3
+    architecture: Architecture = field(default_factory=Perceptron)
+    training: SubstituteTraining = field(default_factory=SubstituteTraining)
+
+    def __post_init__(self) -> None:
+        if self.curve_points < 0:
+            raise DataSplitError(f"a curve has 0 or more points, got {self.curve_points}")
+
+    def minimum_queries(self, info: OracleInfo) -> int:
+        """Two per class."""
+        return 2 * info.classes
+
+    def run(self, oracle: Oracle, data: ExtractionData, rng: np.random.Generator) -> AttackResult:
+        """Query once, train, judge; ``artifact`` is a Substitute.
+
+        Raises BudgetError below ``minimum_queries`` or if the pool is smaller than the budget.
+        """
+        info = oracle.info
+        check_reference(oracle, data)
+        check_budget("knockoff", self.queries, self.minimum_queries(info))
+        if len(data.pool) < self.queries:
+            raise BudgetError(
+                f"knockoff draws {self.queries} records from a pool of {len(data.pool)}: lower "
+                f"the budget to {len(data.pool)} or bring more records"
+            )
+        attempt = Attempt.start("knockoff", oracle)
+        inputs = data.pool[rng.permutation(len(data.pool))[: self.queries]]
+        targets = _targets(oracle.query(inputs), info)
+        counts = [self.queries >> halvings for halvings in range(self.curve_points, -1, -1)]
+        stages: list[tuple[int, StolenModel]] = [
+            (
+                count,
+                train_substitute(
+                    self.architecture, info, inputs[:count], targets[:count], self.training, rng
+                ),
+            )
+            for count in counts
+            if count > 0
+        ]
+        soft = bool(info.answers & {LOGITS, PROBABILITIES})
+        return attempt.finish(
+            stages[-1][1],
+            data,
+            rng,
+            queries=self.queries,
+            baseline=no_oracle(data, rng),
+            stages=stages,
+            has_logits=False,
+            notes=("trained on probabilities" if soft else "trained on labels only",),
+        )
+
+
+def _targets(answer: Answer, info: OracleInfo) -> NDArray[np.float64]:
+    if info.answers & {LOGITS, PROBABILITIES}:
+        return answer.require_probabilities()
+    return one_hot(answer.labels, info.classes)
