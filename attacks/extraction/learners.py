@@ -131,7 +131,7 @@ def fit_perceptron(
         if weight_decay:
             total = total + 0.5 * weight_decay * (theta**2).sum()
         (gradient,) = torch.autograd.grad(total, theta)
-        return float(total), gradient.numpy()
+        return total.item(), gradient.numpy()
 
     losses: list[float] = []
 
