@@ -223,9 +223,9 @@ def _blind(figure: BlindFigure | None) -> dict[str, Any] | None:
 
 
 def _write(document: Mapping[str, Any], out: Path, resumed: int) -> Audit:
-    from attacks.report import write_report
-
     json_path, report_path = out / "audit.json", out / "report.html"
     write_atomically(json_path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    from attacks.report import write_report
+
     write_report(document, report_path)
     return Audit(document=document, json_path=json_path, report_path=report_path, resumed=resumed)

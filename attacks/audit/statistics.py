@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from attacks.membership.pooling import figures
 from attacks.membership.run import MembershipScores
 from attacks.metrics.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
-from attacks.metrics.roc import auc
 from attacks.result import Curve
 
 PROPORTION: Final = "Clopper-Pearson"
@@ -88,9 +88,9 @@ def paired_auc(
     members, others = np.flatnonzero(before.is_member), np.flatnonzero(~before.is_member)
 
     def difference(rows: NDArray[np.int64]) -> float:
-        truth = before.is_member[rows]
-        first, second = (auc(twin.scores[rows], truth).value for twin in (before, after))
-        return second - first
+        truth = before.is_member[rows][None]
+        first, second = (figures(twin.scores[rows][None], truth, ()) for twin in (before, after))
+        return second["auc"] - first["auc"]
 
     value = difference(np.concatenate([members, others]))
     drawn = [
