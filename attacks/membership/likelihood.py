@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.errors import AbilityError, DataSplitError, ShadowError
+from attacks.errors import DataSplitError, ShadowError
 from attacks.membership.core import (
     gaussian_offline,
     gaussian_online,
@@ -16,7 +16,7 @@ from attacks.membership.core import (
     share_dominated,
     true_probability,
 )
-from attacks.membership.run import ask_pool, report
+from attacks.membership.run import ask_scores, report
 from attacks.membership.setting import MembershipData
 from attacks.oracle import Oracle
 from attacks.result import AttackResult
@@ -87,8 +87,7 @@ class RMIA:
             raise DataSplitError("RMIA compares with population records, and there are none")
         used = slice(0, self.references or len(data.shadows))
         is_member = data.shadows.is_member[used]
-        answer = ask_pool(oracle, data)
-        target = true_probability(answer.require_scores(), data.pool.labels)
+        target = true_probability(ask_scores(oracle, data), data.pool.labels)
         shadows = true_probability(data.shadows.logits[used], data.pool.labels)
         ratios = relative_ratio(target, shadows, is_member, offline_a=self.offline_a)
         others = oracle.query(data.population.inputs).require_scores()
@@ -111,8 +110,6 @@ def _confidences(
     oracle: Oracle, data: MembershipData
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """φ of the target, (N,), and of the shadows, (M, N)."""
-    if not oracle.info.answers & {"logits", "probabilities"}:
-        raise AbilityError("likelihood ratios need logits or probabilities, not labels")
-    scores = ask_pool(oracle, data).require_scores()
+    scores = ask_scores(oracle, data)
     labels = data.pool.labels
     return logit_confidence(scores, labels), logit_confidence(data.shadows.logits, labels)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.errors import DataSplitError, ShadowError
+from attacks.errors import AbilityError, DataSplitError, ShadowError
 from attacks.membership.setting import MembershipData
 from attacks.metrics.intervals import Estimate
 from attacks.metrics.roc import (
@@ -22,7 +22,7 @@ from attacks.metrics.roc import (
     supported,
     tpr_at_fpr,
 )
-from attacks.oracle import Answer, Oracle
+from attacks.oracle import LOGITS, PROBABILITIES, Answer, Oracle
 from attacks.result import AttackResult
 
 THREAT_MODEL: Final = "malicious client"
@@ -96,6 +96,18 @@ def held_out_epsilon(found: MembershipScores, rng: np.random.Generator) -> Estim
         int((scores[~truth] > threshold).sum()),
         non_members,
     )
+
+
+def ask_scores(oracle: Oracle, data: MembershipData) -> NDArray[np.float64]:
+    """Logits or log-probabilities of the pool, (N, classes); errors as for ``ask_pool``.
+
+    AbilityError for an oracle of labels comes before anything is paid for.
+    """
+    if not oracle.info.answers & {LOGITS, PROBABILITIES}:
+        raise AbilityError(
+            "this attack needs logits or probabilities, and the oracle answers only labels"
+        )
+    return ask_pool(oracle, data).require_scores()
 
 
 def ask_pool(oracle: Oracle, data: MembershipData) -> Answer:

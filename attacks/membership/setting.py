@@ -9,12 +9,16 @@ was in.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attacks.errors import DataSplitError, ShadowError
 from attacks.records import Records
+
+# Fair coins are further from half than this, in standard deviations, once in 500 million pools.
+_FAIR: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,7 +57,8 @@ class MembershipData:
     ``population``: extra records that no model was trained on, with what the shadows answer for
     them, (M, P, classes); RMIA compares with these. May be empty (P = 0).
 
-    Raises DataSplitError if shapes do not fit or either side is empty.
+    Raises DataSplitError if shapes do not fit, or if members and non-members are of different
+    number: coin flips do not give that, so the game is another one.
     """
 
     pool: Records
@@ -69,6 +74,12 @@ class MembershipData:
             )
         if self.is_member.all() or not self.is_member.any():
             raise DataSplitError("the pool needs both members and non-members")
+        members, others = int(self.is_member.sum()), int((~self.is_member).sum())
+        if abs(members - others) > _FAIR * (members + others) ** 0.5:
+            raise DataSplitError(
+                f"{members} members and {others} non-members: members are drawn by coin flips, so "
+                "both sides are of one size; drop records of the larger side at random"
+            )
         if self.shadows.logits.shape[1] != len(self.pool):
             raise DataSplitError(
                 f"the shadows answered {self.shadows.logits.shape[1]} records, the pool has "
@@ -79,3 +90,25 @@ class MembershipData:
                 f"population answers of shape {self.population_logits.shape} do not fit "
                 f"{len(self.shadows)} shadows and {len(self.population)} records"
             )
+
+
+def candidates(members: Records, non_members: Records) -> tuple[Records, NDArray[np.bool_]]:
+    """One pool of both sides, and the truth about it; members come first.
+
+    Raises DataSplitError if the sides differ in size or in the shape of a record.
+    """
+    if members.shape != non_members.shape:
+        raise DataSplitError(
+            f"members of shape {members.shape} and non-members of shape {non_members.shape} "
+            "cannot be compared: bring both into one shape"
+        )
+    if len(members) != len(non_members):
+        raise DataSplitError(
+            f"{len(members)} members and {len(non_members)} non-members: the game needs as many "
+            "of both; drop records of the larger side at random"
+        )
+    pool = Records(
+        inputs=np.concatenate([members.inputs, non_members.inputs]),
+        labels=np.concatenate([members.labels, non_members.labels]),
+    )
+    return pool, np.arange(len(pool)) < len(members)

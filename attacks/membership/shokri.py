@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.errors import ShadowError
-from attacks.membership.run import ask_pool, report
+from attacks.membership.run import ask_scores, report
 from attacks.membership.setting import MembershipData
 from attacks.oracle import Oracle
 from attacks.result import AttackResult
@@ -35,7 +35,7 @@ class ShokriAttack:
         """(N,): probability of membership. AbilityError for an oracle of labels, ShadowError for
         a class that no shadow saw on both sides."""
         labels = data.pool.labels
-        own = _features(ask_pool(oracle, data).require_scores())
+        own = _features(ask_scores(oracle, data))
         shadows = _features(data.shadows.logits)
         found = np.empty(len(labels))
         for label in np.unique(labels):

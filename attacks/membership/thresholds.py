@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attacks.errors import DataSplitError
 from attacks.membership.core import logit_confidence
-from attacks.membership.run import MembershipScores, ask_pool, report
+from attacks.membership.run import MembershipScores, ask_pool, ask_scores, report
 from attacks.membership.setting import MembershipData
 from attacks.metrics.intervals import Estimate, clopper_pearson
 from attacks.oracle import Oracle, softmax
@@ -32,7 +32,7 @@ class YeomThreshold:
     ) -> NDArray[np.float64]:
         """(N,), above 0 for "member"; AbilityError for an oracle of labels."""
         labels = data.pool.labels
-        own = _minus_loss(ask_pool(oracle, data).require_scores(), labels)
+        own = _minus_loss(ask_scores(oracle, data), labels)
         shadows = _minus_loss(data.shadows.logits, labels)
         return own - best_threshold(shadows.ravel(), data.shadows.is_member.ravel())
 
@@ -49,7 +49,7 @@ class ModifiedEntropy:
     ) -> NDArray[np.float64]:
         """(N,), above 0 for "member"; AbilityError for an oracle of labels."""
         labels = data.pool.labels
-        own = -modified_entropy(ask_pool(oracle, data).require_scores(), labels)
+        own = -modified_entropy(ask_scores(oracle, data), labels)
         shadows = -modified_entropy(data.shadows.logits, labels)
         for label in np.unique(labels):
             of_class = labels == label

@@ -21,7 +21,7 @@ from attacks.membership.label_only import LabelOnly
 from attacks.membership.likelihood import RMIA, LiRAOffline, LiRAOnline
 from attacks.membership.pooling import paired_difference, pooled
 from attacks.membership.run import MembershipScores
-from attacks.membership.setting import MembershipData, ShadowAnswers
+from attacks.membership.setting import MembershipData, ShadowAnswers, candidates
 from attacks.membership.shokri import ShokriAttack
 from attacks.membership.thresholds import (
     ModifiedEntropy,
@@ -113,11 +113,11 @@ def test_modified_entropy_written_out() -> None:
 
 @pytest.mark.parametrize("attack", SCORED, ids=repr)
 def test_scores_need_more_than_labels(attack: Any) -> None:
-    oracle, data = drawn_world(np.random.default_rng(0))
+    _, data = drawn_world(np.random.default_rng(0))
     labels = FixedOracle(np.zeros((600, 2)), answers=frozenset({LABELS}))
     with pytest.raises(AbilityError, match="labels"):
         attack.run(labels, data, np.random.default_rng(0))
-    assert oracle.ledger.spent.records == 0
+    assert labels.ledger.spent.records == 0
 
 
 def test_rates_beyond_the_sample_are_left_out_with_a_reason() -> None:
@@ -277,3 +277,17 @@ def test_data_classes_check_themselves() -> None:
             population=data.population,
             population_logits=data.population_logits[:, 1:],
         )
+
+
+def test_sides_of_different_size_or_shape_are_refused() -> None:
+    _, data = drawn_world(np.random.default_rng(0))
+    with pytest.raises(DataSplitError, match="200 members and 400 non-members"):
+        replace(data, is_member=np.arange(600) < 200)
+    side = data.pool.select(slice(0, 10))
+    with pytest.raises(DataSplitError, match="10 members and 9 non-members"):
+        candidates(side, data.pool.select(slice(0, 9)))
+    wide = Records(inputs=np.zeros((10, 2)), labels=side.labels)
+    with pytest.raises(DataSplitError, match="cannot be compared"):
+        candidates(side, wide)
+    pool, is_member = candidates(side, data.pool.select(slice(10, 20)))
+    assert len(pool) == 20 and is_member.tolist() == [True] * 10 + [False] * 10
