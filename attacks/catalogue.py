@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from attacks.errors import AuditError, BudgetError
+from attacks.errors import AbilityError, AuditError, BudgetError
 from attacks.oracle import LABELS, LOGITS, PROBABILITIES, Oracle, OracleInfo
 from attacks.result import AttackResult
 
@@ -130,6 +130,38 @@ def _retraining(allowance: Allowance) -> Attack:
     return AdaptiveRetraining(queries=allowance.budget)
 
 
+def _lines(allowance: Allowance) -> Attack:
+    from attacks.extraction.lines import LineExtraction
+
+    return LineExtraction(queries=allowance.budget)
+
+
+def _path_finding(allowance: Allowance) -> Attack:
+    raise AbilityError(
+        f"path finding takes decision trees, and {allowance.info.name} is a network: run "
+        "attacks.extraction.path_finding on an EstimatorOracle of a tree"
+    )
+
+
+def _papernot(allowance: Allowance) -> Attack:
+    from attacks.extraction.papernot import PapernotSubstitute
+
+    usual, info = PapernotSubstitute(), allowance.info
+    span = info.high - info.low  # the paper's steps are for inputs on [0, 1]
+    return PapernotSubstitute(
+        queries=min(allowance.budget, usual.queries),
+        seeds=min(usual.seeds, allowance.population),
+        step=usual.step * span,
+        epsilon=usual.epsilon * span,
+    )
+
+
+def _knockoff(allowance: Allowance) -> Attack:
+    from attacks.extraction.knockoff import Knockoff
+
+    return Knockoff(queries=min(allowance.budget, allowance.population))
+
+
 def _yeom(allowance: Allowance) -> Attack:
     from attacks.membership.thresholds import YeomThreshold
 
@@ -209,6 +241,12 @@ ATTACKS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
             SCORES,
             _quadratic,
         ),
+        "line-extraction": _extraction(
+            "Exact extraction of deeper networks of squares, along lines",
+            "Fornasier et al. 2019",
+            SCORES,
+            _lines,
+        ),
         "equation-solving": _extraction(
             "Equation solving for a softmax regression", "Tramèr et al. 2016", SCORES, _equations
         ),
@@ -235,6 +273,24 @@ ATTACKS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
             "Cohn, Atlas and Ladner 1994; Tramèr et al. 2016",
             ANYTHING,
             _retraining,
+        ),
+        "path-finding": _extraction(
+            "Path finding for decision trees in the clear",
+            "Tramèr et al. 2016",
+            SCORES,
+            _path_finding,
+        ),
+        "papernot-substitute": _extraction(
+            "Substitute trained on labels, queries along its Jacobian",
+            "Papernot et al. 2017",
+            ANYTHING,
+            _papernot,
+        ),
+        "knockoff": _extraction(
+            "Substitute trained on answers to records of the same kind",
+            "Orekondy et al. 2019",
+            ANYTHING,
+            _knockoff,
         ),
         "yeom": _membership("Threshold on the loss", "Yeom et al. 2018", SCORES, _yeom),
         "modified-entropy": _membership(

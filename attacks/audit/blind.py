@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.audit.cell import DONE, Cell
+from attacks.audit.crosswise import draw_crosswise
 from attacks.audit.state import CellName, StateStore
 from attacks.membership.blind import BlindBaseline
-from attacks.membership.pooling import pooled
 from attacks.membership.run import MembershipScores
 from attacks.metrics.intervals import Estimate
 from attacks.metrics.roc import auc
@@ -66,7 +66,7 @@ def blind_figure(
 def judge_blind(found: Sequence[MembershipScores], rng: np.random.Generator) -> BlindFigure:
     """The verdict on one or more targets."""
     if len(found) > 1:
-        figure = pooled(found, rng)[0]["auc"]
+        figure = draw_crosswise({NOBODY: found}, rng).metrics(NOBODY)["auc"]
     else:
         figure = auc(found[0].scores, found[0].is_member)
     holds = figure.low <= 0.5

@@ -13,7 +13,7 @@ import numpy as np
 from attacks.audit.accuracy import ACCURACY
 from attacks.audit.cell import DONE, Cell
 from attacks.audit.findings import Difference, Row
-from attacks.audit.pooling import compare, is_significant, pool, pooled_to_json
+from attacks.audit.pooling import is_significant, pool, pool_twins, pooled_to_json
 from attacks.audit.state import CellName
 from attacks.catalogue import CatalogueEntry
 
@@ -69,18 +69,18 @@ def rows_of(
             }
             for twin in twins
         }
-        differences = [
-            Difference(before=before, after=after, metric=metric, value=value)
-            for before, after in compared_twins(twins)
-            for metric, value in compare(by_twin[before], by_twin[after], entry.family, rng).items()
-        ]
+        pooled, found = pool_twins(by_twin, compared_twins(twins), rng)
         rows.append(
             Row(
                 name=attack,
                 title=entry.title,
                 family=entry.family,
-                cells={twin: pool(list(by_twin[twin].values()), rng) for twin in twins},
-                differences=tuple(differences),
+                cells=pooled,
+                differences=tuple(
+                    Difference(before=before, after=after, metric=metric, value=value)
+                    for (before, after), metrics in found.items()
+                    for metric, value in metrics.items()
+                ),
             )
         )
     return tuple(rows)
@@ -90,9 +90,8 @@ def accuracy_of(
     cells: Mapping[CellName, Cell], twins: Sequence[str], targets: Sequence[int]
 ) -> dict[str, Cell]:
     """Accuracy on test records and members, by twin, over all targets."""
-    rng = np.random.default_rng(0)  # nothing here is drawn
     return {
-        twin: pool([cells[CellName(twin=twin, attack=ACCURACY, target=t)] for t in targets], rng)
+        twin: pool([cells[CellName(twin=twin, attack=ACCURACY, target=t)] for t in targets])
         for twin in twins
     }
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from attacks.audit.cell import DONE, FAILED, REFUSED, Cell, spent_to_json
-from attacks.audit.statistics import mean_curve, over_targets, paired_auc
-from attacks.audit.statistics import paired_difference as paired_means
-from attacks.catalogue import EXTRACTION, MEMBERSHIP
-from attacks.membership.pooling import paired_difference, pooled
+from attacks.audit.crosswise import draw_crosswise
+from attacks.audit.statistics import mean_curve, over_targets, paired_auc, paired_difference
 from attacks.membership.run import MembershipScores
 from attacks.metrics.intervals import Estimate
 from attacks.metrics.roc import roc_curve
@@ -19,13 +18,64 @@ from attacks.oracle import Spent
 from attacks.result import Curve
 
 # What is compared between twins, where both have it; the primary metric first.
-COMPARED: Final[Mapping[str, tuple[str, ...]]] = {
-    EXTRACTION: ("fidelity_test", "fidelity_uniform"),
-    MEMBERSHIP: ("auc", "tpr_at_1pct"),
-}
+COMPARED: Final = ("fidelity_test", "fidelity_uniform", "auc", "tpr_at_1pct")
+
+Pair = tuple[str, str]
 
 
-def pool(cells: Sequence[Cell], rng: np.random.Generator) -> Cell:
+def pool_twins(
+    by_twin: Mapping[str, Mapping[int, Cell]], pairs: Sequence[Pair], rng: np.random.Generator
+) -> tuple[dict[str, Cell], dict[Pair, dict[str, Estimate]]]:
+    """Pooled cells by twin, and differences by (before, after) and metric.
+
+    ``by_twin``: the cells of one attack by target. Differences are taken over the targets on
+    which all twins are done that are done anywhere.
+    """
+    pooled = {twin: pool(list(cells.values())) for twin, cells in by_twin.items()}
+    working = [twin for twin, cell in pooled.items() if cell.status == DONE]
+    shared = [
+        target
+        for target in next(iter(by_twin.values()), {})
+        if all(by_twin[twin][target].status == DONE for twin in working)
+    ]
+    compared = [pair for pair in pairs if set(pair) <= set(working)]
+    if not working or not shared:
+        return pooled, {}
+    scored = {twin: _scored([by_twin[twin][t] for t in shared]) for twin in working}
+    if not all(scored.values()):
+        found = {
+            (first, second): _mean_differences(
+                [by_twin[first][t] for t in shared], [by_twin[second][t] for t in shared]
+            )
+            for first, second in compared
+        }
+    elif len(shared) == 1:
+        found = {
+            (first, second): {"auc": paired_auc(scored[first][0], scored[second][0], rng)}
+            for first, second in compared
+        }
+    else:
+        draws = draw_crosswise(scored, rng)
+        for twin in working:
+            kept = tuple(n for n in pooled[twin].notes if not n.startswith("no figure at"))
+            pooled[twin] = dataclasses.replace(
+                pooled[twin],
+                # Rates that one target alone cannot support are there once all are pooled.
+                metrics={**pooled[twin].metrics, **draws.metrics(twin)},
+                notes=(*kept, *draws.notes),
+            )
+        found = {
+            (first, second): {
+                metric: draws.difference(first, second, metric)
+                for metric in COMPARED
+                if metric in draws.values[first]
+            }
+            for first, second in compared
+        }
+    return pooled, found
+
+
+def pool(cells: Sequence[Cell]) -> Cell:
     """One cell for all targets; ``spent`` and ``seconds`` are means per target.
 
     Done if the attack worked on any target, with a note about the others.
@@ -35,20 +85,15 @@ def pool(cells: Sequence[Cell], rng: np.random.Generator) -> Cell:
         failed = [cell for cell in cells if cell.status == FAILED]
         worst = (failed or list(cells))[0]
         return Cell(status=FAILED if failed else REFUSED, reason=worst.reason)
-    metrics, notes = _metrics(done, rng)
+    notes = tuple(dict.fromkeys(note for cell in done for note in cell.notes))
     others = [cell for cell in cells if cell.status != DONE]
     if others:
         notes += (f"{len(others)} of {len(cells)} targets are missing: {others[0].reason}",)
-    names = set.intersection(*(set(cell.baseline) for cell in done))
     return Cell(
         status=DONE,
         primary=done[0].primary,
-        metrics=metrics,
-        baseline={
-            name: over_targets([cell.baseline[name] for cell in done])
-            for name in done[0].baseline
-            if name in names
-        },
+        metrics=_means([cell.metrics for cell in done]),
+        baseline=_means([cell.baseline for cell in done]),
         curves=_curves(done),
         spent=_mean_spent([cell.spent for cell in done]),
         seconds=sum(cell.seconds for cell in done) / len(done),
@@ -71,62 +116,34 @@ def pooled_to_json(cell: Cell, targets: int) -> dict[str, Any]:
     }
 
 
-def compare(
-    first: Mapping[int, Cell], second: Mapping[int, Cell], family: str, rng: np.random.Generator
-) -> dict[str, Estimate]:
-    """second − first by metric, over the targets on which both are done."""
-    shared = [
-        target
-        for target in first
-        if first[target].status == DONE and target in second and second[target].status == DONE
-    ]
-    if not shared:
-        return {}
-    before, after = [first[t] for t in shared], [second[t] for t in shared]
-    a, b = _scored(before), _scored(after)
-    found: dict[str, Estimate] = {}
-    if len(a) > 1 and len(b) > 1:
-        # What all targets together support, which one alone may not.
-        supported = pooled(a, rng, resamples=1)[0]
-        for metric in COMPARED[family]:
-            if metric in supported:
-                found[metric] = paired_difference(a, b, metric, rng)
-    elif a and b:
-        found["auc"] = paired_auc(a[0], b[0], rng)
-    else:
-        for metric in COMPARED[family]:
-            if all(metric in cell.metrics for cell in (*before, *after)):
-                found[metric] = paired_means(
-                    [cell.metrics[metric] for cell in before],
-                    [cell.metrics[metric] for cell in after],
-                )
-    return found
-
-
 def is_significant(difference: Estimate) -> bool:
     """The interval leaves 0 out."""
     return difference.low > 0 or difference.high < 0
+
+
+def _mean_differences(before: Sequence[Cell], after: Sequence[Cell]) -> dict[str, Estimate]:
+    return {
+        metric: paired_difference(
+            [cell.metrics[metric] for cell in before], [cell.metrics[metric] for cell in after]
+        )
+        for metric in COMPARED
+        if all(metric in cell.metrics for cell in (*before, *after))
+    }
+
+
+def _means(found: Sequence[Mapping[str, Estimate]]) -> dict[str, Estimate]:
+    """The mean of every figure that all targets have."""
+    return {
+        name: over_targets([each[name] for each in found])
+        for name in found[0]
+        if all(name in each for each in found)
+    }
 
 
 def _scored(cells: Sequence[Cell]) -> list[MembershipScores]:
     """The scores of every cell, or nothing if one of them has none."""
     found = [cell.scored for cell in cells if cell.scored is not None]
     return found if len(found) == len(cells) else []
-
-
-def _metrics(
-    cells: Sequence[Cell], rng: np.random.Generator
-) -> tuple[dict[str, Estimate], tuple[str, ...]]:
-    notes = tuple(dict.fromkeys(note for cell in cells for note in cell.notes))
-    names = [name for name in cells[0].metrics if all(name in cell.metrics for cell in cells)]
-    found = {name: over_targets([cell.metrics[name] for cell in cells]) for name in names}
-    scored = _scored(cells)
-    if len(scored) < 2:
-        return found, notes
-    # Rates that one target alone cannot support are there once all are pooled.
-    together, refused = pooled(scored, rng)
-    kept = tuple(note for note in notes if not note.startswith("no figure at"))
-    return {**together, **{n: e for n, e in found.items() if n not in together}}, (*kept, *refused)
 
 
 def _curves(cells: Sequence[Cell]) -> dict[str, Curve]:
