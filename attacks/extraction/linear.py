@@ -101,6 +101,9 @@ class OneVsRest:
         return math.ceil(self.unknowns(info) / (info.classes - 1))
 
     def sweep(self, info: OracleInfo, queries: int) -> tuple[int, ...]:
+        """None from probabilities: too few of those are the hardest to solve."""
+        if PROBABILITIES in info.answers:
+            return ()
         return _doublings(self.minimum_queries(info), queries)
 
     def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
