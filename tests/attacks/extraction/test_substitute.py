@@ -21,7 +21,7 @@ from attacks.extraction.substitute import (
     train_substitute,
     transfer_rate,
 )
-from attacks.oracle import LABELS, LOGITS, OracleInfo
+from attacks.oracle import LABELS, LOGITS, OracleInfo, softmax
 from attacks.records import Records
 from he_infer import datasets
 from tests.attacks.extraction.square_networks import FunctionOracle
@@ -137,8 +137,12 @@ def test_fgsm_moves_every_value_by_epsilon_within_the_interval_and_raises_the_lo
     right = np.arange(len(data.test)), data.test.labels
     before = substitute.scores(data.test.inputs)
     after = substitute.scores(moved)
-    log = lambda s: s - np.log(np.exp(s).sum(axis=1, keepdims=True))  # noqa: E731
-    assert log(after)[right].mean() < log(before)[right].mean() - 0.05
+
+    def log_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = np.log(softmax(scores))
+        return result
+
+    assert log_probabilities(after)[right].mean() < log_probabilities(before)[right].mean() - 0.05
     with pytest.raises(DataSplitError):
         fgsm(substitute, data.test, 0.0)
 
