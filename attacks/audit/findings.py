@@ -133,8 +133,8 @@ def _copied(rows: Sequence[Row], served: str) -> Finding:
             title="A client can copy the model through the encrypted service",
             text=text,
             advice="Count what a client asks in records, not in requests, since one ciphertext "
-            f"carries many, and keep the total below {cell.spent.records:,}. Whoever may ask that "
-            "many holds the model: treat such clients as if you had sent them the weights.",
+            f"carries many: {enough(cell):,} records sufficed. Whoever may ask that many holds the "
+            "model: treat such clients as if you had sent them the weights.",
         )
     if above:
         return Finding(
@@ -310,6 +310,13 @@ def _gaps(rows: Sequence[Row], served: str) -> list[Finding]:
 
 def _ran(row: Row, twin: str) -> bool:
     return twin in row.cells and row.cells[twin].status == DONE
+
+
+def enough(cell: Cell) -> int:
+    """The smallest budget on the curve whose copy agrees on 95 %; all of it without a curve."""
+    curve = cell.curves.get("fidelity")
+    points = () if curve is None else zip(curve.x, curve.y, strict=True)
+    return min((int(x) for x, y in points if y >= COPIED), default=cell.spent.records)
 
 
 def percent(estimate: Estimate) -> str:

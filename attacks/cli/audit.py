@@ -50,12 +50,17 @@ def print_summary(audit: Audit) -> None:
 
 def print_attacks(document: Mapping[str, Any]) -> None:
     """One line per attack, one column per twin."""
+    print_table(*attack_table(document))
+
+
+def attack_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the primary figure of every attack by twin, with its interval."""
     twins = document["twins"]
     rows = []
     for attack in document["attacks"]:
         cells = [_cell(attack["cells"].get(twin), attack["primary"]) for twin in twins]
         rows.append([attack["name"], attack["primary"] or "–", *cells])
-    print_table(["attack", "figure", *twins], rows)
+    return ["attack", "figure", *twins], rows
 
 
 def _cell(cell: Mapping[str, Any] | None, primary: str | None) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO
 
 from he_infer.cli.console import print_facts, print_json, progress_bars, warn
+
+# Packages above this one end the demonstration with what they add; see run_epilogues.
+DEMO_GROUP: Final = "he_infer.demo"
 
 
 def add_commands(commands: Any) -> None:
@@ -25,6 +30,7 @@ def add_commands(commands: Any) -> None:
     demo.add_argument("--batch", type=int, default=1000, help="images in one query, 0 for none")
     demo.add_argument("--out", type=Path, default=Path("demo/demo.json"))
     demo.add_argument("--json", action="store_true", help="print the figures, not the tables")
+    demo.add_argument("--no-audit", action="store_true", help="stop before the audit")
     demo.set_defaults(run=run_demo)
 
 
@@ -86,4 +92,21 @@ def run_demo(options: argparse.Namespace) -> int:
     else:
         print(render(report))
         print(f"\nfigures: {options.out}")
+    if not options.no_audit:
+        run_epilogues(options.out.parent, to=sys.stderr if options.json else sys.stdout)
     return 0
+
+
+def run_epilogues(folder: Path, *, to: TextIO) -> None:
+    """What installed packages add to the demonstration: each writes to ``folder``, returns text.
+
+    One that cannot be loaded or fails costs a warning, not the demonstration.
+    """
+    for plugin in entry_points(group=DEMO_GROUP):
+        try:
+            with progress_bars() as progress:
+                text = plugin.load()(folder, progress=progress)
+        except Exception as error:  # another package's code: any exception is possible
+            warn(f"{plugin.name} after the demonstration failed: {error}")
+        else:
+            print(f"\n{text}", file=to)

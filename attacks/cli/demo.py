@@ -1,0 +1,62 @@
+"""The end of ``he-infer demo``: a small audit of a small model, and where its report is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from attacks.audit.config import AuditConfig
+from attacks.audit.run import run_audit
+from attacks.cli.audit import attack_table
+from attacks.progress import Progress
+
+# Small enough for a minute on one core; the intervals are as wide as that allows.
+ATTACKS: Final = ("quadratic-extraction", "yeom", "lira-fixed")
+SIZES: Final[Mapping[str, int]] = {"targets": 2, "shadows": 8, "epochs": 40, "budget": 3000}
+
+
+def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
+    """Audit digits-mlp into ``folder``/audit and return what to print; raises AttackError."""
+    audit = run_audit(
+        AuditConfig(
+            model="digits-mlp",
+            data="digits",
+            out=folder / "audit",
+            attacks=ATTACKS,
+            targets=SIZES["targets"],
+            shadows=SIZES["shadows"],
+            epochs=SIZES["epochs"],
+            budget=SIZES["budget"],
+        ),
+        progress=progress,
+    )
+    return render(audit.document, audit.report_path)
+
+
+def render(document: Mapping[str, Any], report: Path) -> str:
+    """The table of figures, the findings that matter, and the path of the report."""
+    header, rows = attack_table(document)
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    ]
+    blind = document["blind"]
+    return "\n".join(
+        [
+            "What a client learns although the service is encrypted (digits-mlp, a small audit):",
+            "",
+            *table,
+            f"blind baseline, which never asks: {blind['auc']['value']:.3f} "
+            f"[{blind['auc']['low']:.3f}, {blind['auc']['high']:.3f}]",
+            "",
+            *(
+                f"[{finding['severity']}] {finding['title']}"
+                for finding in document["findings"]
+                if finding["severity"] in ("high", "medium")
+            ),
+            "",
+            f"report: {report}",
+        ]
+    )
