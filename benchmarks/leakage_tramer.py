@@ -62,7 +62,7 @@ class Split:
 
 
 def rows(*, splits: Sequence[int] = SPLITS) -> list[Row]:
-    """All rows, a minute or two; ``splits`` seed the splits, the targets and the attacks."""
+    """All rows, in a few minutes; ``splits`` seed the splits, the targets and the attacks."""
     return [
         _binary_regression(splits),
         *(
