@@ -13,7 +13,7 @@ from attacks.progress import Progress
 
 # Small enough for a minute on one core; the intervals are as wide as that allows.
 ATTACKS: Final = ("quadratic-extraction", "yeom", "lira-fixed")
-SIZES: Final[Mapping[str, int]] = {"targets": 2, "shadows": 8, "epochs": 40, "budget": 3000}
+SIZES: Final[Mapping[str, int]] = {"targets": 2, "shadows": 6, "epochs": 30, "budget": 3000}
 
 
 def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
