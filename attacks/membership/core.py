@@ -67,14 +67,23 @@ def gaussian_offline(
 
 
 def relative_ratio(
-    target: Floats, shadows: Floats, is_member: NDArray[np.bool_], *, offline_a: float | None
+    target: Floats,
+    shadows: Floats,
+    is_member: NDArray[np.bool_],
+    *,
+    offline_a: float | None,
+    references: int = 0,
 ) -> Floats:
     """p(x) / p̄(x) with probabilities (N,), (M, N), (M, N) → (N,).
 
     p̄ is the mean over in- and out-models; with ``offline_a`` only out-models are used and the
     in-side is interpolated as (1 + a)/2 · p_out + (1 − a)/2 (appendix B.2.2 of RMIA).
+    ``references``: of each record's out-models only the first so many are used; 0 uses all.
     """
-    out = _masked_mean(shadows, ~is_member)
+    outside = ~is_member
+    if references:
+        outside &= np.cumsum(outside, axis=0) <= references
+    out = _masked_mean(shadows, outside)
     if offline_a is None:
         _require(is_member, least=1, both=True)
         typical = 0.5 * (out + _masked_mean(shadows, is_member))

@@ -68,7 +68,7 @@ class RMIA:
 
     ``gamma``: how many times larger the record's ratio has to be. ``offline_a``: of the
     interpolation that stands in for in-models; None uses in-models. ``references``: how many
-    shadows are used, the first ones; 0 uses all.
+    out-models each record is compared with; 0 uses all, and only offline takes fewer.
     """
 
     gamma: float = 1.0
@@ -78,6 +78,8 @@ class RMIA:
     def __post_init__(self) -> None:
         if self.gamma < 1 or not 0 <= (self.offline_a or 0.0) <= 1 or self.references < 0:
             raise ShadowError("gamma is at least 1, offline_a in [0, 1], references 0 or more")
+        if self.references and self.offline_a is None:
+            raise ShadowError("references counts out-models: give offline_a as well")
 
     def scores(
         self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
@@ -85,19 +87,24 @@ class RMIA:
         """(N,); DataSplitError without a population, else errors as for LiRAOnline."""
         if len(data.population) == 0:
             raise DataSplitError("RMIA compares with population records, and there are none")
-        used = slice(0, self.references or len(data.shadows))
-        is_member = data.shadows.is_member[used]
         target = true_probability(ask_scores(oracle, data), data.pool.labels)
-        shadows = true_probability(data.shadows.logits[used], data.pool.labels)
-        ratios = relative_ratio(target, shadows, is_member, offline_a=self.offline_a)
+        shadows = true_probability(data.shadows.logits, data.pool.labels)
+        ratios = relative_ratio(
+            target,
+            shadows,
+            data.shadows.is_member,
+            offline_a=self.offline_a,
+            references=self.references,
+        )
         others = oracle.query(data.population.inputs).require_scores()
         labels = data.population.labels
         # No model was trained on the population, so its in-side is always interpolated.
         population = relative_ratio(
             true_probability(others, labels),
-            true_probability(data.population_logits[used], labels),
-            np.zeros((len(is_member), len(labels)), dtype=np.bool_),
+            true_probability(data.population_logits, labels),
+            np.zeros((len(data.shadows), len(labels)), dtype=np.bool_),
             offline_a=1.0 if self.offline_a is None else self.offline_a,
+            references=self.references,
         )
         return share_dominated(ratios, population, gamma=self.gamma)
 

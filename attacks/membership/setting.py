@@ -40,6 +40,12 @@ class ShadowAnswers:
             )
         if not np.isfinite(self.logits).all():
             raise ShadowError("a shadow model answers numbers that are not finite: it diverged")
+        distinct = {answers[:16].tobytes() for answers in self.logits}
+        if len(distinct) != len(self.logits):
+            raise ShadowError(
+                f"{len(self.logits) - len(distinct)} of {len(self.logits)} shadow models answer "
+                "exactly as another does: they are copies, or were read from a stale file"
+            )
 
     def __len__(self) -> int:
         return len(self.logits)

@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 # Figures that are shares of something, and read best in percent.
-_SHARES: Final = ("accuracy", "fidelity", "tpr", "advantage", "precision", "agreement", "transfer")
+_SHARES: Final = (
+    "accuracy",
+    "train_accuracy",
+    "fidelity",
+    "tpr",
+    "fpr",
+    "advantage",
+    "precision",
+    "agreement",
+    "transfer",
+)
 _NAMES: Final = {
     "auc": "AUC",
     "tpr_at_10pct": "TPR at 10 % FPR",
     "tpr_at_1pct": "TPR at 1 % FPR",
     "tpr_at_0.1pct": "TPR at 0.1 % FPR",
+    "tpr_at_shadow_threshold": "TPR, threshold set on a shadow",
+    "fpr_at_shadow_threshold": "FPR, threshold set on a shadow",
     "epsilon_lower_bound": "ε, lower bound",
     "fidelity_test": "fidelity, test records",
     "fidelity_uniform": "fidelity, uniform inputs",

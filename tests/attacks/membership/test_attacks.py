@@ -142,7 +142,8 @@ def test_an_answer_that_is_not_finite_is_an_error() -> None:
 
 def test_shadows_of_another_architecture_are_refused() -> None:
     oracle, data = drawn_world(np.random.default_rng(0))
-    wide = ShadowAnswers(logits=np.zeros((16, 600, 3)), is_member=data.shadows.is_member)
+    logits = np.random.default_rng(1).normal(size=(16, 600, 3))
+    wide = ShadowAnswers(logits=logits, is_member=data.shadows.is_member)
     with pytest.raises(ShadowError, match="3 classes"):
         LiRAOnline().run(oracle, replace(data, shadows=wide), np.random.default_rng(0))
 
@@ -167,6 +168,44 @@ def test_diverged_shadows_are_refused() -> None:
         ShadowAnswers(logits=np.full((2, 3, 2), np.nan), is_member=np.zeros((2, 3), dtype=bool))
 
 
+def test_copies_of_a_shadow_are_refused() -> None:
+    _, data = drawn_world(np.random.default_rng(0))
+    stale = data.shadows.logits.copy()
+    stale[3] = stale[5]
+    with pytest.raises(ShadowError, match="1 of 16 shadow models answer exactly"):
+        ShadowAnswers(logits=stale, is_member=data.shadows.is_member)
+
+
+def test_a_threshold_set_on_a_shadow_attains_its_rate_on_the_target() -> None:
+    rng = np.random.default_rng(12)
+    rates = []
+    for _ in range(6):
+        oracle, data = drawn_world(rng, records=1000)
+        result = LiRAOnline(fixed_variance=True).run(oracle, data, rng)
+        rates.append(result.metrics["fpr_at_shadow_threshold"].value)
+        # Only the target's own answers are paid for.
+        assert result.spent.records == 1000
+    # Means of 6 draws around 10 %: threshold and rate each err by about 1.3 % over 500 records.
+    assert abs(np.mean(rates) - 0.1) < 0.03
+
+
+def test_no_threshold_where_shadows_were_not_asked() -> None:
+    oracle, data = trained_target(0)
+    result = LabelOnly(copies=2).run(oracle, data, np.random.default_rng(0))
+    assert "epsilon_lower_bound" not in result.metrics
+    assert any("no threshold could be set" in note for note in result.notes)
+
+
+def test_more_references_are_not_worse() -> None:
+    rng = np.random.default_rng(6)
+    oracle, data = drawn_world(rng, records=2000)
+    one, all_of_them = (
+        RMIA(offline_a=0.5, references=count).run(oracle, data, rng).metrics["auc"]
+        for count in (1, 0)
+    )
+    assert all_of_them.high > one.value > 0.5
+
+
 def test_rmia_needs_a_population() -> None:
     oracle, data = drawn_world(np.random.default_rng(0))
     empty = replace(
@@ -183,6 +222,8 @@ def test_settings_out_of_range_are_refused() -> None:
         LabelOnly(copies=0)
     with pytest.raises(ShadowError):
         RMIA(gamma=0.5)
+    with pytest.raises(ShadowError, match="out-models"):
+        RMIA(references=2)
 
 
 def test_label_only_asks_what_it_says() -> None:
