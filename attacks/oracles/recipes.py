@@ -18,8 +18,10 @@ from he_infer.approx import least_squares
 from he_infer.errors import HEInferError
 from he_infer.polynomialize import PolynomializeConfig, polynomialize
 
-# |a| may fall to this share of where it started: a compiled quadratic is shifted by b/2a.
+# A compiled quadratic is shifted by b/2a, and a large shift costs precision: |a| may fall to
+# this share of where it started, and |b/2a| rise to so many radii of the interval.
 MIN_LEADING: Final = 0.1
+MAX_SHIFT: Final = 8.0
 MARGIN: Final = 1.1
 
 
@@ -38,13 +40,17 @@ def replace_activations(model: nn.Module, members: NDArray[np.float32]) -> nn.Mo
 
 
 def keep_curved(stack: Stack) -> AfterStep:
-    """Keeps every quadratic's |a| above a share of where it stands in ``stack``."""
-    names = _coefficients(stack)
-    floors = {name: MIN_LEADING * stack.parameters[name][..., -1].abs() for name in names}
+    """Bounds every quadratic from below in |a|, by where it stands in ``stack``.
+
+    No channel is made more curved than its fit was.
+    """
+    fits = {name: stack.parameters[name][..., -1].abs() for name in _coefficients(stack)}
 
     def after_step(parameters: dict[str, Tensor]) -> None:
-        for name, floor in floors.items():
-            a = parameters[name][..., -1]
+        for name, fit in fits.items():
+            b, a = parameters[name][..., -2], parameters[name][..., -1]
+            against_shift = torch.minimum(b.abs() / (2 * MAX_SHIFT), fit)
+            floor = torch.maximum(MIN_LEADING * fit, against_shift)
             a.copy_(torch.where(a < 0, -1.0, 1.0) * torch.maximum(a.abs(), floor))
 
     return after_step
@@ -61,7 +67,10 @@ def _coefficients(stack: Stack) -> list[str]:
 CRYPTODL: Final = Replacement(
     network=replace_activations,
     bounds=keep_curved,
-    description=f"least squares, degree 2, margin {MARGIN}, |a| ≥ {MIN_LEADING} of its start",
+    description=(
+        f"least squares, degree 2, margin {MARGIN}, |a| ≥ {MIN_LEADING} of its start, "
+        f"|b/2a| ≤ {MAX_SHIFT}"
+    ),
 )
 
 

@@ -5,6 +5,7 @@ plaintext-relu ──replacement──► plaintext-polynomial ──compile─�
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from torch import nn
 from attacks.errors import AuditError
 from attacks.oracle import Oracle
 from attacks.oracles.plaintext import TorchOracle
-from attacks.oracles.remote import serve
+from attacks.oracles.remote import RemoteOracle
 from attacks.oracles.simulated import SimulatedOracle
 from he_infer.activations import PolynomialActivation
 from he_infer.batching import compile_for_records
+from he_infer.client import Client
 from he_infer.errors import HEInferError
 from he_infer.plan import Plan
+from he_infer.server import BackgroundServer
 
 RELU: Final = "plaintext-relu"
 POLYNOMIAL: Final = "plaintext-polynomial"
@@ -80,7 +83,7 @@ class Twins:
         self._low, self._high = low, high
         self._seed = seed
         self._plan: Plan | None = None
-        self._encrypted: Oracle | None = None
+        self._client: Client | None = None
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
@@ -92,7 +95,7 @@ class Twins:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._encrypted = None
+        self._client = None
         self._exits.close()
 
     @property
@@ -120,8 +123,7 @@ class Twins:
     def oracle(self, twin: str) -> Oracle:
         """A fresh oracle for one of TWINS; AuditError for another name.
 
-        The encrypted one is asked over one connection with one set of keys, so take from
-        its ledger what lies between two moments.
+        All encrypted ones share a connection and a set of keys: ask them one after the other.
         """
         if twin in self._modules:
             return TorchOracle(
@@ -137,21 +139,26 @@ class Twins:
                 self.plan, rng=rng, name=SIMULATED, low=self._low, high=self._high
             )
         if twin == ENCRYPTED:
-            if self._encrypted is None:
-                served = serve(self.plan, name=ENCRYPTED, low=self._low, high=self._high)
-                self._encrypted = self._exits.enter_context(served)
-            return self._encrypted
+            return RemoteOracle(self._connect(), name=ENCRYPTED, low=self._low, high=self._high)
         raise AuditError(f"no twin is called {twin!r}: there are {', '.join(TWINS)}")
+
+    def _connect(self) -> Client:
+        """The client of a server on loopback, both started on first use, keys uploaded."""
+        if self._client is None:
+            server = self._exits.enter_context(BackgroundServer.of_plans([self.plan]))
+            connection = Client.connect(server.url, model=self.plan.name)
+            client = self._exits.enter_context(connection)
+            client.upload_keys()
+            self._client = client
+        return self._client
 
 
 def relu_original(model: nn.Module) -> nn.Module:
     """The same network, untrained weights kept, with a ReLU for every polynomial activation."""
-    import copy
-
     network = copy.deepcopy(model)
     if isinstance(network, PolynomialActivation):
         return nn.ReLU()
-    found: Mapping[str, nn.Module] = dict(network.named_modules())
+    found: Mapping[str, nn.Module] = dict(network.named_modules(remove_duplicate=False))
     for path, layer in found.items():
         if isinstance(layer, PolynomialActivation):
             parent, _, name = path.rpartition(".")

@@ -1,14 +1,17 @@
 """Trained models on disk, by content: an interrupted run resumes, a stale file is never used.
 
 A file holds one chunk of models. Its name is the hash of data, recipe, memberships and seeds;
-inside is a checksum of the weights. What does not match is trained again, with a warning.
+inside are the same hash and a checksum of the weights. What does not match is trained again,
+with a warning.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,16 +22,22 @@ import joblib
 import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacks.errors import DataSplitError
+from attacks.errors import DataSplitError, ShadowError
 from attacks.progress import Progress
 from attacks.records import Records
 from attacks.training.recipe import TrainedTwins, TwinRecipe, train_twins
 from attacks.training.stack import Stack
 
 _CHECKSUM: Final = "sha256"
+_CONTENT: Final = "content"
+_STAGE: Final = "train shadow models"
+# torch has one random stream and one number of threads per process, so where a backend runs
+# tasks in threads, they train one after the other.
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 class StaleCacheWarning(UserWarning):
@@ -36,10 +45,23 @@ class StaleCacheWarning(UserWarning):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Chunk:
+    """The models from number ``first`` on: ``digest`` of all that decides their weights."""
+
+    first: int
+    digest: str
+    path: Path
+    is_member: NDArray[np.bool_]
+    seeds: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowCache:
     """Chunks of ``chunk`` models each in ``folder``; ``jobs`` processes train chunks in parallel.
 
-    Processes come from joblib, so ``joblib.parallel_config`` swaps in Dask or Ray.
+    Processes come from joblib: ``jobs`` 1 leaves number and backend to ``joblib.parallel_config``
+    (one process unless it is used), which is how Dask or Ray are plugged in. Each trains on one
+    thread, so that results do not depend on how many there are.
     """
 
     folder: Path
@@ -55,25 +77,69 @@ class ShadowCache:
         seeds: Sequence[int],
         progress: Progress | None = None,
     ) -> TrainedTwins:
-        """Like ``train_twins``, reusing every chunk that is there and saving each one when done."""
+        """Like ``train_twins``, reusing every chunk that is there and saving each one when done.
+
+        Warns with StaleCacheWarning of files that are damaged or not what their name says.
+        Raises ShadowError if a chunk cannot be written or read back.
+        """
         if len(seeds) != len(is_member) or not len(seeds):
             raise DataSplitError(f"{len(seeds)} seeds for {len(is_member)} models")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ShadowError(f"cannot keep models in {self.folder}: {error.strerror}") from error
+        chunks = self._chunks(recipe, pool, is_member, seeds)
+        found = {chunk.digest: _load(chunk, recipe, pool) for chunk in chunks}
+        missing = [chunk for chunk in chunks if found[chunk.digest] is None]
+        self._train(missing, recipe, pool, progress, total=len(chunks))
+        parts = []
+        for chunk in chunks:
+            part = found[chunk.digest] or _load(chunk, recipe, pool)
+            if part is None:
+                raise ShadowError(f"{chunk.path} cannot be read back after it was written")
+            parts.append(part)
+        return TrainedTwins.joined(parts)
+
+    def _chunks(
+        self,
+        recipe: TwinRecipe,
+        pool: Records,
+        is_member: NDArray[np.bool_],
+        seeds: Sequence[int],
+    ) -> list[_Chunk]:
         base = recipe.digest(pool)
-        tasks = []
+        chunks = []
         for first in range(0, len(seeds), self.chunk):
             rows = is_member[first : first + self.chunk]
             own = [int(seed) for seed in seeds[first : first + self.chunk]]
-            tasks.append((self.folder / f"{chunk_digest(base, rows, own)}.safetensors", rows, own))
-        missing = [task for task in tasks if _load(task[0], recipe, pool, task[1]) is None]
-        done = len(tasks) - len(missing)
-        jobs = (joblib.delayed(_train_and_save)(recipe, pool, *task) for task in missing)
-        finished: Iterator[None] = joblib.Parallel(n_jobs=self.jobs, return_as="generator")(jobs)
-        for count, _ in enumerate(finished, start=done + 1):
+            digest = chunk_digest(base, rows, own)
+            path = self.folder / f"{digest}.safetensors"
+            chunks.append(_Chunk(first=first, digest=digest, path=path, is_member=rows, seeds=own))
+        return chunks
+
+    def _train(
+        self,
+        missing: Sequence[_Chunk],
+        recipe: TwinRecipe,
+        pool: Records,
+        progress: Progress | None,
+        *,
+        total: int,
+    ) -> None:
+        """Train and save ``missing``; progress counts the epochs of all ``total`` chunks."""
+        each = recipe.relu.epochs + recipe.polynomial.epochs
+        done = (total - len(missing)) * each
+        jobs = None if self.jobs == 1 else self.jobs
+        if joblib.effective_n_jobs(jobs) == 1:
+            for chunk in missing:
+                _train_and_save(recipe, pool, chunk, _within(progress, done, total * each))
+                done += each
+            return
+        tasks = (joblib.delayed(_train_and_save)(recipe, pool, chunk, None) for chunk in missing)
+        finished: Iterator[None] = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
+        for count, _ in enumerate(finished, start=1):
             if progress is not None:
-                progress("train shadow models", count, len(tasks))
-        parts = [_load(path, recipe, pool, rows) for path, rows, _ in tasks]
-        return TrainedTwins.joined([part for part in parts if part is not None])
+                progress(_STAGE, done + count * each, total * each)
 
 
 def chunk_digest(base: str, is_member: NDArray[np.bool_], seeds: Sequence[int]) -> str:
@@ -84,52 +150,85 @@ def chunk_digest(base: str, is_member: NDArray[np.bool_], seeds: Sequence[int]) 
     return hashed.hexdigest()
 
 
+def _within(progress: Progress | None, done: int, whole: int) -> Progress | None:
+    """Turns the epochs of one chunk into epochs of all of them."""
+    if progress is None:
+        return None
+    report = progress
+    epochs = itertools.count(done + 1)
+
+    def one_more(stage: str, done: int, total: int) -> None:
+        report(_STAGE, next(epochs), whole)
+
+    return one_more
+
+
 def _train_and_save(
-    recipe: TwinRecipe,
-    pool: Records,
-    path: Path,
-    is_member: NDArray[np.bool_],
-    seeds: list[int],
+    recipe: TwinRecipe, pool: Records, chunk: _Chunk, progress: Progress | None
 ) -> None:
     """One task: runs in another process where joblib says so, hence a module-level function."""
-    _save(path, train_twins(recipe, pool, is_member, seeds=seeds))
+    with _ONE_AT_A_TIME:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            twins = train_twins(
+                recipe,
+                pool,
+                chunk.is_member,
+                seeds=chunk.seeds,
+                progress=progress,
+                first=chunk.first,
+            )
+        finally:
+            torch.set_num_threads(threads)
+    try:
+        _save(chunk, twins)
+    except OSError as error:
+        raise ShadowError(
+            f"cannot write {chunk.path}: {error.strerror or error}: make room and run again, what "
+            "was finished before is kept"
+        ) from error
 
 
-def _save(path: Path, twins: TrainedTwins) -> None:
+def _save(chunk: _Chunk, twins: TrainedTwins) -> None:
     tensors = _flat(twins)
-    data = safetensors.torch.save(tensors, metadata={_CHECKSUM: _checksum(tensors)})
+    metadata = {_CHECKSUM: _checksum(tensors), _CONTENT: chunk.digest}
+    data = safetensors.torch.save(tensors, metadata=metadata)
     # Written beside its place and renamed, so that a file is whole or not there.
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    descriptor, scratch = tempfile.mkstemp(dir=chunk.path.parent, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        Path(scratch).replace(path)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).replace(chunk.path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
         raise
 
 
-def _load(
-    path: Path, recipe: TwinRecipe, pool: Records, is_member: NDArray[np.bool_]
-) -> TrainedTwins | None:
+def _load(chunk: _Chunk, recipe: TwinRecipe, pool: Records) -> TrainedTwins | None:
     """The chunk, or None if it is not there or not what it claims to be."""
+    path = chunk.path
     if not path.exists():
         return None
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            stated = (file.metadata() or {}).get(_CHECKSUM)
+            stated = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, safetensors.SafetensorError):
-        stated, tensors = None, {}
-    if not tensors or stated != _checksum(tensors):
+        stated, tensors = {}, {}
+    intact = tensors and stated.get(_CHECKSUM) == _checksum(tensors)
+    if not intact or stated.get(_CONTENT) != chunk.digest:
+        what = "holds other models" if intact else "is damaged"
         warnings.warn(
-            f"{path.name} is damaged: its models are trained again", StaleCacheWarning, stacklevel=3
+            f"{path.name} {what}: these are trained again", StaleCacheWarning, stacklevel=3
         )
         path.unlink(missing_ok=True)
         return None
     relu = _stack(recipe.architecture(), tensors, "relu")
     # The twin's layers follow from the ReLU network; its weights come from the file.
-    members = pool.inputs[is_member[0]].astype(np.float32)
+    members = pool.inputs[chunk.is_member[0]].astype(np.float32)
     template = recipe.replacement.network(relu.module(0), members)
     return TrainedTwins(relu, _stack(template, tensors, "polynomial"))
 

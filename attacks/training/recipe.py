@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -24,7 +25,10 @@ from attacks.records import Records
 from attacks.training.stack import AfterStep, Stack, TrainingConfig, initialised, train_stack
 
 # Seeds of the second phase's batch order, apart from the first's.
-_SECOND_PHASE = 1_000_003
+_SECOND_PHASE: Final = 1_000_003
+# Goes into the cache's key: raise it when the same recipe trains to other weights.
+_PROCEDURE: Final = 1
+_PROBES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +59,21 @@ class TwinRecipe:
     high: float = 1.0
 
     def digest(self, pool: Records) -> str:
-        """SHA-256 over everything but memberships and seeds that decides the weights."""
-        state = {n: list(v.shape) for n, v in self.architecture().state_dict().items()}
+        """SHA-256 over everything but memberships and seeds that decides the weights.
+
+        A network with a forward of its own can change while its layers look the same, so what
+        an untrained one answers to a few of the records is part of it.
+        """
+        (network,) = initialised(self.architecture, [0])
         description = {
-            "architecture": str(self.architecture()),
-            "state": state,
+            "procedure": _PROCEDURE,
+            "architecture": str(network),
+            "state": {n: list(v.shape) for n, v in network.state_dict().items()},
+            "answers": _answers(network.double().eval(), pool.inputs[:_PROBES]),
             "relu": asdict(self.relu),
             "polynomial": asdict(self.polynomial),
             "replacement": self.replacement.description,
-            "torch": torch.__version__,
+            "versions": [torch.__version__, np.__version__],
         }
         hashed = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
         for array in (pool.inputs, pool.labels):
@@ -95,13 +105,17 @@ def train_twins(
     *,
     seeds: Sequence[int],
     progress: Progress | None = None,
+    first: int = 0,
 ) -> TrainedTwins:
     """Train both twins of M models, (M, N) memberships, one seed each.
 
+    ``first``: number of the first of them, for messages.
     Raises ShadowError or DataSplitError as ``train_stack`` does.
     """
     fresh = initialised(recipe.architecture, seeds)
-    relu = train_stack(fresh, pool, is_member, recipe.relu, seeds=seeds, progress=progress)
+    relu = train_stack(
+        fresh, pool, is_member, recipe.relu, seeds=seeds, progress=progress, first=first
+    )
     replaced = [
         recipe.replacement.network(relu.module(i), pool.inputs[row].astype(np.float32))
         for i, row in enumerate(is_member)
@@ -115,8 +129,16 @@ def train_twins(
         targets=relu.logits(pool.inputs),
         after_step=recipe.replacement.bounds(Stack.of(replaced)),
         progress=progress,
+        first=first,
     )
     return TrainedTwins(relu, polynomial)
+
+
+def _answers(network: nn.Module, probes: NDArray[np.float64]) -> list[str]:
+    """In so many digits that the order of summation does not show."""
+    with torch.inference_mode():
+        answers = network(torch.as_tensor(probes, dtype=torch.float64))
+    return [f"{value:.8g}" for value in answers.flatten().tolist()]
 
 
 def _joined(stacks: Sequence[Stack]) -> Stack:

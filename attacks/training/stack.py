@@ -117,12 +117,14 @@ def train_stack(
     targets: NDArray[np.float64] | None = None,
     after_step: AfterStep | None = None,
     progress: Progress | None = None,
+    first: int = 0,
 ) -> Stack:
     """Train ``models``, of one architecture and already initialised, together.
 
     ``is_member`` (M, N): which of the pool's N records each model is trained on; all models need
     equally many. ``seeds`` (M,): of the batch order, one per model. ``targets`` (M, N, classes):
-    logits to distil from. The given models stay as they are.
+    logits to distil from. ``first``: number of the first model, for messages. The given models
+    stay as they are.
     Raises ShadowError naming the models that diverge or stay at chance, DataSplitError for
     memberships that do not fit.
     """
@@ -168,7 +170,7 @@ def train_stack(
         {n: v.detach() for n, v in parameters.items()},
         {n: v.detach() for n, v in buffers.items()},
     )
-    check_trained(trained, pool, is_member)
+    check_trained(trained, pool, is_member, first=first)
     return trained
 
 
@@ -185,8 +187,12 @@ def losses(logits: Tensor, labels: Tensor, aim: Tensor | None, distillation: flo
     return (1 - distillation) * mean + distillation * distance
 
 
-def check_trained(stack: Stack, pool: Records, is_member: NDArray[np.bool_]) -> None:
+def check_trained(
+    stack: Stack, pool: Records, is_member: NDArray[np.bool_], *, first: int = 0
+) -> None:
     """Raise ShadowError naming models whose answers are not finite or no better than chance.
+
+    ``first``: the number of the stack's first model.
 
     Better than chance: members are labelled right more often than the most common label is.
     An untrained shadow is the field's classic silent error: it makes every attack look weak.
@@ -195,7 +201,7 @@ def check_trained(stack: Stack, pool: Records, is_member: NDArray[np.bool_]) -> 
     finite = np.isfinite(logits).all(axis=(1, 2))
     if not finite.all():
         raise ShadowError(
-            f"models {np.flatnonzero(~finite).tolist()} diverged: lower the learning rate"
+            f"models {(first + np.flatnonzero(~finite)).tolist()} diverged: lower the learning rate"
         )
     right = logits.argmax(axis=2) == pool.labels
     chance = np.bincount(pool.labels).max() / len(pool)
@@ -203,8 +209,8 @@ def check_trained(stack: Stack, pool: Records, is_member: NDArray[np.bool_]) -> 
     idle = accuracy <= chance
     if idle.any():
         raise ShadowError(
-            f"models {np.flatnonzero(idle).tolist()} are no better than chance on their own "
-            "members: train them longer or with a higher rate"
+            f"models {(first + np.flatnonzero(idle)).tolist()} are no better than chance on "
+            "their own members: train them longer or with a higher rate"
         )
 
 

@@ -11,10 +11,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
+import torch
+from joblib.parallel import ThreadingBackend
+from torch import nn
 
-from attacks.oracles.recipes import CRYPTODL, mlp, standard_recipe
+from attacks.errors import ShadowError
+from attacks.oracles.recipes import CRYPTODL, mlp
 from attacks.records import Records
 from attacks.training import cache as cache_module
 from attacks.training.cache import ShadowCache, StaleCacheWarning
@@ -94,6 +99,104 @@ def test_other_data_recipe_memberships_or_seeds_have_other_names(
     assert len(names) == 3
 
 
+class Activated(nn.Module):
+    """A forward of its own, which no printed list of layers shows."""
+
+    def __init__(self, sharpness: float) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 8), nn.Linear(8, 10)
+        self.sharpness = sharpness
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.second(torch.relu(self.sharpness * self.first(x)))
+        return result
+
+
+def test_a_changed_forward_is_another_recipe(pool: Records) -> None:
+    soft = replace(RECIPE, architecture=functools.partial(Activated, 1.0))
+    sharp = replace(RECIPE, architecture=functools.partial(Activated, 2.0))
+    assert soft.digest(pool) == soft.digest(pool) != sharp.digest(pool)
+
+
+def test_a_file_under_another_name_is_not_used(
+    tmp_path: Path, pool: Records, masks: np.ndarray
+) -> None:
+    cache = ShadowCache(folder=tmp_path, chunk=4)
+    first = cache.train(RECIPE, pool, masks, seeds=SEEDS)
+    (own,) = tmp_path.glob("*.safetensors")
+    cache.train(RECIPE, pool, ~masks, seeds=SEEDS)
+    (other,) = set(tmp_path.glob("*.safetensors")) - {own}
+    other.replace(own)
+    with pytest.warns(StaleCacheWarning, match="holds other models"):
+        again = cache.train(RECIPE, pool, masks, seeds=SEEDS)
+    assert same(first, again, pool)
+
+
+def test_a_chunk_that_cannot_be_read_back_is_an_error(
+    tmp_path: Path, pool: Records, masks: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_save", lambda *a: None)
+    with pytest.raises(ShadowError, match="cannot be read back"):
+        ShadowCache(folder=tmp_path).train(RECIPE, pool, masks, seeds=SEEDS)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(
+    tmp_path: Path, pool: Records, masks: np.ndarray
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ShadowError, match="cannot keep models"):
+        ShadowCache(folder=tmp_path / "file" / "below").train(RECIPE, pool, masks, seeds=SEEDS)
+
+
+def test_a_full_disk_keeps_what_was_finished(
+    tmp_path: Path, pool: Records, masks: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[object] = []
+    save = cache_module._save
+
+    def once(chunk: cache_module._Chunk, twins: TrainedTwins) -> None:
+        if saved:
+            raise OSError(28, "No space left on device")
+        saved.append(chunk)
+        save(chunk, twins)
+
+    monkeypatch.setattr(cache_module, "_save", once)
+    with pytest.raises(ShadowError, match="No space left on device: make room"):
+        ShadowCache(folder=tmp_path, chunk=2).train(RECIPE, pool, masks, seeds=SEEDS)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_progress_counts_the_epochs_of_all_chunks(
+    tmp_path: Path, pool: Records, masks: np.ndarray
+) -> None:
+    seen: list[tuple[int, int]] = []
+    ShadowCache(folder=tmp_path, chunk=2).train(
+        RECIPE, pool, masks, seeds=SEEDS, progress=lambda stage, d, n: seen.append((d, n))
+    )
+    assert seen == [(epoch, 12) for epoch in range(1, 13)]
+
+
+class CountingBackend(ThreadingBackend):  # type: ignore[misc]
+    """Stands in for any backend that somebody registers with joblib."""
+
+    tasks = 0
+
+    def submit(self, *args: object, **kwargs: object) -> object:
+        type(self).tasks += 1
+        return super().submit(*args, **kwargs)
+
+
+def test_a_backend_of_joblib_trains_the_same_models(
+    tmp_path: Path, pool: Records, masks: np.ndarray
+) -> None:
+    here = ShadowCache(folder=tmp_path / "a", chunk=2).train(RECIPE, pool, masks, seeds=SEEDS)
+    joblib.register_parallel_backend("counting", CountingBackend)
+    with joblib.parallel_config(backend="counting", n_jobs=2):
+        there = ShadowCache(folder=tmp_path / "b", chunk=2).train(RECIPE, pool, masks, seeds=SEEDS)
+    assert CountingBackend.tasks >= 2
+    assert same(here, there, pool)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign"])
 def test_a_damaged_file_is_trained_again(
     tmp_path: Path, pool: Records, masks: np.ndarray, damage: str
@@ -119,8 +222,8 @@ from tests.attacks.training.test_cache import RECIPE, SEEDS, ShadowCache, digits
 from attacks.training.stack import membership_masks
 import numpy as np
 pool = digits_pool()
-masks = membership_masks(64, len(pool), np.random.default_rng(5))
-ShadowCache(folder=Path({folder!r}), chunk=2).train(RECIPE, pool, masks, seeds=range(64))
+masks = membership_masks(40, len(pool), np.random.default_rng(5))
+ShadowCache(folder=Path({folder!r}), chunk=2).train(RECIPE, pool, masks, seeds=range(40))
 """
 
 
@@ -138,32 +241,18 @@ def test_a_killed_run_resumes(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "it finished before it could be killed"
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
-    assert 2 <= len(kept) < 32
+    assert 2 <= len(kept) < 20
     pool = digits_pool()
-    masks = membership_masks(64, len(pool), np.random.default_rng(5))
-    twins = ShadowCache(folder=tmp_path, chunk=2).train(RECIPE, pool, masks, seeds=range(64))
-    assert len(twins) == 64
+    masks = membership_masks(40, len(pool), np.random.default_rng(5))
+    twins = ShadowCache(folder=tmp_path, chunk=2).train(RECIPE, pool, masks, seeds=range(40))
+    assert len(twins) == 40
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_models(tmp_path: Path, pool: Records, masks: np.ndarray) -> None:
     one = ShadowCache(folder=tmp_path / "a", chunk=2).train(RECIPE, pool, masks, seeds=SEEDS)
     two = ShadowCache(folder=tmp_path / "b", chunk=2, jobs=2).train(
         RECIPE, pool, masks, seeds=SEEDS
     )
-    difference = one.polynomial.logits(pool.inputs) - two.polynomial.logits(pool.inputs)
-    assert abs(difference).max() < 1e-2  # threads sum in another order
-
-
-def test_the_twin_of_the_standard_recipe_keeps_its_accuracy(tmp_path: Path) -> None:
-    train, test = datasets.digits()
-    pool = Records(inputs=train.flat_inputs()[:1000].astype(np.float64), labels=train.labels[:1000])
-    masks = membership_masks(4, 1000, np.random.default_rng(0))
-    twins = ShadowCache(folder=tmp_path).train(standard_recipe("digits"), pool, masks, seeds=SEEDS)
-    inputs = test.flat_inputs().astype(np.float64)
-    relu, polynomial = (
-        (stack.logits(inputs).argmax(axis=2) == test.labels).mean()
-        for stack in (twins.relu, twins.polynomial)
-    )
-    # 4 models on 359 records: the standard error of each is about 0.6 %.
-    assert relu > 0.92 and polynomial > relu - 0.03
+    assert same(one, two, pool)

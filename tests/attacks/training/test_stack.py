@@ -53,8 +53,10 @@ def test_a_stack_learns_what_a_loop_learns(pool: Records, architecture: object) 
     together = train_stack(models, pool, masks, CONFIG, seeds=seeds)
     alone = train_loop(models, pool, masks, CONFIG, seeds=seeds)
     # float32, 15 steps: orders of summation differ in the last digits only.
+    for name, value in together.parameters.items():
+        torch.testing.assert_close(value, alone.parameters[name], rtol=0, atol=1e-5)
     np.testing.assert_allclose(
-        together.logits(pool.inputs), alone.logits(pool.inputs), rtol=0, atol=2e-3
+        together.logits(pool.inputs), alone.logits(pool.inputs), rtol=0, atol=1e-4
     )
 
 
@@ -68,7 +70,7 @@ def test_distillation_is_the_same_in_both(pool: Records) -> None:
     together = train_stack(models, pool, masks, config, **arguments)  # type: ignore[arg-type]
     alone = train_loop(models, pool, masks, config, **arguments)  # type: ignore[arg-type]
     np.testing.assert_allclose(
-        together.logits(pool.inputs), alone.logits(pool.inputs), rtol=0, atol=2e-3
+        together.logits(pool.inputs), alone.logits(pool.inputs), rtol=0, atol=1e-4
     )
 
 
@@ -103,6 +105,30 @@ def test_diverged_models_are_named(pool: Records) -> None:
         models[1][1].weight.fill_(torch.nan)  # type: ignore[index]
     with pytest.raises(ShadowError, match=r"models \[1\] diverged"):
         train_stack(models, pool, masks, CONFIG, seeds=[0, 1])
+    with pytest.raises(ShadowError, match=r"models \[9\] diverged"):
+        train_stack(models, pool, masks, CONFIG, seeds=[0, 1], first=8)
+
+
+def test_dropout_draws_noise_of_its_own_for_each_model(pool: Records) -> None:
+    architecture = functools.partial(
+        nn.Sequential, nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10)
+    )
+    row = membership_masks(2, len(pool), np.random.default_rng(1))[:1]
+    masks = np.concatenate([row, row])
+    first, second = initialised(architecture, [0, 0])
+    seeds = [0, 0]  # the same network, members and batches: only dropout differs
+    stack = train_stack([first, second], pool, masks, CONFIG, seeds=seeds)
+    again = train_stack([first, second], pool, masks, CONFIG, seeds=seeds)
+    logits = stack.logits(pool.inputs)
+    assert abs(logits[0] - logits[1]).max() > 0.01
+    np.testing.assert_array_equal(logits, again.logits(pool.inputs))
+
+
+def test_training_leaves_torchs_random_stream_alone(pool: Records) -> None:
+    masks = membership_masks(2, len(pool), np.random.default_rng(1))
+    before = torch.random.get_rng_state()
+    train_stack(initialised(ARCHITECTURE, [0, 1]), pool, masks, CONFIG, seeds=[0, 1])
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_untrained_models_are_named(pool: Records) -> None:
