@@ -1,9 +1,11 @@
-"""``python -m benchmarks latency|throughput|accuracy --case NAME --backend NAME --json FILE``.
+"""``python -m benchmarks latency|throughput|accuracy|leakage … --json FILE``.
 
     python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal
     python -m benchmarks throughput --case tutorial-cnn --backend seal --batch 2048
     python -m benchmarks accuracy --case mnist-lola --backend simulated --records 1000
     python -m benchmarks accuracy --case tutorial-cnn --http --batch 1024 --records 1000
+    python -m benchmarks leakage --reference
+    python -m benchmarks leakage --paired --data digits,mnist,fashion-mnist
 
 One thread is what TenSEAL's context and torch are given; this package evaluates on one.
 """
@@ -14,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +28,10 @@ from he_infer.errors import HEInferError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if options.measurement == "leakage":
+        from benchmarks import leakage
+
+        return leakage.main(options)
     import torch
 
     torch.set_num_threads(options.threads)
@@ -100,7 +107,25 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--batch", type=int, default=1, help="images per query")
             sub.add_argument("--records", type=int, default=1000)
             sub.add_argument("--http", action="store_true", help="through a server, on SEAL")
+    add_leakage(commands)
     return parser
+
+
+def add_leakage(commands: Any) -> None:
+    """Its options, without importing what takes seconds to import."""
+    sub = commands.add_parser("leakage")
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--reference", action="store_true", help="published figures, reproduced")
+    what.add_argument("--paired", action="store_true", help="every attack on every twin")
+    sub.add_argument("--groups", help="reference: some of stealing,tramer,membership,shadows")
+    sub.add_argument("--data", default="digits,mnist,fashion-mnist", help="paired: which data sets")
+    sub.add_argument("--small", action="store_true", help="paired: a minute's worth, on digits")
+    sub.add_argument(
+        "--work", type=Path, default=Path("records/leakage"), help="paired: resumes what is there"
+    )
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, default=1)
+    sub.add_argument("--json", type=Path, help="write the result here")
 
 
 def summary(records: Sequence[Record]) -> list[str]:

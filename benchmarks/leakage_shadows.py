@@ -20,12 +20,12 @@ from he_infer import datasets
 from he_infer.errors import DataError
 
 MODELS: Final = 64
-REPEATS: Final = 3
+REPEATS: Final = 5
 _CONFIG: Final = TrainingConfig(epochs=2, batch=50, rate=0.01)
 
 
 def rows() -> list[dict[str, Any]]:
-    """64 models, one thread, medians of three runs in turn: at digits size and at MNIST size."""
+    """64 models, one thread, medians of five runs in turn: at digits size and at MNIST size."""
     digits, _ = datasets.digits()
     found = [
         _row(

@@ -1,0 +1,81 @@
+"""Published figures, reproduced: every group of rows, each kept apart from the others' failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from attacks.errors import AttackError
+from benchmarks import leakage_membership, leakage_shadows, leakage_stealing, leakage_tramer
+from he_infer.errors import HEInferError
+from he_infer.progress import Progress
+
+Row = dict[str, Any]
+FIELDS: Final = ("name", "source", "reference", "ours", "interval", "holds", "reason")
+GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
+    "stealing": leakage_stealing.rows,
+    "tramer": leakage_tramer.rows,
+    "membership": leakage_membership.rows,
+    "shadows": leakage_shadows.rows,
+}
+
+
+def run(groups: Sequence[str], *, progress: Progress | None = None) -> list[Row]:
+    """The rows of these groups, in order. A group that fails is one row that does not hold."""
+    found: list[Row] = []
+    for done, name in enumerate(groups):
+        if progress is not None:
+            progress(f"reference rows: {name}", done, len(groups))
+        try:
+            found += [checked(row) for row in GROUPS[name]()]
+        except (AttackError, HEInferError) as error:
+            found.append(
+                {
+                    "name": f"the group {name!r}",
+                    "source": "this project",
+                    "reference": None,
+                    "ours": None,
+                    "interval": None,
+                    "holds": False,
+                    "reason": f"it failed: {error}",
+                }
+            )
+    if progress is not None:
+        progress("reference rows", len(groups), len(groups))
+    return found
+
+
+def checked(row: Mapping[str, Any]) -> Row:
+    """``row`` with exactly FIELDS; AttackError for one that lacks a field or claims a NaN."""
+    missing = [name for name in FIELDS if name not in row]
+    if missing:
+        raise AttackError(f"the row {row.get('name')!r} lacks {', '.join(missing)}")
+    ours = row["ours"]
+    if isinstance(ours, float) and not math.isfinite(ours):
+        raise AttackError(f"the row {row['name']!r} holds no finite figure")
+    if row["holds"] is None and not row["reason"]:
+        raise AttackError(f"the row {row['name']!r} says neither whether it holds nor why not")
+    return {name: row[name] for name in FIELDS}
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """One line a row, for people."""
+    words = {True: "holds", False: "FAILS", None: "n/a"}
+    return [
+        f"{words[row['holds']]:<6}{row['name']}: ours {_short(row['ours'])}"
+        f"{_interval(row['interval'])}, reference {_short(row['reference'])} ({row['source']})"
+        for row in rows
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_short(each)}" for name, each in value.items())
+    return "–" if value is None else str(value)
+
+
+def _interval(value: Any) -> str:
+    return f" [{_short(float(value[0]))}, {_short(float(value[1]))}]" if value else ""
