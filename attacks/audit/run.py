@@ -44,6 +44,7 @@ from attacks.audit.document import (
 from attacks.audit.findings import findings
 from attacks.audit.models import Subject, read_subject
 from attacks.audit.state import CellName, StateStore, write_atomically
+from attacks.audit.threads import one_thread
 from attacks.catalogue import ATTACKS, MEMBERSHIP, choose
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
@@ -102,6 +103,13 @@ def _run(
     *,
     progress: Progress | None,
     tell: Callable[[str], None] | None,
+) -> Audit:
+    with one_thread():
+        return _audit(config, progress, tell)
+
+
+def _audit(
+    config: AuditConfig, progress: Progress | None, tell: Callable[[str], None] | None
 ) -> Audit:
     started = time.perf_counter()
     chosen = {name: ATTACKS[name] for name in choose(config.attacks)}

@@ -17,10 +17,6 @@ def run_audit_command(flags: Mapping[str, Any], file: Path | None, *, as_json: b
 
     Raises AttackSuiteError, or another HEInferError, for whatever has a way out.
     """
-    import torch
-
-    # The figures of a run must not depend on how many cores the machine happens to have.
-    torch.set_num_threads(1)
     with readable_errors(), progress_bars() as progress:
         settings = {} if file is None else read_toml(file)
         audit = run_audit(config_of(settings | dict(flags)), progress=progress, tell=warn)

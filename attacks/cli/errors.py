@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-from attacks.errors import AttackError
+from attacks.errors import AttackError, InterruptedOracleError
+from he_infer.cli.console import warn
 from he_infer.errors import HEInferError
+
+KEPT: Final = "what is finished is kept: the same command goes on from here"
 
 
 class AttackSuiteError(HEInferError):
@@ -15,8 +19,13 @@ class AttackSuiteError(HEInferError):
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Raise AttackSuiteError in place of an AttackError."""
+    """Raise AttackSuiteError in place of an AttackError; say what an interruption leaves."""
     try:
         yield
+    except KeyboardInterrupt:
+        warn(KEPT)
+        raise
+    except InterruptedOracleError as error:
+        raise AttackSuiteError(f"{error}; {KEPT}") from error
     except AttackError as error:
         raise AttackSuiteError(str(error)) from error

@@ -150,6 +150,7 @@ def test_an_interrupted_command_goes_on(workplace: Path) -> None:
         first.send_signal(signal.SIGINT)
         _, errors = first.communicate(timeout=60)
     assert first.returncode == 130 and "he-infer: interrupted" in errors
+    assert "the same command goes on" in errors
     assert "Traceback" not in errors and not (workplace / "out" / "audit.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in cells.rglob("cells/*.json")}
     assert main(command[3:]) == 0
