@@ -11,7 +11,7 @@ from attacks.report.markup import Child, Markup, tag
 
 _WIDTH: Final = 560
 _HEIGHT: Final = 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 28, 14, 48
 # Classes s0 … s5 colour a series; the dash tells it apart in grey.
 _DASHES: Final = ("", "8 4", "2 3", "10 3 2 3", "5 2", "1 4")
 MOST_SERIES: Final = len(_DASHES)

@@ -38,7 +38,7 @@ def curve_section(audit: Mapping[str, Any]) -> Markup | None:
         {"class": "soft"},
         "Bands are 95 % intervals at each point. In the ROC both axes are logarithmic, since an "
         "accusation is worth something only where few of the innocent are accused; the shaded "
-        "part has too few records to say anything.",
+        "part has too few records to say anything. Twins that agree lie on top of each other.",
     )
     return join([note, tag("div", {"class": "charts"}, *charts)])
 

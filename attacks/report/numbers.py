@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 # Figures that are shares of something, and read best in percent.
@@ -109,6 +110,15 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def moment(iso: str) -> str:
+    """2026-11-24, 03:48 UTC; what is no ISO time is shown as it came."""
+    try:
+        at = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    return f"{at:%Y-%m-%d, %H:%M} {at.tzname() or ''}".strip()
 
 
 def queries(spent: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from attacks.report.numbers import (
     duration,
     interval_text,
     metric_name,
+    moment,
     queries,
     twin_name,
     value_text,
@@ -60,7 +61,7 @@ def render(audit: Mapping[str, Any]) -> str:
                 if content is not None
             ),
         ),
-        tag("footer", {}, f"he-infer {audit['project_version']}, {audit['created']}"),
+        tag("footer", {}, f"he-infer {audit['project_version']}, {moment(audit['created'])}"),
     ]
     head = [
         tag("meta", {"charset": "utf-8"}),
@@ -90,7 +91,7 @@ def _heading(audit: Mapping[str, Any]) -> list[Child]:
         tag(
             "p",
             {"class": "soft"},
-            f"Audit of {audit['created']} on {data.get('name', 'its data')}, "
+            f"Audit of {moment(audit['created'])} on {data.get('name', 'its data')}, "
             f"{duration(float(audit['duration_s']))}.",
         ),
         tag("p", {"class": "verdict"}, verdict),
