@@ -37,11 +37,12 @@ class Case:
     targets: int
     shadows: int
     pool: int
+    per_request: int = 0
 
 
 CASES: Final[Mapping[str, Case]] = {
     "digits": Case(
-        data="digits", factory="digits_mlp", budget=6400, targets=8, shadows=16, pool=1000
+        data="digits", factory="digits_mlp", budget=6400, targets=4, shadows=16, pool=1000
     ),
     "mnist": Case(data="mnist", factory="mnist_mlp", budget=6400, targets=4, shadows=16, pool=2000),
     "fashion-mnist": Case(
@@ -76,6 +77,7 @@ def run(
             out=folder / name,
             attacks=ATTACKS,
             budget=case.budget,
+            per_request=case.per_request,
             targets=case.targets,
             shadows=case.shadows,
             pool=case.pool,

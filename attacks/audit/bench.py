@@ -82,7 +82,7 @@ class TrainedBench:
             relu=self.trained.relu.module(target),
             polynomial=self.trained.polynomial.module(target),
             sample=sample,
-            records=max(self._config.budget, len(self._split.pool)),
+            records=self._config.packed_for,
             low=self._split.low,
             high=self._split.high,
             seed=self._config.seed + target,

@@ -26,7 +26,9 @@ class AuditConfig:
     ``attacks.audit.data`` knows, a ``.npz`` file or a folder. ``attacks``: "all",
     "membership", "extraction" or names of the catalogue.
 
-    ``budget``: records that each attack may ask of each target. ``targets``: models attacked;
+    ``budget``: records that each attack may ask of each target. ``per_request``: records that
+    the service is packed for (0: the whole budget); attacks that ask a few records at a time
+    are quicker with fewer. ``targets``: models attacked;
     ``shadows``: the least number of shadow models that each is judged by; both are drawn from
     the same ``pool`` of records (0: chosen by the size of the data), half of it for each model.
     ``epochs``, ``batch``, ``rate``, ``weight_decay``: of the ReLU models' training;
@@ -41,6 +43,7 @@ class AuditConfig:
     weights: Path | None = None
     attacks: tuple[str, ...] = ("all",)
     budget: int = 4096
+    per_request: int = 0
     targets: int = 4
     shadows: int = 16
     pool: int = 0
@@ -66,6 +69,11 @@ class AuditConfig:
                 f"a pool of {self.pool} trains each model on half of it: at least "
                 f"{4 * self.batch} are needed for batches of {self.batch}"
             )
+
+    @property
+    def packed_for(self) -> int:
+        """Records that a request is packed for."""
+        return self.per_request or self.budget
 
     @property
     def models(self) -> int:
@@ -96,6 +104,7 @@ class AuditConfig:
 
 _RANGES: Final[tuple[tuple[str, float, float], ...]] = (
     ("budget", 1, 10_000_000),
+    ("per_request", 0, 10_000_000),
     ("targets", 1, 1_000),
     ("shadows", 2, 10_000),
     ("pool", 0, 10_000_000),

@@ -55,7 +55,7 @@ class DeliveredBench:
             relu=self._model,
             polynomial=self._model,
             sample=self._split.pool.inputs[:CALIBRATION],
-            records=self._config.budget,
+            records=self._config.packed_for,
             low=self._split.low,
             high=self._split.high,
             seed=self._config.seed + target,

@@ -17,6 +17,7 @@ _SETTINGS: tuple[tuple[str, type, str, str], ...] = (
      "fashion-mnist; or arrays inputs and labels"),
     ("attacks", str, "LIST", "all, membership, extraction, or names from `he-infer attacks`"),
     ("budget", int, "RECORDS", "what each attack may ask of each target (default 4096)"),
+    ("per_request", int, "RECORDS", "what a request is packed for (default: the budget)"),
     ("targets", int, "K", "models that are attacked (default 4)"),
     ("shadows", int, "M", "shadow models at least, for each target (default 16)"),
     ("pool", int, "RECORDS", "members are drawn from so many (default: 60 %% of the data, at most "
