@@ -23,6 +23,7 @@ from attacks.catalogue import EXTRACTION, MEMBERSHIP
 from attacks.metrics.intervals import Estimate
 
 COPIED: Final = 0.95
+FIDELITIES: Final = ("fidelity_test", "fidelity_uniform")
 TOLD_APART: Final = 0.6
 TOLD_APART_AT_1_PERCENT: Final = 0.05
 SEVERITIES: Final = ("high", "medium", "low", "ok")
@@ -108,12 +109,19 @@ def findings(
 
 def _copied(rows: Sequence[Row], served: str) -> Finding:
     def reach(row: Row) -> float:
-        return row.cells[served].metrics["fidelity_test"].low
+        metrics = row.cells[served].metrics
+        return sum(metrics[name].low for name in FIDELITIES if name in metrics)
 
     best = max(rows, key=reach)
     cell = best.cells[served]
     fidelity, baseline = cell.metrics["fidelity_test"], cell.baseline.get("fidelity_test")
-    above = baseline is None or fidelity.low > baseline.high
+    # Where most records are easy, an attacker without queries agrees on the test records too;
+    # uniform inputs then tell the copy from a guess.
+    above = baseline is None or any(
+        cell.metrics[name].low > cell.baseline[name].high
+        for name in FIDELITIES
+        if name in cell.metrics and name in cell.baseline
+    )
     idle = "" if baseline is None else f"; without a single query it is {percent(baseline)}"
     bits = cell.metrics.get("logit_error_bits")
     exactly = (
@@ -233,7 +241,7 @@ def _encryption(rows: Sequence[Row], clear: str, served: str) -> Finding:
     return Finding(
         severity="low",
         title="Encryption changed some figures",
-        text=f"Of {compared}, {len(changed)} differ beyond their intervals between the polynomial "
+        text=f"Of {compared}, {len(changed)} changed beyond the interval between the polynomial "
         f"network in the clear and the encrypted service ({chance}): {listed}.",
     )
 
@@ -283,7 +291,7 @@ def _replacement(
                 Finding(
                     severity="ok",
                     title=f"Replacing ReLUs by polynomials changed nothing measurable {what}",
-                    text=f"None of {len(pairs)} figures differs beyond its interval.",
+                    text=f"No figure changed beyond its interval ({len(pairs)} compared).",
                 )
             )
     return found
@@ -328,8 +336,8 @@ def requests(count: int) -> str:
 
 
 def _words(difference: Difference) -> str:
-    return f"{difference.metric.replace('_', ' ')} {difference.value.value:+.3f} " + (
-        f"[{difference.value.low:+.3f}, {difference.value.high:+.3f}]"
+    return f"{difference.metric.replace('_', ' ')} {difference.value.value:+.3g} " + (
+        f"[{difference.value.low:+.3g}, {difference.value.high:+.3g}]"
     )
 
 

@@ -98,6 +98,18 @@ def test_membership_by_the_lower_ends(cell: Cell, words: str, expected: str) -> 
     assert severity(judged([row(cell, MEMBERSHIP)]), words) == expected
 
 
+def test_an_exact_copy_of_an_easy_task_is_a_copy() -> None:
+    cell = stolen(0.98, 1.0, baseline=0.97)
+    assert severity(judged([row(cell, EXTRACTION)]), "No extraction") == "ok"
+    exact = Cell(
+        status=DONE,
+        metrics={**cell.metrics, "fidelity_uniform": estimate(0.99, 1.0)},
+        baseline={**cell.baseline, "fidelity_uniform": estimate(0.7, 0.8)},
+        spent=cell.spent,
+    )
+    assert severity(judged([row(exact, EXTRACTION)]), "can copy") == "high"
+
+
 def test_the_strongest_attack_speaks() -> None:
     found = judged(
         [row(guessed(0.4, 0.9), MEMBERSHIP, "wide"), row(guessed(0.62, 0.7), MEMBERSHIP, "sure")]
@@ -122,7 +134,7 @@ def test_what_encryption_changed_is_said_either_way() -> None:
         guessed(0.5, 0.6), MEMBERSHIP, differences=[difference("clear", "served", -0.2, -0.1)]
     )
     (only,) = [f for f in judged([less]) if f.title == "Encryption changed some figures"]
-    assert "-0.150" in only.text
+    assert "-0.15 [-0.2, -0.1]" in only.text
     assert severity(judged([row(guessed(0.5, 0.6), MEMBERSHIP)]), "Nothing says") == "low"
 
 
