@@ -252,13 +252,13 @@ class MeteredOracle(ABC):
             self._ledger.charge(Spent(seconds=seconds))
         self._ledger.charge(
             Spent(
-                requests=answer.requests - 1,
+                requests=max(0, answer.requests - 1),
                 bytes_sent=answer.bytes_sent,
                 bytes_received=answer.bytes_received,
             )
         )
         check_answer(answer, len(records), self._info)
-        return replace(answer, seconds=seconds)
+        return replace(answer, seconds=seconds, requests=max(1, answer.requests))
 
     @final
     def __copy__(self) -> Self:

@@ -36,7 +36,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 class Linear(MeteredOracle):
     """Answers x @ weights, 4 records a request, until ``lives`` requests were answered."""
 
-    def __init__(self, *, lives: int = 1000, version: str = "1", batch: int | None = 4) -> None:
+    def __init__(self, *, lives: int = 100_000, version: str = "1", batch: int | None = 4) -> None:
         super().__init__(
             OracleInfo(
                 name="linear",
