@@ -11,7 +11,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: setup demo test test-slow bench lint clean
+.PHONY: setup demo test test-slow bench leakage lint clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,11 @@ bench: setup
 	$(BIN)/python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal --json records/latency-tutorial.json
 	$(BIN)/python -m benchmarks latency --case mlp-784-128-10 --backend seal --threads 1 --against tenseal --json records/latency-mlp.json
 	$(BIN)/python -m benchmarks throughput --case tutorial-cnn --backend seal --batch 4096 --json records/throughput-tutorial.json
+
+# The figures of docs/auditing.md; about an hour on two cores, and it resumes.
+leakage: setup
+	$(BIN)/python -m benchmarks leakage --reference --json records/leakage-reference.json
+	$(BIN)/python -m benchmarks leakage --paired --json records/leakage-paired.json
 
 clean:
 	rm -rf $(VENV) build dist records demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -133,7 +133,8 @@ def _retraining(allowance: Allowance) -> Attack:
 def _lines(allowance: Allowance) -> Attack:
     from attacks.extraction.lines import LineExtraction
 
-    return LineExtraction(queries=allowance.budget)
+    # Each point of the curve is a whole regression anew, minutes for an audit.
+    return LineExtraction(queries=allowance.budget, curve_points=0)
 
 
 def _path_finding(allowance: Allowance) -> Attack:

@@ -1,0 +1,101 @@
+"""Rows are complete, tables say what was measured, and the paired run agrees with itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attacks.errors import AttackError
+from benchmarks import leakage_paired, leakage_reference
+from benchmarks.__main__ import main
+from tests.attacks.report.made_up import audit
+
+ROW = {
+    "name": "a row",
+    "source": "somebody",
+    "reference": 0.5,
+    "ours": 0.6,
+    "interval": [0.5, 0.7],
+    "holds": True,
+    "reason": "",
+}
+
+
+def test_rows_keep_their_fields_and_lose_others() -> None:
+    row = leakage_reference.checked({**ROW, "more": 1})
+    assert tuple(row) == leakage_reference.FIELDS
+    (line,) = leakage_reference.lines([row])
+    assert line == "holds a row: ours 0.6 [0.5, 0.7], reference 0.5 (somebody)"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ours": float("nan")}, "no finite figure"),
+        ({"holds": None, "reason": ""}, "neither whether it holds nor why not"),
+    ],
+)
+def test_rows_that_say_nothing_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(AttackError, match=message):
+        leakage_reference.checked({**ROW, **change})
+    with pytest.raises(AttackError, match="lacks interval"):
+        leakage_reference.checked({k: v for k, v in ROW.items() if k != "interval"})
+
+
+def test_a_group_that_fails_is_a_row_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[Any]:
+        raise AttackError("it broke")
+
+    monkeypatch.setattr(leakage_reference, "GROUPS", {"good": lambda: [ROW], "bad": broken})
+    rows = leakage_reference.run(["good", "bad"])
+    assert [row["holds"] for row in rows] == [True, False]
+    assert rows[1]["reason"] == "it failed: it broke"
+
+
+def test_the_paired_table_has_every_cell_once() -> None:
+    found = leakage_paired.document({"digits": audit(), "mnist": audit()}, {"other": "absent"})
+    assert len(found["cells"]) == 2 * 3 * 4
+    assert found["simulated_agrees_with_encrypted"] == {"figures": 4, "outside": []}
+    text = "\n".join(leakage_paired.markdown(found))
+    assert text.count("| digits |") == 3 and "refused" in text
+    assert "0.990 [0.970, 1.010]" in text
+
+
+def test_the_table_names_no_place_on_this_machine() -> None:
+    document = audit()
+    model = str(Path(leakage_paired.__file__).parent / "leakage_models.py") + ":digits_mlp"
+    document["config"] |= {"model": model, "out": "/somewhere/else"}
+    text = json.dumps(leakage_paired.document({"digits": document}, {}))
+    assert "benchmarks/leakage_models.py:digits_mlp" in text
+    assert "/somewhere" not in text and str(Path(__file__).parents[2]) not in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--reference", "--groups", "nope"], ["--paired", "--data", "imagenet"]]
+)
+def test_unknown_names_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["leakage", *arguments]) == 2
+    assert "takes" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_small_paired_run(tmp_path: Path) -> None:
+    target = tmp_path / "paired.json"
+    arguments = ["--paired", "--small", "--work", str(tmp_path / "work"), "--json", str(target)]
+    assert main(["leakage", *arguments]) == 0
+    found = json.loads(target.read_text())
+    done = {(c["attack"], c["twin"]) for c in found["cells"] if c["status"] == "done"}
+    assert len({attack for attack, _ in done}) >= 8
+    stolen = next(
+        c
+        for c in found["cells"]
+        if (c["attack"], c["twin"]) == ("quadratic-extraction", "encrypted")
+    )
+    assert stolen["metrics"]["fidelity_test"]["value"] > 0.99 and stolen["requests"] == 1
+    # Some dozen figures at 95 %: more than three outside would be no accident.
+    assert len(found["simulated_agrees_with_encrypted"]["outside"]) <= 3
