@@ -94,7 +94,9 @@ def findings(
     found.append(_encryption(rows, clear, served))
     found += _replacement(rows, original, clear, accuracy)
     found += _gaps(rows, served)
-    found += [Finding(severity="low", title="Note", text=_sentence(note)) for note in notes]
+    found += [
+        Finding(severity="low", title="About this model", text=_sentence(note)) for note in notes
+    ]
     found.append(
         Finding(
             severity="ok",

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from attacks.report.page import render
-from attacks.report.text import summary
 
-__all__ = ["render", "summary", "write_report"]
+__all__ = ["render", "write_report"]
 
 
 def write_report(audit: Mapping[str, Any], path: Path) -> None:

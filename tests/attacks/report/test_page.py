@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from attacks.errors import AuditError
-from attacks.report import render, summary, write_report
+from attacks.report import render, write_report
 from attacks.report.charts import Axis
 from attacks.report.markup import tag
 from attacks.report.numbers import (
@@ -189,12 +189,6 @@ def test_the_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     write_report(audit(), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_the_summary_fits_a_terminal() -> None:
-    lines = summary(audit()).splitlines()
-    assert len(lines) <= 30 and max(map(len, lines)) <= 100
-    assert any("refused" in line for line in lines)
 
 
 def luminance(colour: str) -> float:
