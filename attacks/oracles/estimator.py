@@ -81,11 +81,17 @@ class EstimatorOracle(MeteredOracle):
         probe = np.zeros((1, features))
         offered = {LABELS}
         for ability in _METHODS:
+            if ability == LOGITS and len(self._classes) > 2 and self._votes():
+                continue
             if hasattr(self._estimator, _METHODS[ability]):
                 scores = as_logits(self._ask(_METHODS[ability], probe))
                 if scores.shape == (1, len(self._classes)):
                     offered.add(ability)
         return frozenset(offered)
+
+    def _votes(self) -> bool:
+        """Of three classes there are three pairs: the shape does not tell them apart."""
+        return getattr(self._estimator, "decision_function_shape", "ovr") == "ovo"
 
     def _ask(self, method: str, records: NDArray[np.float64]) -> NDArray[Any]:
         ask: Callable[[NDArray[np.float64]], ArrayLike] = getattr(self._estimator, method)
