@@ -117,7 +117,7 @@ def add_leakage(commands: Any) -> None:
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--reference", action="store_true", help="published figures, reproduced")
     what.add_argument("--paired", action="store_true", help="every attack on every twin")
-    sub.add_argument("--groups", help="reference: some of stealing,tramer,membership,shadows")
+    sub.add_argument("--groups", help="reference: a list, all by default")
     sub.add_argument("--data", default="digits,mnist,fashion-mnist", help="paired: which data sets")
     sub.add_argument("--small", action="store_true", help="paired: a minute's worth, on digits")
     sub.add_argument(

@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from attacks.errors import AttackError
-from benchmarks import leakage_membership, leakage_shadows, leakage_stealing, leakage_tramer
+from benchmarks import (
+    leakage_membership,
+    leakage_peers,
+    leakage_shadows,
+    leakage_stealing,
+    leakage_tramer,
+)
 from he_infer.errors import HEInferError
 from he_infer.progress import Progress
 
@@ -17,6 +23,7 @@ GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
     "stealing": leakage_stealing.rows,
     "tramer": leakage_tramer.rows,
     "membership": leakage_membership.rows,
+    "peers": leakage_peers.rows,
     "shadows": leakage_shadows.rows,
 }
 

@@ -10,7 +10,7 @@ import he_infer
 from attacks.extraction.papernot import PapernotSubstitute
 from attacks.extraction.quadratic import QuadraticExtraction
 from attacks.extraction.setting import ExtractionData
-from attacks.extraction.substitute import SmallConvolution, SubstituteTraining
+from attacks.extraction.substitute import Perceptron, SmallConvolution, SubstituteTraining
 from attacks.metrics.intervals import Estimate
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.remote import serve
@@ -54,30 +54,37 @@ def exact_rows(*, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def papernot_rows(*, seed: int = 0) -> list[dict[str, Any]]:
-    """Transfer of FGSM examples at ε = 0.3 to the polynomial tutorial-cnn, 6,400 label queries."""
+    """Transfer of FGSM examples at ε = 0.3 to the polynomial tutorial-cnn, 6,400 label queries,
+    from two kinds of substitute: an attacker cannot know beforehand which one transfers."""
     data = _data("tutorial-cnn", seeds=SEED_RECORDS, pool=0, seed=seed)
-    attack = PapernotSubstitute(
-        queries=6400,
-        seeds=SEED_RECORDS,
-        architecture=SmallConvolution(),
-        training=SubstituteTraining(epochs=10),
-    )
-    result: AttackResult = attack.run(data.reference, data, np.random.default_rng(seed))
-    reason = (
-        f"{result.spent.records} label queries to tutorial-cnn in the clear, whose labels the "
-        f"service reproduces; substitute accuracy {result.metrics['accuracy'].value:.1%}. The "
-        "published target was another network"
-    )
-    return [
-        _row(
-            "Papernot MNIST transfer at 0.3",
+    found = []
+    for what, architecture in (
+        ("a convolution", SmallConvolution()),
+        ("a perceptron 200-200", Perceptron(hidden=(200, 200))),
+    ):
+        attack = PapernotSubstitute(
+            queries=6400,
+            seeds=SEED_RECORDS,
+            architecture=architecture,
+            training=SubstituteTraining(epochs=10),
+        )
+        result: AttackResult = attack.run(data.reference, data, np.random.default_rng(seed))
+        fidelity, idle = result.metrics["fidelity_test"], result.baseline["fidelity_test"]
+        transfer = result.metrics["transfer"]
+        row = _row(
+            f"Papernot MNIST transfer at 0.3, {what}",
             "Papernot et al. 2017, MNIST, 6,400 queries",
             0.8424,
-            result.metrics["transfer"],
+            transfer,
             result.spent.records == 6400,
-            reason,
+            f"{result.spent.records} label queries to tutorial-cnn in the clear, whose labels the "
+            f"service reproduces; the substitute's fidelity is {fidelity}, without queries {idle}. "
+            "The published target was another network",
         )
-    ]
+        # The published figure is contradicted only by an interval that lies below it.
+        row["holds"] = result.spent.records == 6400 and transfer.high >= 0.8424
+        found.append(row)
+    return found
 
 
 def _data(name: str, *, seeds: int, pool: int, seed: int) -> ExtractionData:
