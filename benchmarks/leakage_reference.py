@@ -13,6 +13,7 @@ from benchmarks import (
     leakage_shadows,
     leakage_stealing,
     leakage_tramer,
+    leakage_tramer_encrypted,
 )
 from he_infer.errors import HEInferError
 from he_infer.progress import Progress
@@ -22,6 +23,7 @@ FIELDS: Final = ("name", "source", "reference", "ours", "interval", "holds", "re
 GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
     "stealing": leakage_stealing.rows,
     "tramer": leakage_tramer.rows,
+    "tramer-encrypted": leakage_tramer_encrypted.rows,
     "membership": leakage_membership.rows,
     "peers": leakage_peers.rows,
     "shadows": leakage_shadows.rows,

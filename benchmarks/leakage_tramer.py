@@ -36,8 +36,8 @@ BINARY_TASKS: Final = (
     "iris, virginica or not (d = 4), breast cancer (d = 30), digits ≤ 4 or not (d = 64)"
 )
 _UNITS: Final = 20
-_QUERIES_PER_UNKNOWN: Final = 50  # of Lowd–Meek's published maximum, see its row
-_RETRAINING_QUERIES: Final = 827
+QUERIES_PER_UNKNOWN: Final = 50  # of Lowd–Meek's published maximum, see its row
+RETRAINING_QUERIES: Final = 827
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,15 +132,15 @@ def _binary_regression(splits: Sequence[int]) -> Row:
     results = [
         _steal(
             split,
-            _regression(),
+            regression(),
             PROBABILITIES,
             lambda oracle: EquationSolving(family=family, queries=oracle.info.features + 1),
             seed,
         )
         for seed in splits
-        for split in _binary_tasks(seed)
+        for split in binary_tasks(seed)
     ]
-    return _row(
+    return row(
         "equation solving, binary logistic regression",
         reference="d + 1 queries; R_test = R_unif = 0; total variation < 1e-9",
         results=results,
@@ -155,7 +155,7 @@ def _multiclass(name: str, family: Family, splits: Sequence[int]) -> Row:
     results = [
         _steal(
             load(data, seed),
-            _regression() if name == "softmax" else OneVsRestClassifier(_regression()),
+            regression() if name == "softmax" else OneVsRestClassifier(regression()),
             PROBABILITIES,
             lambda oracle: EquationSolving(family=family, queries=family.unknowns(oracle.info)),
             seed,
@@ -163,7 +163,7 @@ def _multiclass(name: str, family: Family, splits: Sequence[int]) -> Row:
         for seed in splits
         for data in ("iris", "digits")
     ]
-    return _row(
+    return row(
         f"equation solving, {name}",
         reference="c(d + 1) queries; R_test = R_unif = 0; total variation < 1e-7",
         results=results,
@@ -193,7 +193,7 @@ def _perceptron(multiple: int, published: tuple[float, float], splits: Sequence[
     # there is one, and less than 5× unknowns does not determine them as well.
     judged = [r for r in results if multiple == 5 or r.oracle != "breast_cancer"]
     floor = (0.999, 0.999) if multiple == 5 else published
-    row = _row(
+    found = row(
         f"equation solving, perceptron of {_UNITS} units, {multiple}× unknowns",
         reference=f"1 − R_test = {published[0]:.2%}, 1 − R_unif = {published[1]:.2%}",
         results=results,
@@ -212,29 +212,29 @@ def _perceptron(multiple: int, published: tuple[float, float], splits: Sequence[
         + f"holds where the worst judged is at least {floor[0]:.1%} on test and {floor[1]:.1%} on "
         "uniform inputs",
     )
-    row["ours"]["worst_by_data"] = {
+    found["ours"]["worst_by_data"] = {
         data: [
             min(r.metrics[key].value for r in results if r.oracle == data)
             for key in ("fidelity_test", "fidelity_uniform")
         ]
         for data in ("iris", "digits", "breast_cancer")
     }
-    return row
+    return found
 
 
 def _lowd_meek(splits: Sequence[int]) -> Row:
     results = [
         _steal(
             split,
-            _regression(),
+            regression(),
             LABELS,
-            lambda oracle: LowdMeek(queries=_QUERIES_PER_UNKNOWN * (oracle.info.features + 1)),
+            lambda oracle: LowdMeek(queries=QUERIES_PER_UNKNOWN * (oracle.info.features + 1)),
             seed,
         )
         for seed in splits
-        for split in _binary_tasks(seed)
+        for split in binary_tasks(seed)
     ]
-    return _row(
+    return row(
         "Lowd–Meek, labels only",
         reference="R_test = R_unif = 0 in about 2,050 queries on average, 5,650 at most",
         results=results,
@@ -249,15 +249,15 @@ def _retraining(splits: Sequence[int]) -> Row:
     results = [
         _steal(
             split,
-            _regression(),
+            regression(),
             LABELS,
-            lambda oracle: AdaptiveRetraining(queries=_RETRAINING_QUERIES),
+            lambda oracle: AdaptiveRetraining(queries=RETRAINING_QUERIES),
             seed,
         )
         for seed in splits
-        for split in _binary_tasks(seed)
+        for split in binary_tasks(seed)
     ]
-    return _row(
+    return row(
         "adaptive retraining, labels only",
         reference="827 queries; 1 − R > 99 %",
         results=results,
@@ -265,17 +265,17 @@ def _retraining(splits: Sequence[int]) -> Row:
             min(r.metrics["fidelity_test"].value, r.metrics["fidelity_uniform"].value) > 0.99
             for r in results
         ),
-        reason=f"{BINARY_TASKS}, {_RETRAINING_QUERIES} queries each",
+        reason=f"{BINARY_TASKS}, {RETRAINING_QUERIES} queries each",
     )
 
 
-def _binary_tasks(seed: int) -> Iterator[Split]:
+def binary_tasks(seed: int) -> Iterator[Split]:
     yield load("iris", seed, lambda labels: labels == 2)
     yield load("breast_cancer", seed)
     yield load("digits", seed, lambda labels: labels > 4)
 
 
-def _regression() -> Any:
+def regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=5000)
@@ -291,8 +291,8 @@ def _agrees_wholly(result: AttackResult, total_variation: float | None) -> bool:
     )
 
 
-def _row(
-    name: str, *, reference: str, results: Sequence[AttackResult], holds: bool, reason: str
+def row(
+    name: str, *, reference: str, results: Sequence[AttackResult], holds: bool | None, reason: str
 ) -> Row:
     """One row; ``interval`` is Clopper–Pearson's of the run that agrees least on uniform inputs."""
     worst = min(results, key=lambda r: r.metrics["fidelity_uniform"].value)

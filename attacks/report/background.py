@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attacks.report.markup import Child, Markup, join, tag
@@ -75,13 +75,21 @@ def repeat_section(audit: Mapping[str, Any]) -> Markup:
     ]
     for title, group in groups:
         pairs: list[Child] = []
-        for key, value in group.items():
-            if isinstance(value, Mapping):
-                continue
-            pairs += [tag("dt", {}, str(key).replace("_", " ")), tag("dd", {}, _plain(value))]
+        for key, value in _flat(group):
+            pairs += [tag("dt", {}, key.replace("_", " ")), tag("dd", {}, _plain(value))]
         if pairs:
             parts += [tag("h3", {}, title), tag("dl", {}, *pairs)]
     return join(parts)
+
+
+def _flat(group: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every entry, nested ones by their path: nothing that repeats the audit may be left out."""
+    for key, value in group.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}, ")
+        else:
+            yield path, value
 
 
 def _plain(value: Any) -> str:

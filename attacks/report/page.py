@@ -21,7 +21,7 @@ from attacks.report.numbers import (
     twin_name,
     value_text,
 )
-from attacks.report.tables import head_row, table
+from attacks.report.tables import folded, head_row, table
 
 # Nothing is loaded, nothing runs: the page is text, its own style and inline drawings.
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
@@ -224,28 +224,14 @@ def _figure_cell(
 
 
 def _differences(audit: Mapping[str, Any]) -> Markup | None:
-    rows = [
-        tag(
-            "tr",
-            {},
-            tag("th", {"scope": "row"}, attack["title"]),
-            tag("td", {}, metric_name(pair["metric"])),
-            tag("td", {}, f"{twin_name(pair['from'])} → {twin_name(pair['to'])}"),
-            tag(
-                "td",
-                {"class": None if _holds_zero(pair["difference"]) else "differs"},
-                tag(
-                    "span", {"class": "value"}, difference_text(pair["difference"], pair["metric"])
-                ),
-            ),
-            tag("td", {}, "inside" if _holds_zero(pair["difference"]) else "outside"),
-        )
-        for attack in audit["attacks"]
-        for pair in attack["paired"]
-    ]
-    if not rows:
+    pairs = [(attack, pair) for attack in audit["attacks"] for pair in attack["paired"]]
+    if not pairs:
         return None
-    head = head_row("attack", "figure", "from → to", "difference", "zero is")
+    # An audit makes hundreds: the leading figure of every attack and whatever changed come first.
+    first, rest = [], []
+    for attack, pair in pairs:
+        leads = pair["metric"] == attack.get("primary") or not _holds_zero(pair["difference"])
+        (first if leads else rest).append((attack, pair))
     note = tag(
         "p",
         {"class": "soft"},
@@ -253,7 +239,37 @@ def _differences(audit: Mapping[str, Any]) -> Markup | None:
         "zero lies inside the interval, the audit saw no change; one in twenty lies outside by "
         "chance.",
     )
-    return join([note, table("Later twin minus earlier twin", head, rows)])
+    shown: list[Child] = [note, _pair_table("Later twin minus earlier twin", first)]
+    if rest:
+        summary = f"Other figures: {len(rest)} differences with zero inside all of them"
+        shown.append(folded(summary, _pair_table("Other figures", rest)))
+    return join(shown)
+
+
+def _pair_table(
+    caption: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> Markup:
+    rows = []
+    for attack, pair in pairs:
+        difference, inside = pair["difference"], _holds_zero(pair["difference"])
+        text = difference_text(difference, pair["metric"])
+        rows.append(
+            tag(
+                "tr",
+                {},
+                tag("th", {"scope": "row"}, attack["title"]),
+                tag("td", {}, metric_name(pair["metric"])),
+                tag("td", {}, f"{twin_name(pair['from'])} → {twin_name(pair['to'])}"),
+                tag(
+                    "td",
+                    {"class": None if inside else "differs"},
+                    tag("span", {"class": "value"}, text),
+                ),
+                tag("td", {}, "inside" if inside else "outside"),
+            )
+        )
+    head = head_row("attack", "figure", "from → to", "difference", "zero is")
+    return table(caption, head, rows)
 
 
 def _figures(audit: Mapping[str, Any]) -> Markup | None:
@@ -284,7 +300,8 @@ def _figures(audit: Mapping[str, Any]) -> Markup | None:
     head = head_row(
         "attack", "twin", "figure", "value", "95 % interval", "without queries", "method"
     )
-    figures = table("Everything that was measured", head, rows)
+    everything = table("Everything that was measured", head, rows)
+    figures = folded(f"All {len(rows)} figures, with intervals and methods", everything)
     return figures if notes is None else join([figures, notes])
 
 

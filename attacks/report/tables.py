@@ -22,3 +22,8 @@ def table(caption: str, head: Markup, rows: Sequence[Markup]) -> Markup:
 
 def head_row(*columns: str) -> Markup:
     return tag("tr", {}, *(tag("th", {"scope": "col"}, column) for column in columns))
+
+
+def folded(summary: str, content: Markup) -> Markup:
+    """Closed until asked for; printed in full."""
+    return tag("details", {}, tag("summary", {}, summary), content)

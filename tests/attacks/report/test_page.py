@@ -77,6 +77,24 @@ def test_every_section_is_there_and_linked() -> None:
         assert expected in text
 
 
+def test_every_seed_is_shown_however_deep() -> None:
+    document = audit()
+    document["seeds"] = {"audit": 7, "targets": {"0": {"split": 41, "training": 42}}}
+    text = " ".join(read(document).words)
+    assert "targets, 0, split" in text and "41" in text and "42" in text
+
+
+def test_quiet_differences_are_folded() -> None:
+    document = audit()
+    quiet = document["attacks"][0]["paired"][0] | {
+        "metric": "accuracy",
+        "difference": estimate(0.0),
+    }
+    document["attacks"][0]["paired"].append(quiet)
+    text = " ".join(read(document).words)
+    assert "Other figures: 1 differences" in text
+
+
 def test_the_worst_finding_comes_first() -> None:
     text = " ".join(read(audit()).words)
     assert text.index("A client can copy the model") < text.index("Queries stay hidden")
