@@ -228,9 +228,13 @@ def _differences(audit: Mapping[str, Any]) -> Markup | None:
     if not pairs:
         return None
     # An audit makes hundreds: the leading figure of every attack and whatever changed come first.
-    first, rest = [], []
+    first: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    rest: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
     for attack, pair in pairs:
-        leads = pair["metric"] == attack.get("primary") or not _holds_zero(pair["difference"])
+        ends = (pair["from"], pair["to"]) == (audit["twins"][0], audit["twins"][-1])
+        near = ends or _is_neighbour(pair, audit["twins"])
+        leads = pair["metric"] == attack.get("primary") and near
+        leads = leads or not _holds_zero(pair["difference"])
         (first if leads else rest).append((attack, pair))
     note = tag(
         "p",
@@ -241,7 +245,7 @@ def _differences(audit: Mapping[str, Any]) -> Markup | None:
     )
     shown: list[Child] = [note, _pair_table("Later twin minus earlier twin", first)]
     if rest:
-        summary = f"Other figures: {len(rest)} differences with zero inside all of them"
+        summary = f"Other twins and figures: {len(rest)} differences with zero inside"
         shown.append(folded(summary, _pair_table("Other figures", rest)))
     return join(shown)
 

@@ -92,7 +92,7 @@ def test_quiet_differences_are_folded() -> None:
     }
     document["attacks"][0]["paired"].append(quiet)
     text = " ".join(read(document).words)
-    assert "Other figures: 1 differences" in text
+    assert "Other twins and figures: 1 differences" in text
 
 
 def test_the_worst_finding_comes_first() -> None:
