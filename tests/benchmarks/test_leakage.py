@@ -97,8 +97,8 @@ def test_a_small_paired_run(tmp_path: Path) -> None:
         for c in found["cells"]
         if (c["attack"], c["twin"]) == ("quadratic-extraction", "encrypted")
     )
-    # Requests carry up to 1,000 records each.
+    batch = found["audits"]["digits"]["plan"]["batch"]
     assert stolen["metrics"]["fidelity_test"]["value"] > 0.99
-    assert stolen["requests"] == math.ceil(stolen["records"] / 1000)
+    assert stolen["requests"] == math.ceil(stolen["records"] / batch)
     # Some dozen figures at 95 %: more than three outside would be no accident.
     assert len(found["simulated_agrees_with_encrypted"]["outside"]) <= 3
