@@ -5,6 +5,7 @@ Run as a program it is the child: it stops inside the attack "slow" until it is 
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -152,4 +153,6 @@ def child(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # A shell's background jobs ignore SIGINT, and so would their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     child(Path(sys.argv[1]))
