@@ -26,6 +26,7 @@ from attacks.oracles.recipes import standard_recipe
 from attacks.records import Records
 from attacks.training.recipe import train_twins
 from attacks.training.stack import Stack, membership_masks
+from benchmarks.leakage_rows import Row, row, unjudged
 from he_infer import datasets
 from he_infer.errors import DataError
 from he_infer.progress import Progress
@@ -36,8 +37,6 @@ TARGETS: Final = tuple(range(0, 16, 2))
 POOL: Final = 2000
 POPULATION: Final = 400
 ORDER_METRIC: Final = "tpr_at_1pct"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ def rows(progress: Progress | None = None) -> list[Row]:
     try:
         train, _ = datasets.fashion_mnist()
     except DataError as error:
-        return [_absent(name, source, str(error)) for name, source in _NAMES]
+        return [unjudged(name, source, reason=str(error)) for name, source in _NAMES]
     inputs = train.flat_inputs()[: POOL + POPULATION].astype(np.float64)
     world = build_world(
         Records(inputs=inputs[:POOL], labels=train.labels[:POOL]),
@@ -139,7 +138,7 @@ def _identity(world: World) -> Row:
     found = [gap_identity(world.oracle(t), world.data(t)) for t in TARGETS]
     worst = max(abs(each.advantage - each.generalisation_gap) for each in found)
     gaps = [each.generalisation_gap for each in found]
-    return _row(
+    return row(
         *_NAMES[0],
         reference=0.0,
         ours=worst,
@@ -162,7 +161,7 @@ def _order(found: Mapping[str, Sequence[MembershipScores]]) -> list[Row]:
     ):
         difference = paired_difference(found[first], found[second], ORDER_METRIC, rng)
         compared.append(
-            _row(
+            row(
                 name,
                 source,
                 reference=0.0,
@@ -185,7 +184,7 @@ def _blind(world: World) -> Row:
     values = np.array([each.value for each in verdicts])
     half = 2.365 * values.std(ddof=1) / np.sqrt(len(values))  # Student's t, 7 degrees of freedom
     low, high = float(values.mean() - half), float(values.mean() + half)
-    return _row(
+    return row(
         *_NAMES[4],
         reference=0.5,
         ours=float(values.mean()),
@@ -215,7 +214,7 @@ def _shokri(world: World) -> list[Row]:
     figure = clopper_pearson(hits, accusations)
     classes = ", ".join(f"{label}: {a / max(b, 1):.2f}" for label, (a, b) in by_class.items())
     return [
-        _row(
+        row(
             *_NAMES[5],
             reference=0.517,
             ours=figure.value,
@@ -233,7 +232,7 @@ def _beside_art(world: World) -> list[Row]:
     try:
         from attacks.oracles.art import as_art_classifier
     except ImportError as error:
-        return [_absent(name, source, f"ART is not installed: {error}")]
+        return [unjudged(name, source, reason=f"ART is not installed: {error}")]
     target = TARGETS[0]
     data = world.data(target)
     ours, our_seconds = _timed(
@@ -253,7 +252,7 @@ def _beside_art(world: World) -> list[Row]:
     ):
         figure = auc(scores, data.is_member)
         found.append(
-            _row(
+            row(
                 f"{name}: {what}",
                 source,
                 reference=art.value,
@@ -297,36 +296,3 @@ def _timed(work: Callable[[], NDArray[np.float64]]) -> tuple[NDArray[np.float64]
     start = time.perf_counter()
     result = work()
     return result, time.perf_counter() - start
-
-
-def _row(
-    name: str,
-    source: str,
-    *,
-    reference: float,
-    ours: float,
-    interval: list[float] | None,
-    holds: bool,
-    reason: str,
-) -> Row:
-    return {
-        "name": name,
-        "source": source,
-        "reference": reference,
-        "ours": ours,
-        "interval": interval,
-        "holds": bool(holds),
-        "reason": reason,
-    }
-
-
-def _absent(name: str, source: str, reason: str) -> Row:
-    return {
-        "name": name,
-        "source": source,
-        "reference": None,
-        "ours": None,
-        "interval": None,
-        "holds": None,
-        "reason": reason,
-    }

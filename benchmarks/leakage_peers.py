@@ -17,6 +17,7 @@ from attacks.oracle import Oracle
 from attacks.oracles.art import as_art_classifier
 from attacks.oracles.plaintext import TorchOracle
 from attacks.records import Records
+from benchmarks.leakage_rows import estimated
 from he_infer import zoo
 
 NAME: Final = "tutorial-cnn"
@@ -55,13 +56,14 @@ def rows(*, seed: int = 0) -> list[dict[str, Any]]:
     try:
         theirs, art_seconds, asked = _art_fidelity(pool, held_out, seed=seed)
     except AbilityError as error:
-        return [_row(name, source, None, ours, None, str(error))]
+        return [estimated(name, source, reference=None, ours=ours, holds=None, reason=str(error))]
     reason = (
         f"fidelity to {NAME} on {len(held_out)} test images; same pool, architecture, epochs and "
         f"rate; ART's is {theirs}; records asked {result.spent.records} and {asked}; ART's "
         f"seconds over ours, training and judging, {art_seconds / seconds:.2f}"
     )
-    return [_row(name, source, theirs.value, ours, ours.high >= theirs.low, reason)]
+    holds = ours.high >= theirs.low
+    return [estimated(name, source, reference=theirs.value, ours=ours, holds=holds, reason=reason)]
 
 
 def _oracle(shape: tuple[int, ...]) -> Oracle:
@@ -109,22 +111,3 @@ def _art_fidelity(pool: Any, held_out: Records, *, seed: int) -> tuple[Estimate,
     asked = oracle.ledger.spent.records
     agree = int((labels == _oracle(pool.shape[1:]).query(held_out.inputs).labels).sum())
     return clopper_pearson(agree, len(held_out)), seconds, asked
-
-
-def _row(
-    name: str,
-    source: str,
-    reference: float | None,
-    ours: Estimate,
-    holds: bool | None,
-    reason: str,
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "source": source,
-        "reference": reference,
-        "ours": ours.value,
-        "interval": [ours.low, ours.high],
-        "holds": holds,
-        "reason": reason,
-    }

@@ -15,11 +15,10 @@ from benchmarks import (
     leakage_tramer,
     leakage_tramer_encrypted,
 )
+from benchmarks.leakage_rows import FIELDS, Row, row
 from he_infer.errors import HEInferError
 from he_infer.progress import Progress
 
-Row = dict[str, Any]
-FIELDS: Final = ("name", "source", "reference", "ours", "interval", "holds", "reason")
 GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
     "stealing": leakage_stealing.rows,
     "tramer": leakage_tramer.rows,
@@ -37,35 +36,35 @@ def run(groups: Sequence[str], *, progress: Progress | None = None) -> list[Row]
         if progress is not None:
             progress(f"reference rows: {name}", done, len(groups))
         try:
-            found += [checked(row) for row in GROUPS[name]()]
+            found += [checked(each) for each in GROUPS[name]()]
         except (AttackError, HEInferError) as error:
             found.append(
-                {
-                    "name": f"the group {name!r}",
-                    "source": "this project",
-                    "reference": None,
-                    "ours": None,
-                    "interval": None,
-                    "holds": False,
-                    "reason": f"it failed: {error}",
-                }
+                row(
+                    f"the group {name!r}",
+                    "this project",
+                    reference=None,
+                    ours=None,
+                    interval=None,
+                    holds=False,
+                    reason=f"it failed: {error}",
+                )
             )
     if progress is not None:
         progress("reference rows", len(groups), len(groups))
     return found
 
 
-def checked(row: Mapping[str, Any]) -> Row:
-    """``row`` with exactly FIELDS; AttackError for one that lacks a field or claims a NaN."""
-    missing = [name for name in FIELDS if name not in row]
+def checked(found: Mapping[str, Any]) -> Row:
+    """``found`` with exactly FIELDS; AttackError for one that lacks a field or claims a NaN."""
+    missing = [name for name in FIELDS if name not in found]
     if missing:
-        raise AttackError(f"the row {row.get('name')!r} lacks {', '.join(missing)}")
-    ours = row["ours"]
+        raise AttackError(f"the row {found.get('name')!r} lacks {', '.join(missing)}")
+    ours = found["ours"]
     if isinstance(ours, float) and not math.isfinite(ours):
-        raise AttackError(f"the row {row['name']!r} holds no finite figure")
-    if row["holds"] is None and not row["reason"]:
-        raise AttackError(f"the row {row['name']!r} says neither whether it holds nor why not")
-    return {name: row[name] for name in FIELDS}
+        raise AttackError(f"the row {found['name']!r} holds no finite figure")
+    if found["holds"] is None and not found["reason"]:
+        raise AttackError(f"the row {found['name']!r} says neither whether it holds nor why not")
+    return {name: found[name] for name in FIELDS}
 
 
 def lines(rows: Sequence[Row]) -> list[str]:

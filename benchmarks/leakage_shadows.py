@@ -16,11 +16,13 @@ from attacks.oracles.recipes import mlp
 from attacks.records import Records
 from attacks.training.loop import train_loop
 from attacks.training.stack import TrainingConfig, initialised, membership_masks, train_stack
+from benchmarks.leakage_rows import row, unjudged
 from he_infer import datasets
 from he_infer.errors import DataError
 
 MODELS: Final = 64
 REPEATS: Final = 5
+SOURCE: Final = "stated goal: ≥ 5× at digits size, never slower at MNIST size"
 _CONFIG: Final = TrainingConfig(epochs=2, batch=50, rate=0.01)
 
 
@@ -28,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
     """64 models, one thread, medians of five runs in turn: at digits size and at MNIST size."""
     digits, _ = datasets.digits()
     found = [
-        _row(
+        _compared(
             "64 shadow models together, digits 64-32-10",
             5.0,
             digits.flat_inputs()[:1400],
@@ -40,14 +42,16 @@ def rows() -> list[dict[str, Any]]:
     try:
         mnist, _ = datasets.mnist()
     except DataError as error:
-        found.append(_empty(name, 1.0, str(error)))
+        found.append(unjudged(name, SOURCE, reference=1.0, reason=str(error)))
         return found
     architecture = functools.partial(mlp, 784, 64, 10)
-    found.append(_row(name, 1.0, mnist.flat_inputs()[:2000], mnist.labels[:2000], architecture))
+    found.append(
+        _compared(name, 1.0, mnist.flat_inputs()[:2000], mnist.labels[:2000], architecture)
+    )
     return found
 
 
-def _row(
+def _compared(
     name: str, reference: float, inputs: Any, labels: Any, architecture: Callable[[], Any]
 ) -> dict[str, Any]:
     pool = Records(inputs=np.asarray(inputs, dtype=np.float64), labels=np.asarray(labels))
@@ -65,31 +69,19 @@ def _row(
             alone = _seconds(lambda: train_loop(models, pool, masks, _CONFIG, seeds=seeds))
             ratios.append(alone / together)
     except AttackError as error:
-        return _empty(name, reference, str(error))
+        return unjudged(name, SOURCE, reference=reference, reason=str(error))
     finally:
         torch.set_num_threads(threads)
     ratio = statistics.median(ratios)
-    return {
-        "name": name,
-        "source": "stated goal: ≥ 5× at digits size, never slower at MNIST size",
-        "reference": reference,
-        "ours": ratio,
-        "interval": [min(ratios), max(ratios)],
-        "holds": ratio >= reference,
-        "reason": f"seconds of the loop over seconds of the stack, {_CONFIG.epochs} epochs",
-    }
-
-
-def _empty(name: str, reference: float, reason: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "source": "stated goal",
-        "reference": reference,
-        "ours": None,
-        "interval": None,
-        "holds": None,
-        "reason": reason,
-    }
+    return row(
+        name,
+        SOURCE,
+        reference=reference,
+        ours=ratio,
+        interval=[min(ratios), max(ratios)],
+        holds=ratio >= reference,
+        reason=f"seconds of the loop over seconds of the stack, {_CONFIG.epochs} epochs",
+    )
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -25,8 +25,8 @@ from attacks.oracle import LABELS, PROBABILITIES
 from attacks.oracles.estimator import EstimatorOracle
 from attacks.records import Records
 from attacks.result import AttackResult
+from benchmarks.leakage_rows import Row, row
 
-Row = dict[str, Any]
 Array = NDArray[np.float64]
 
 SOURCE: Final = "Tramèr et al. 2016"
@@ -140,7 +140,7 @@ def _binary_regression(splits: Sequence[int]) -> Row:
         for seed in splits
         for split in binary_tasks(seed)
     ]
-    return row(
+    return pooled(
         "equation solving, binary logistic regression",
         reference="d + 1 queries; R_test = R_unif = 0; total variation < 1e-9",
         results=results,
@@ -163,7 +163,7 @@ def _multiclass(name: str, family: Family, splits: Sequence[int]) -> Row:
         for seed in splits
         for data in ("iris", "digits")
     ]
-    return row(
+    return pooled(
         f"equation solving, {name}",
         reference="c(d + 1) queries; R_test = R_unif = 0; total variation < 1e-7",
         results=results,
@@ -193,7 +193,7 @@ def _perceptron(multiple: int, published: tuple[float, float], splits: Sequence[
     # there is one, and less than 5× unknowns does not determine them as well.
     judged = [r for r in results if multiple == 5 or r.oracle != "breast_cancer"]
     floor = (0.999, 0.999) if multiple == 5 else published
-    found = row(
+    found = pooled(
         f"equation solving, perceptron of {_UNITS} units, {multiple}× unknowns",
         reference=f"1 − R_test = {published[0]:.2%}, 1 − R_unif = {published[1]:.2%}",
         results=results,
@@ -234,7 +234,7 @@ def _lowd_meek(splits: Sequence[int]) -> Row:
         for seed in splits
         for split in binary_tasks(seed)
     ]
-    return row(
+    return pooled(
         "Lowd–Meek, labels only",
         reference="R_test = R_unif = 0 in about 2,050 queries on average, 5,650 at most",
         results=results,
@@ -257,7 +257,7 @@ def _retraining(splits: Sequence[int]) -> Row:
         for seed in splits
         for split in binary_tasks(seed)
     ]
-    return row(
+    return pooled(
         "adaptive retraining, labels only",
         reference="827 queries; 1 − R > 99 %",
         results=results,
@@ -291,7 +291,7 @@ def _agrees_wholly(result: AttackResult, total_variation: float | None) -> bool:
     )
 
 
-def row(
+def pooled(
     name: str, *, reference: str, results: Sequence[AttackResult], holds: bool | None, reason: str
 ) -> Row:
     """One row; ``interval`` is Clopper–Pearson's of the run that agrees least on uniform inputs."""
@@ -304,11 +304,11 @@ def row(
         for key in ("total_variation_test", "total_variation_uniform")
         if key in r.metrics
     ]
-    return {
-        "name": name,
-        "source": SOURCE,
-        "reference": reference,
-        "ours": {
+    return row(
+        name,
+        SOURCE,
+        reference=reference,
+        ours={
             "runs": len(results),
             "queries_mean": float(np.mean(queries)),
             "queries_max": max(queries),
@@ -316,10 +316,10 @@ def row(
             "fidelity_uniform_worst": worst.metrics["fidelity_uniform"].value,
             "total_variation_worst": max(variations) if variations else None,
         },
-        "interval": [
+        interval=[
             worst.metrics["fidelity_uniform"].low,
             worst.metrics["fidelity_uniform"].high,
         ],
-        "holds": holds,
-        "reason": reason,
-    }
+        holds=holds,
+        reason=reason,
+    )

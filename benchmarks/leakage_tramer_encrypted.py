@@ -23,16 +23,16 @@ from attacks.oracles.estimator import EstimatorOracle
 from attacks.oracles.remote import serve
 from attacks.result import AttackResult
 from attacks.wrappers import LabelsOnly
+from benchmarks.leakage_rows import Row
 from benchmarks.leakage_tramer import (
     QUERIES_PER_UNKNOWN,
     RETRAINING_QUERIES,
     SOURCE,
-    Row,
     Split,
     binary_tasks,
     load,
+    pooled,
     regression,
-    row,
 )
 from he_infer.compiler import compile
 
@@ -128,7 +128,7 @@ def _shown(
     name: str, reference: str, results: list[AttackResult], *, distribution: bool = True
 ) -> Row:
     data = ", ".join(result.oracle for result in results)
-    found = row(name, reference=reference, results=results, holds=None, reason=_REASON + data)
+    found = pooled(name, reference=reference, results=results, holds=None, reason=_REASON + data)
     found["source"] = f"{SOURCE}, beside it"
     if not distribution:
         found["ours"]["total_variation_worst"] = None

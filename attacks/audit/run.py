@@ -10,16 +10,13 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 import attacks
 import he_infer
@@ -80,30 +77,6 @@ def run_audit(
     ``tell`` is given one line for each attack that failed. Raises AttackError, or HEInferError
     for a model that cannot be read; what was finished before is kept.
     """
-    with _one_thread():
-        return _run(config, progress=progress, tell=tell)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for linear algebra: these matrices are small, and threads that wait for each other
-    on a busy machine made the same fit twenty times slower. It also makes figures repeatable.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _run(
-    config: AuditConfig,
-    *,
-    progress: Progress | None,
-    tell: Callable[[str], None] | None,
-) -> Audit:
     with one_thread():
         return _audit(config, progress, tell)
 

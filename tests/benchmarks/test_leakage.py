@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attacks.errors import AttackError
-from benchmarks import leakage_paired, leakage_reference
+from benchmarks import leakage_paired, leakage_reference, leakage_rows
 from benchmarks.__main__ import main
 from tests.attacks.report.made_up import audit
 
@@ -27,7 +27,7 @@ ROW = {
 
 def test_rows_keep_their_fields_and_lose_others() -> None:
     row = leakage_reference.checked({**ROW, "more": 1})
-    assert tuple(row) == leakage_reference.FIELDS
+    assert tuple(row) == leakage_rows.FIELDS
     (line,) = leakage_reference.lines([row])
     assert line == "holds a row: ours 0.6 [0.5, 0.7], reference 0.5 (somebody)"
 
