@@ -1,0 +1,277 @@
+#include "evaluator.hpp"
+
+#include <algorithm>
+
+#include "parallel.hpp"
+#include "rows.hpp"
+
+namespace he {
+std::unique_ptr<Ciphertext> Evaluator::blank(int size, int level) const {
+    auto c = std::make_unique<Ciphertext>();
+    c->size = size;
+    c->level = level;
+    c->n = ring_.n();
+    c->words = make_words(z(size) * z(level + 1) * ring_.n());
+    return c;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::add(const Ciphertext& a, const Ciphertext& b) const {
+    const Ciphertext& longer = a.size >= b.size ? a : b;
+    auto out = blank(longer.size, a.level);
+    const std::size_t n = ring_.n();
+    for (int i = 0; i < out->size; ++i) {
+        for (int r = 0; r <= a.level; ++r) {
+            const std::size_t at = z(r) * n;
+            if (i < a.size && i < b.size) {
+                const Prime& p = ring_.prime(r);
+                p.kernels->add(out->poly(i) + at, a.poly(i) + at, b.poly(i) + at, n, p.modulus);
+            } else {
+                std::copy_n(longer.poly(i) + at, n, out->poly(i) + at);
+            }
+        }
+    }
+    return out;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::add_plain(const Ciphertext& a, const Plaintext& p) const {
+    auto out = drop(a, a.level);
+    const std::size_t n = ring_.n();
+    Words wide = make_words(n);
+    for (int r = 0; r <= a.level; ++r) {
+        const Prime& prime = ring_.prime(r);
+        const u64* row = p.row(r);
+        if (p.run != 0) {
+            for (std::size_t i = 0; i < n; ++i) wide[i] = row[i >> p.run];
+            row = wide.get();
+        }
+        u64* x = out->poly(0) + z(r) * n;
+        prime.kernels->add(x, x, row, n, prime.modulus);
+    }
+    return out;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::multiply_plain(const Ciphertext& a,
+                                                      const Plaintext& p) const {
+    auto out = blank(a.size, a.level);
+    const std::size_t n = ring_.n();
+    Words spare = make_words(n);
+    for (int i = 0; i < a.size; i += 2) {
+        for (int r = 0; r <= a.level; ++r) {
+            const Prime& prime = ring_.prime(r);
+            const std::size_t at = z(r) * n;
+            const bool two = i + 1 < a.size;
+            const u64* first = a.poly(i) + at;
+            const u64* second = two ? a.poly(i + 1) + at : first;
+            const u64* plain = p.row(r);
+            prime.kernels->weighted(out->poly(i) + at, two ? out->poly(i + 1) + at : spare.get(),
+                                    &first, &second, &plain, &p.run, 1, n, prime.modulus);
+        }
+    }
+    return out;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::multiply(const Ciphertext& a, const Ciphertext& b) const {
+    auto out = blank(3, a.level);
+    const std::size_t n = ring_.n();
+    for (int r = 0; r <= a.level; ++r) {
+        const Prime& p = ring_.prime(r);
+        const std::size_t at = z(r) * n;
+        const u64 *a0 = a.poly(0) + at, *a1 = a.poly(1) + at;
+        const u64 *b0 = b.poly(0) + at, *b1 = b.poly(1) + at;
+        p.kernels->multiply(out->poly(0) + at, a0, b0, n, p.modulus);
+        p.kernels->cross(out->poly(1) + at, a0, b1, a1, b0, n, p.modulus);
+        p.kernels->multiply(out->poly(2) + at, a1, b1, n, p.modulus);
+    }
+    return out;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::rescale(const Ciphertext& a, int threads) const {
+    auto out = blank(a.size, a.level - 1);
+    const auto rows = data_rows(a.level);
+    for (int i = 0; i < a.size; ++i) ring_.divide_last(out->poly(i), a.poly(i), rows, threads);
+    return out;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::drop(const Ciphertext& a, int level) const {
+    auto out = blank(a.size, level);
+    for (int i = 0; i < a.size; ++i) {
+        std::copy_n(a.poly(i), z(level + 1) * ring_.n(), out->poly(i));
+    }
+    return out;
+}
+
+void Evaluator::decompose(u64* digits, const u64* poly, int level, Lift how,
+                          const unsigned char* flips, int threads) const {
+    Arena arena;
+    const std::size_t n = ring_.n(), rows = z(level + 2);
+    u64* coefficients = arena.take(z(level + 1) * n);
+    parallel_for(threads, z(level + 1), [&](std::size_t i) {
+        std::copy_n(poly + i * n, n, coefficients + i * n);
+        ring_.inverse(coefficients + i * n, ring_.prime(static_cast<int>(i)));
+    });
+    parallel_for(threads, z(level + 1) * rows, [&](std::size_t task) {
+        const std::size_t i = task / rows, r = task % rows;
+        u64* out = digits + task * n;
+        if (i == r) {
+            std::copy_n(poly + i * n, n, out);
+            return;
+        }
+        const Prime& target = ring_.row(level, static_cast<int>(r));
+        ring_.lift(out, coefficients + i * n, ring_.moduli()[i], how, flips, target);
+        ring_.forward(out, target);
+    });
+}
+
+void Evaluator::switch_digits(u64* out0, u64* out1, const u64* digits, int level,
+                              const SwitchKey& key, int threads) const {
+    const std::size_t n = ring_.n(), rows = z(level + 2);
+    parallel_for(threads, rows, [&](std::size_t r) {
+        const Prime& p = ring_.row(level, static_cast<int>(r));
+        const int key_row = static_cast<int>(r) <= level ? static_cast<int>(r) : key.level + 1;
+        std::vector<const u64*> d(z(level + 1)), b(d.size()), a(d.size());
+        const std::vector<int> runs(d.size(), 0);
+        for (int i = 0; i <= level; ++i) {
+            d[z(i)] = digits + (z(i) * rows + r) * n;
+            b[z(i)] = key.row(i, 0, key_row);
+            a[z(i)] = key.row(i, 1, key_row);
+        }
+        p.kernels->weighted(out0 + r * n, out1 + r * n, b.data(), a.data(), d.data(), runs.data(),
+                            d.size(), n, p.modulus);
+    });
+}
+
+void Evaluator::raise(u64* out, const u64* poly, int level) const {
+    const std::size_t n = ring_.n();
+    const u64 special = ring_.moduli().back();
+    for (int r = 0; r <= level; ++r) {
+        const Prime& p = ring_.prime(r);
+        p.kernels->scale(out + z(r) * n, poly + z(r) * n, p.factor(special % p.modulus.q), n,
+                         p.modulus);
+    }
+    std::fill_n(out + z(level + 1) * n, n, u64{0});
+}
+
+std::unique_ptr<Ciphertext> Evaluator::relinearize(const Ciphertext& a, const SwitchKey& key,
+                                                   int threads) const {
+    Arena arena;
+    const std::size_t n = ring_.n(), rows = z(a.level + 2);
+    u64* digits = arena.take(z(a.level + 1) * rows * n);
+    decompose(digits, a.poly(2), a.level, Lift::flipped, nullptr, threads);
+    u64* sums = arena.take(2 * rows * n);
+    switch_digits(sums, sums + rows * n, digits, a.level, key, threads);
+    auto out = blank(2, a.level);
+    const auto moduli = extended_rows(ring_, a.level);
+    for (int i = 0; i < 2; ++i) {
+        ring_.divide_last(out->poly(i), sums + z(i) * rows * n, moduli, threads);
+        for (int r = 0; r <= a.level; ++r) {
+            const Prime& p = ring_.prime(r);
+            u64* x = out->poly(i) + z(r) * n;
+            p.kernels->add(x, x, a.poly(i) + z(r) * n, n, p.modulus);
+        }
+    }
+    return out;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::rotate(const Ciphertext& a, const SwitchKey& key,
+                                              int threads) const {
+    // SEAL permutes first and takes digits of the permuted polynomial in [0, q). Before the
+    // permutation these are the digits of a itself, less q wherever a sign will turn.
+    Arena arena;
+    const std::size_t n = ring_.n(), rows = z(a.level + 2);
+    const Automorphism& automorphism = ring_.automorphism(key.element);
+    u64* digits = arena.take(z(a.level + 1) * rows * n);
+    decompose(digits, a.poly(1), a.level, Lift::flipped, automorphism.flips.data(), threads);
+    u64* sums = arena.take(2 * rows * n);
+    switch_digits(sums, sums + rows * n, digits, a.level, key, threads);
+    auto out = blank(2, a.level);
+    const auto moduli = extended_rows(ring_, a.level);
+    for (int i = 0; i < 2; ++i) {
+        u64* x = sums + z(i) * rows * n;
+        ring_.divide_last(x, x, moduli, threads);
+        for (int r = 0; r <= a.level; ++r) {
+            const Prime& p = ring_.prime(r);
+            u64* row = x + z(r) * n;
+            if (i == 0) p.kernels->add(row, row, a.poly(0) + z(r) * n, n, p.modulus);
+            p.kernels->permute(out->poly(i) + z(r) * n, row, automorphism.table.data(), n);
+        }
+    }
+    return out;
+}
+
+std::vector<std::unique_ptr<Ciphertext>> Evaluator::combine(
+    const SparseWeights& weights, const std::vector<CiphertextPtr>& sources, int threads) const {
+    const int size = sources.front()->size, level = sources.front()->level;
+    const std::size_t n = ring_.n(), targets = weights.starts.size() - 1;
+    std::vector<std::unique_ptr<Ciphertext>> results;
+    for (std::size_t t = 0; t < targets; ++t) results.push_back(blank(size, level));
+    const std::size_t terms = weights.values.size();
+    std::vector<std::vector<u64>> reduced(z(level + 1), std::vector<u64>(terms));
+    for (int r = 0; r <= level; ++r) {
+        const auto q = static_cast<std::int64_t>(ring_.moduli()[z(r)]);
+        for (std::size_t i = 0; i < terms; ++i) {
+            const std::int64_t rest = weights.values[i] % q;
+            reduced[z(r)][i] = static_cast<u64>(rest < 0 ? rest + q : rest);
+        }
+    }
+    const std::size_t planes = z(size) * z(level + 1);
+    std::vector<std::vector<const u64*>> pointers(planes, std::vector<const u64*>(terms));
+    for (std::size_t plane = 0; plane < planes; ++plane) {
+        for (std::size_t i = 0; i < terms; ++i) {
+            pointers[plane][i] = sources[z(weights.columns[i])]->words.get() + plane * n;
+        }
+    }
+    constexpr std::size_t kTask = 16;  // blocks
+    const std::size_t chunks = n / (kCombined * kTask);
+    parallel_for(threads, planes * chunks, [&](std::size_t task) {
+        const std::size_t plane = task / chunks, r = plane % z(level + 1);
+        const Prime& p = ring_.prime(static_cast<int>(r));
+        for (std::size_t block = 0; block < kTask; ++block) {
+            const std::size_t offset = ((task % chunks) * kTask + block) * kCombined;
+            for (std::size_t t = 0; t < targets; ++t) {
+                const auto first = static_cast<std::size_t>(weights.starts[t]);
+                const auto last = static_cast<std::size_t>(weights.starts[t + 1]);
+                p.kernels->combine(results[t]->words.get() + plane * n,
+                                   pointers[plane].data() + first, reduced[r].data() + first,
+                                   last - first, offset, p.modulus);
+            }
+        }
+    });
+    return results;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::rerandomize(const Ciphertext& a, const u64* public_key,
+                                                   const signed char* small) const {
+    Arena arena;
+    const std::size_t n = ring_.n(), rows = z(a.level + 2);
+    u64* masks = arena.take(3 * n);
+    u64* zero = arena.take(2 * rows * n);
+    for (std::size_t r = 0; r < rows; ++r) {
+        const Prime& p = ring_.row(a.level, static_cast<int>(r));
+        const u64 q = p.modulus.q;
+        for (std::size_t i = 0; i < 3 * n; ++i) {
+            masks[i] = small[i] < 0 ? q - static_cast<u64>(-small[i]) : static_cast<u64>(small[i]);
+        }
+        for (int i = 0; i < 3; ++i) ring_.forward(masks + z(i) * n, p);
+        for (int i = 0; i < 2; ++i) {
+            u64* x = zero + (z(i) * rows + r) * n;
+            p.kernels->multiply(x, masks, public_key + (z(i) * rows + r) * n, n, p.modulus);
+            p.kernels->add(x, x, masks + z(i + 1) * n, n, p.modulus);
+        }
+    }
+    auto out = blank(a.size, a.level);
+    for (int i = 0; i < a.size; ++i) {
+        u64* x = out->poly(i);
+        if (i >= 2) {
+            std::copy_n(a.poly(i), z(a.level + 1) * n, x);
+            continue;
+        }
+        ring_.divide_last(x, zero + z(i) * rows * n, extended_rows(ring_, a.level), 1);
+        for (int r = 0; r <= a.level; ++r) {
+            const Prime& p = ring_.prime(r);
+            p.kernels->add(x + z(r) * n, x + z(r) * n, a.poly(i) + z(r) * n, n, p.modulus);
+        }
+    }
+    return out;
+}
+
+}  // namespace he
