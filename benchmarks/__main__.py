@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from benchmarks import accuracy, cases, latency, record, throughput
 from benchmarks.record import Record
 from he_infer.compiler import DEFAULT_PRECISION_BITS
 from he_infer.errors import HEInferError
+
+BACKENDS: Final = ("plain", "simulated", "native", "seal")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("latency", "throughput", "accuracy"):
         sub = commands.add_parser(name)
         sub.add_argument("--case", choices=cases.NAMES, required=True)
-        sub.add_argument("--backend", choices=("plain", "simulated", "seal"), default="seal")
+        sub.add_argument(
+            "--backend", choices=("plain", "simulated", "native", "seal"), default="native"
+        )
         sub.add_argument("--threads", type=int, default=1)
         sub.add_argument("--precision-bits", type=int, default=DEFAULT_PRECISION_BITS)
         sub.add_argument("--seed", type=int, default=0, help="of simulated noise")

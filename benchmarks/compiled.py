@@ -1,24 +1,28 @@
-"""This package as an Engine: a compiled plan on SEAL, on simulated noise or in plain arithmetic."""
+"""This package as an Engine: a plan encrypted, with simulated noise, or in plain arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.engine import Engine
+from he_infer.backends.choose import ENCRYPTED, encrypted_backend
 from he_infer.backends.plain import PlainBackend
-from he_infer.backends.seal import LoadedKeys, SealBackend
 from he_infer.backends.simulated import SimulatedBackend
 from he_infer.backends.slotwise import SlotCiphertext, SlotwiseBackend
 from he_infer.errors import BackendError
+from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.executor import Executor, run_on
-from he_infer.keys import EvaluationKeys, SecretKeys
+from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
 from he_infer.wire import Ciphertext, Expected, SeededCiphertext
 from he_infer.wire.envelope import NO_DIGEST
+
+if TYPE_CHECKING:
+    from he_infer.backends.choose import Loaded
 
 
 class _Compiled:
@@ -30,7 +34,7 @@ class _Compiled:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         spec = plan.client_spec
-        keys = Expected.evaluation_keys(plan.params, steps=spec.rotation_steps)
+        keys = Expected.evaluation_keys(plan.params, spec.key_levels)
         query = Expected.query(
             plan.params,
             plan_digest=spec.plan_digest,
@@ -96,30 +100,33 @@ class SlotwiseEngine(_Compiled):
         return self.plan.client_spec.unpack(values, count)
 
 
-class SealEngine(_Compiled):
+class EncryptedEngine(_Compiled):
     """The real thing, in one process and without the network.
 
     ``encrypt`` ends with seeded residues and ``evaluate`` begins with them, as on the wire.
     """
 
-    backend = "seal"
-
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, backend: str, threads: int) -> None:
         super().__init__(plan)
+        self.backend = backend
+        self._threads = threads
         self._secret: SecretKeys | None = None
         self._public: EvaluationKeys | None = None
-        self._loaded: LoadedKeys | None = None
+        self._loaded: Loaded | None = None
         self._executor: Executor | None = None
 
     def keygen(self) -> int:
         self._secret = SecretKeys.generate(self.plan.params)
-        self._public = self._secret.evaluation_keys(self.plan.rotation_steps)
+        self._public = self._secret.evaluation_keys(self.plan.key_levels)
         return len(self._public.to_bytes())
 
     def prepare(self) -> None:
         if self._public is None:
             raise BackendError("no keys: call keygen() first")
-        self._executor = Executor(self.plan, SealBackend(self.plan.params))
+        self._executor = Executor(
+            self.plan,
+            encrypted_backend(self.plan.params, self.backend, threads=self._threads),
+        )
         self._loaded = self._executor.load_keys(self._public)
 
     def encrypt(self, records: NDArray[np.float32]) -> list[SeededCiphertext]:
@@ -141,14 +148,16 @@ class SealEngine(_Compiled):
         return self._secret
 
 
-def compiled_engine(plan: Plan, backend: str, rng: np.random.Generator) -> Engine[Any, Any]:
+def compiled_engine(
+    plan: Plan, backend: str, rng: np.random.Generator, *, threads: int = 1
+) -> Engine[Any, Any]:
     """The engine for a backend's name; raises BackendError for an unknown one."""
-    if backend == "seal":
-        return SealEngine(plan)
+    if backend in ENCRYPTED:
+        return EncryptedEngine(plan, backend=backend, threads=threads)
     if backend == "simulated":
         simulated = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
         return SlotwiseEngine(plan, simulated, backend_name=backend)
     if backend == "plain":
         plain = PlainBackend(plan.params, steps=plan.rotation_steps)
         return SlotwiseEngine(plan, plain, backend_name=backend)
-    raise BackendError(f"no backend is called {backend!r}: choose plain, simulated or seal")
+    raise BackendError(f"no backend is called {backend!r}: choose plain, simulated, native or seal")

@@ -29,7 +29,7 @@ def run(
 ) -> list[Record]:
     """This package's record first, then TenSEAL's as in its tutorial and as tuned."""
     plan = compile_model(case.model, case.sample, name=case.name, precision_bits=precision_bits)
-    engine = compiled_engine(plan, backend, rng)
+    engine = compiled_engine(plan, backend, rng, threads=threads)
     records = [measure(engine, case, queries=repeats, threads=threads)]
     if against_tenseal:
         network = read_square_network(case.model, case.sample)

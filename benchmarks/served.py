@@ -12,7 +12,8 @@ from benchmarks.cases import Case
 from benchmarks.record import Record, Timing, timed
 from he_infer.client import Client, Prediction
 from he_infer.errors import InputError
-from he_infer.keys import EvaluationKeys, SecretKeys
+from he_infer.evaluation_keys import EvaluationKeys
+from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
 from he_infer.server import BackgroundServer
 
@@ -29,7 +30,7 @@ def measure_served(plan: Plan, case: Case, *, records: int) -> Record:
 
     def make_keys() -> tuple[SecretKeys, EvaluationKeys]:
         secret = SecretKeys.generate(plan.params)
-        return secret, secret.evaluation_keys(plan.rotation_steps)
+        return secret, secret.evaluation_keys(plan.key_levels)
 
     (secret, public), keygen_ms = timed(make_keys)
     answers: list[Prediction] = []

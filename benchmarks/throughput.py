@@ -25,6 +25,6 @@ def run(
     plan = compile_model(
         case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits
     )
-    engine = compiled_engine(plan, backend, rng)
+    engine = compiled_engine(plan, backend, rng, threads=threads)
     filled = min(batch, len(case.inputs) // repeats)
     return [measure(engine, case, queries=repeats, threads=threads, records_per_query=filled)]

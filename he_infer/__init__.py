@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from he_infer.client import Client as Client
     from he_infer.client_spec import ClientSpec as ClientSpec
     from he_infer.compiler import compile as compile
-    from he_infer.keys import EvaluationKeys as EvaluationKeys
+    from he_infer.evaluation_keys import EvaluationKeys as EvaluationKeys
     from he_infer.keys import SecretKeys as SecretKeys
     from he_infer.params import CKKSParams as CKKSParams
     from he_infer.plan import Plan as Plan
@@ -41,7 +41,7 @@ _HOMES: Final = {
     "CKKSParams": "he_infer.params",
     "Client": "he_infer.client",
     "ClientSpec": "he_infer.client_spec",
-    "EvaluationKeys": "he_infer.keys",
+    "EvaluationKeys": "he_infer.evaluation_keys",
     "Plan": "he_infer.plan",
     "SecretKeys": "he_infer.keys",
     "compile": "he_infer.compiler",

@@ -32,7 +32,8 @@ from he_infer.client_messages import (
 )
 from he_infer.client_spec import ClientSpec, OutOfRangeWarning
 from he_infer.errors import InputError, MismatchError, WireError
-from he_infer.keys import EvaluationKeys, SecretKeys
+from he_infer.evaluation_keys import EvaluationKeys
+from he_infer.keys import SecretKeys
 from he_infer.progress import Progress
 from he_infer.transport import HttpTransport, Request, Response, Transport
 from he_infer.wire import Ciphertext, Expected, SeededCiphertext, read_envelope
@@ -230,17 +231,18 @@ class Client:
         return True
 
     def _use(self, keys: EvaluationKeys) -> None:
-        wanted = Expected.evaluation_keys(self._spec.params, steps=self._spec.rotation_steps)
-        if keys.params != self._spec.params or keys.steps != wanted.steps:
+        wanted = self._spec.key_levels
+        if keys.params != self._spec.params or keys.levels != wanted:
             raise MismatchError(
-                "these evaluation keys are for other parameters or rotation steps: make them anew"
+                "these evaluation keys are for other parameters, rotation steps or levels: "
+                "make them anew"
             )
         self._evaluation_keys = keys
 
     def _made_keys(self) -> EvaluationKeys:
         if self._evaluation_keys is None:
             self._evaluation_keys = self._keys.evaluation_keys(
-                self._spec.rotation_steps, progress=self._progress
+                self._spec.key_levels, progress=self._progress
             )
         return self._evaluation_keys
 
@@ -312,7 +314,7 @@ class Client:
             yield head
             yield expected.header.to_bytes()
             for index, ciphertext in enumerate(ciphertexts):
-                yield write_frame(ciphertext, expected, first=index == 0)
+                yield write_frame(ciphertext, expected, index)
 
         total = len(head) + expected.total_bytes
         reply_bytes = expected_reply(self._spec, "0" * 64).total_bytes

@@ -59,7 +59,7 @@ def check_limits(spec: ClientSpec, limits: Limits) -> None:
         "query": (expected_query(spec, "0" * 64).total_bytes, limits.query_bytes),
         "reply": (expected_reply(spec, "0" * 64).total_bytes, limits.reply_bytes),
         "evaluation keys": (
-            Expected.evaluation_keys(spec.params, steps=spec.rotation_steps).total_bytes,
+            Expected.evaluation_keys(spec.params, spec.key_levels).total_bytes,
             limits.keys_bytes,
         ),
     }

@@ -12,8 +12,15 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from he_infer.errors import FileFormatError, InputError, OutOfRangeError, ParameterError
+from he_infer.errors import (
+    FileFormatError,
+    InputError,
+    OutOfRangeError,
+    ParameterError,
+    WireError,
+)
 from he_infer.params import CKKSParams
+from he_infer.wire.key_levels import KeyLevels
 
 IndexArray: TypeAlias = NDArray[np.int32]
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -22,7 +29,7 @@ MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_FEATURES: Final = 1 << 20
 MAX_CIPHERTEXTS: Final = 1 << 14
 MAX_INPUT_SLOTS: Final = 2 * MAX_FEATURES  # written out, over all ciphertexts: 8 MB
-SPEC_VERSION: Final = 1
+SPEC_VERSION: Final = 2
 
 
 class OutOfRangeWarning(UserWarning):
@@ -37,7 +44,7 @@ class ClientSpec:
     ``input_slots``: (ciphertexts, N/2 / batch), the input feature of each feature slot or −1.
     ``output_slots``: (outputs,), ciphertext · (N/2 / batch) + feature slot of each output.
     ``input_range``: interval of the calibration sample's values.
-    ``rotation_steps``: slots, left; the Galois keys that the plan needs.
+    ``key_levels``: the evaluation keys that the plan needs.
     Raises FileFormatError for values that contradict each other or exceed the stated limits.
     """
 
@@ -53,7 +60,7 @@ class ClientSpec:
     input_scale: float
     output_scale: float
     output_level: int
-    rotation_steps: tuple[int, ...]
+    key_levels: KeyLevels
     input_range: tuple[float, float]
 
     def __post_init__(self) -> None:
@@ -85,14 +92,20 @@ class ClientSpec:
                 for scale in (self.input_scale, self.output_scale)
             ),
             "output level": 0 <= self.output_level <= self.params.max_level,
-            "rotation steps": len(set(self.rotation_steps)) == len(self.rotation_steps)
-            and all(0 < step < slots for step in self.rotation_steps),
+            "key levels": self._keys_exist() and 0 not in self.key_levels.steps,
             "input range": all(math.isfinite(v) for v in self.input_range)
             and self.input_range[0] <= self.input_range[1],
         }
         bad = [what for what, good in checks.items() if not good]
         if bad:
             raise FileFormatError(f"client spec with an invalid {', '.join(bad)}")
+
+    def _keys_exist(self) -> bool:
+        try:
+            self.key_levels.check(self.params)
+        except WireError:
+            return False
+        return True
 
     @property
     def n_input_ciphertexts(self) -> int:
@@ -165,7 +178,7 @@ class ClientSpec:
             "input_scale": self.input_scale,
             "output_scale": self.output_scale,
             "output_level": self.output_level,
-            "rotation_steps": list(self.rotation_steps),
+            "key_levels": self.key_levels.to_json(),
             "input_range": list(self.input_range),
         }
 
@@ -202,9 +215,11 @@ class ClientSpec:
                 input_scale=float(data["input_scale"]),
                 output_scale=float(data["output_scale"]),
                 output_level=_integer(data["output_level"]),
-                rotation_steps=tuple(_integer(v) for v in data["rotation_steps"]),
+                key_levels=KeyLevels.from_json(data["key_levels"]),
                 input_range=(float(data["input_range"][0]), float(data["input_range"][1])),
             )
+        except WireError as error:
+            raise FileFormatError("client spec with an invalid key levels") from error
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise FileFormatError(f"not a client spec: {type(error).__name__}") from error
         except ParameterError as error:

@@ -16,7 +16,7 @@ from he_infer.client_spec import MODEL_NAME
 from he_infer.costs import CostModel
 from he_infer.elementwise import gather_polynomials
 from he_infer.errors import CompileError, InputError, ParameterError
-from he_infer.levels import choose_params, depths, output_scale_of, place, scale_bits_of
+from he_infer.levels import Chain, choose_chains, output_scale_of, place, scale_bits_of
 from he_infer.params import MAX_LOG_QP, CKKSParams
 from he_infer.plan import Plan
 from he_infer.planner import plan_packing
@@ -76,33 +76,44 @@ def compile(
     graph = to_normal_form(graph, flatten(records))
     outputs = ir.evaluate(graph, flatten(records))[graph.output.name]
     output_range = max(1.0, float(np.abs(outputs).max()))
-    depth = depths(graph)[graph.output.name]
     if params is None:
-        params, scale_bits = choose_params(
-            depth,
+        chains = choose_chains(
+            graph,
             precision_bits=precision_bits,
             output_bits=math.ceil(math.log2(output_range)),
             least_n=max(4096, 2 * batch),
         )
     else:
-        scale_bits = scale_bits_of(params)
-    if batch > params.slots:
-        raise ParameterError(f"batch {batch} exceeds the {params.slots} slots of N = {params.n}")
-    scale = 2.0**scale_bits
-    output_scale = output_scale_of(params, output_range, scale)
-    placed = place(graph, params, scale=scale, output_scale=output_scale)
-    packing = plan_packing(graph, placed, params, batch=batch, cost=cost or CostModel())
-    return Plan(
-        name=name,
-        graph=graph,
-        params=params,
-        scale=scale,
-        output_scale=output_scale,
-        batch=batch,
-        packing=packing,
-        input_range=(float(records.min()), float(records.max())),
-        output_range=output_range,
-    )
+        bits = scale_bits_of(graph, params)
+        chains = [Chain(params=params, scale_bits=bits, input_bits=bits)]
+    model_costs = cost or CostModel()
+    found: list[Plan] = []
+    for chain in chains:
+        if batch > chain.params.slots:
+            raise ParameterError(
+                f"batch {batch} exceeds the {chain.params.slots} slots of N = {chain.params.n}"
+            )
+        scale, input_scale = 2.0**chain.scale_bits, 2.0**chain.input_bits
+        output_scale = output_scale_of(chain.params, output_range, scale)
+        placed = place(
+            graph, chain.params, scale=scale, input_scale=input_scale, output_scale=output_scale
+        )
+        packing = plan_packing(graph, placed, chain.params, batch=batch, cost=model_costs)
+        found.append(
+            Plan(
+                name=name,
+                graph=graph,
+                params=chain.params,
+                scale=scale,
+                input_scale=input_scale,
+                output_scale=output_scale,
+                batch=batch,
+                packing=packing,
+                input_range=(float(records.min()), float(records.max())),
+                output_range=output_range,
+            )
+        )
+    return min(found, key=lambda plan: plan.packing.predicted_ms)
 
 
 def trace_any(model: Any, records: ir.FloatArray) -> ir.Graph:

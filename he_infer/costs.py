@@ -1,34 +1,64 @@
-"""What an operation costs, from counts of transforms and words and two measured constants.
+"""What an operation costs, from counts of transforms and words and a few measured constants.
 
-A key switch at L data primes and one special prime takes L inverse transforms of the input,
-L² forward ones of its digits, and 2(L + 2) to divide by the special prime. Everything else is
-elementwise. The defaults were measured with SEAL 4.3 on one core of an AMD EPYC; ``he-infer
-doctor`` measures them on the machine at hand.
+With L data primes at hand, the digits of a ciphertext take L inverse and L² forward transforms
+and a division by the special prime 2 + 2L for both halves. Everything else reads words once:
+of keys 2·L·(L + 1)·N, of plaintexts twice as many as they have. ``he-infer doctor`` measures
+the constants on the machine at hand.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearCounts:
+    """What a linear map is made of.
+
+    ``hoisted``: sources that are rotated; ``babies``: rotations of sources; ``giants`` and
+    ``folds``: rotations of sums; ``products``: plaintexts; ``targets``: results.
+    """
+
+    hoisted: int
+    babies: int
+    giants: int
+    folds: int
+    products: int
+    targets: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """``transform_us``: one NTT of length 8192, its share of the inner product included.
-    ``word_ns``: one modular multiplication of a 64-bit word.
-    ``add_ns``: one modular addition of a 64-bit word.
+    """Constants of one way to evaluate; the defaults are the native evaluator's with IFMA.
+
+    ``transform_us``: one NTT of length 8192. ``word_ns``: one word of a ciphertext times one of
+    a plaintext, added up. ``key_word_ns``: one word of a key read, multiplied and added up.
+    ``add_ns``: one word added. ``hoisting``: rotations of one ciphertext share its digits and
+    the division by the special prime comes after the sums; otherwise every rotation is whole.
     """
 
-    transform_us: float = 105.0
-    word_ns: float = 4.4
-    add_ns: float = 1.0
+    transform_us: float = 22.0
+    word_ns: float = 0.45
+    key_word_ns: float = 0.45
+    add_ns: float = 0.3
+    hoisting: bool = True
 
     def transforms_ms(self, n: int, count: float) -> float:
         return count * self.transform_us / 1e3 * (n * math.log2(n)) / (8192 * 13)
 
-    def key_switch_ms(self, n: int, level: int) -> float:
+    def key_words_ms(self, n: int, level: int) -> float:
         primes = level + 1
-        return self.transforms_ms(n, primes + primes**2 + 2 * (primes + 2))
+        return 2 * primes * (primes + 1) * n * self.key_word_ns / 1e6
+
+    def digits_ms(self, n: int, level: int) -> float:
+        primes = level + 1
+        return self.transforms_ms(n, primes + primes**2)
+
+    def key_switch_ms(self, n: int, level: int) -> float:
+        divide = self.transforms_ms(n, 2 * (level + 2))
+        return self.digits_ms(n, level) + self.key_words_ms(n, level) + divide
 
     def rescale_ms(self, n: int, level: int, size: int = 2) -> float:
         return self.transforms_ms(n, size * (level + 1))
@@ -44,3 +74,31 @@ class CostModel:
 
     def add_ms(self, n: int, level: int, size: int = 2) -> float:
         return size * (level + 1) * n * self.add_ns / 1e6
+
+    def linear_ms(self, n: int, level: int, counts: LinearCounts, *, size: int = 2) -> float:
+        """A linear map with its rescale, from ciphertexts at ``level``."""
+        if not self.hoisting:
+            rotations = counts.babies + counts.giants + counts.folds
+            total = rotations * self.key_switch_ms(n, level)
+            total += counts.products * self.multiply_plain_ms(n, level, size)
+            total += counts.products * self.add_ms(n, level, size)
+            total += counts.targets * self.rescale_ms(n, level, 2)
+        else:
+            rows = level + (2 if counts.babies else 1)
+            # Both halves of an extended sum, P's row included: raised, permuted or added.
+            extended = 2 * (level + 2) * n * self.add_ns / 1e6
+            total = counts.hoisted * self.digits_ms(n, level)
+            total += counts.babies * (self.key_words_ms(n, level) + 2 * extended)
+            total += counts.products * size * rows * n * self.word_ns / 1e6
+            rotation = self.transforms_ms(n, level + 2) + self.digits_ms(n, level)
+            rotation += self.key_words_ms(n, level) + 3 * extended
+            total += (counts.giants + counts.folds) * rotation
+            total += counts.targets * self.transforms_ms(n, 2 * (level + 2))
+        if size > 2:
+            total += counts.targets * self.key_switch_ms(n, level)
+        return total
+
+
+SEAL_COSTS: Final = CostModel(
+    transform_us=105.0, word_ns=4.4, key_word_ns=0.0, add_ns=1.0, hoisting=False
+)

@@ -213,7 +213,7 @@ def _connect(
     """A client with its keys on the server, and the milliseconds of making and sending them."""
     start = time.perf_counter()
     secret = SecretKeys.generate(plan.params, progress=progress)
-    public = secret.evaluation_keys(plan.rotation_steps, progress=progress)
+    public = secret.evaluation_keys(plan.key_levels, progress=progress)
     made = time.perf_counter()
     with Client.connect(
         address,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from he_infer.backends.base import Backend, C, P
 from he_infer.backends.cost import CostBackend, CostCiphertext, CostPlaintext
+from he_infer.backends.linear import LinearMap
 from he_infer.costs import CostModel
 from he_infer.errors import BackendError, MismatchError
 from he_infer.ir import FloatArray
@@ -16,8 +17,8 @@ from he_infer.plan import Plan
 from he_infer.progress import Progress
 
 if TYPE_CHECKING:
-    from he_infer.backends.seal import LoadedKeys, SealBackend
-    from he_infer.keys import EvaluationKeys
+    from he_infer.backends.choose import EncryptedBackend, Loaded
+    from he_infer.evaluation_keys import EvaluationKeys
     from he_infer.wire import Ciphertext, SeededCiphertext
 
 
@@ -26,7 +27,9 @@ class EncodedWeights(Generic[P]):
     """Plaintexts by key; safe to share between threads once ``prepare`` has filled it."""
 
     encode: Callable[..., P]
+    prepare: Callable[[LinearMap], Any]
     stored: dict[tuple[object, ...], P] = field(default_factory=dict)
+    prepared: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -44,6 +47,17 @@ class EncodedWeights(Generic[P]):
                 # A scalar encodes faster than it is worth remembering.
                 self.stored[key] = found
         return found
+
+    def linear(self, key: tuple[object, ...], build: Callable[[], LinearMap]) -> Any:
+        found = self.prepared.get(key)
+        if found is None:
+            found = self.prepared[key] = self.prepare(build())
+        return found
+
+
+def encoded_weights(backend: Backend[C, P]) -> EncodedWeights[P]:
+    """An empty store that fills with what this backend makes of weights."""
+    return EncodedWeights(encode=backend.encode, prepare=backend.prepare)
 
 
 class PlanRunner(Generic[C, P]):
@@ -84,14 +98,14 @@ def _sources(step: Step) -> tuple[str, ...]:
 
 def run_on(backend: Backend[C, P], plan: Plan, inputs: Sequence[C]) -> list[C]:
     """Evaluate once, encoding as needed."""
-    runner: PlanRunner[C, P] = PlanRunner(plan, EncodedWeights(encode=backend.encode))
+    runner: PlanRunner[C, P] = PlanRunner(plan, encoded_weights(backend))
     return runner.run(inputs, backend)
 
 
 def count_costs(plan: Plan, model: CostModel) -> CostBackend:
     """Run the plan on the cost backend and return it with its counts."""
     backend = CostBackend(plan.params, model, steps=plan.rotation_steps)
-    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
+    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.input_scale)
     run_on(backend, plan, [fresh] * plan.packing.input.layout.ciphertexts)
     return backend
 
@@ -102,53 +116,65 @@ def prepare(plan: Plan, weights: EncodedWeights[P], *, progress: Progress | None
     The cost backend walks the plan, and every plaintext it asks for is encoded on the way.
     """
 
-    def ask(
-        key: tuple[object, ...],
-        build: Callable[[], FloatArray | float],
-        *,
-        level: int,
-        scale: float,
-    ) -> CostPlaintext:
-        weights(key, build, level=level, scale=scale)
-        return CostPlaintext(level=level, scale=scale)
+    costs = CostBackend(plan.params, CostModel())
 
-    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
-    runner: PlanRunner[CostCiphertext, CostPlaintext] = PlanRunner(plan, ask)
+    class Ask:
+        def __call__(
+            self,
+            key: tuple[object, ...],
+            build: Callable[[], FloatArray | float],
+            *,
+            level: int,
+            scale: float,
+        ) -> CostPlaintext:
+            weights(key, build, level=level, scale=scale)
+            return CostPlaintext(level=level, scale=scale)
+
+        def linear(self, key: tuple[object, ...], build: Callable[[], LinearMap]) -> LinearMap:
+            weights.linear(key, build)
+            return costs.prepare(build())
+
+    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.input_scale)
+    runner: PlanRunner[CostCiphertext, CostPlaintext] = PlanRunner(plan, Ask())
     inputs = [fresh] * plan.packing.input.layout.ciphertexts
-    runner.run(inputs, CostBackend(plan.params, CostModel()), progress=progress)
+    runner.run(inputs, costs, progress=progress)
 
 
 class Executor:
-    """A plan on SEAL: weights encoded once, shared by all clients.
+    """A plan on an encrypted backend: weights encoded once, shared by all clients.
 
-    ``run`` is CPU bound and holds the interpreter lock; call it from a worker.
+    ``run`` is CPU bound, and on SEAL holds the interpreter lock; call it from a worker.
     """
 
     def __init__(
-        self, plan: Plan, backend: SealBackend, *, progress: Progress | None = None
+        self, plan: Plan, backend: EncryptedBackend, *, progress: Progress | None = None
     ) -> None:
         if backend.params != plan.params:
             raise MismatchError("the backend has other parameters than the plan")
         self.plan = plan
-        self._backend = backend
-        weights: EncodedWeights[Any] = EncodedWeights(encode=backend.encode)
+        self._backend: Any = backend  # its keys are of its own kind
+        weights = encoded_weights(self._backend)
         prepare(plan, weights, progress=progress)
         self._runner: PlanRunner[Any, Any] = PlanRunner(plan, weights)
 
-    def load_keys(self, keys: EvaluationKeys) -> LoadedKeys:
+    def load_keys(self, keys: EvaluationKeys) -> Loaded:
         """Make a client's keys usable; raises MismatchError unless they cover the plan."""
-        missing = set(self.plan.rotation_steps) - set(keys.steps)
+        wanted = self.plan.key_levels
+        missing = set(wanted.steps) - set(keys.steps)
         if missing:
             raise MismatchError(
-                f"the evaluation keys lack {len(missing)} of the {len(self.plan.rotation_steps)} "
+                f"the evaluation keys lack {len(missing)} of the {len(wanted.steps)} "
                 "rotation steps that this plan needs: make them for this model"
             )
-        return self._backend.load_keys(keys)
+        if not keys.levels.covers(wanted):
+            raise MismatchError("the evaluation keys are cut too low: make them for this model")
+        loaded: Loaded = self._backend.load_keys(keys)
+        return loaded
 
     def run(
         self,
         inputs: Sequence[SeededCiphertext | Ciphertext],
-        keys: LoadedKeys,
+        keys: Loaded,
         *,
         progress: Progress | None = None,
     ) -> list[Ciphertext]:
@@ -165,5 +191,5 @@ class Executor:
         try:
             replies = self._runner.run(handles, backend, progress=progress)
         except (ValueError, RuntimeError) as error:
-            raise BackendError(f"SEAL refused an operation: {error}") from error
+            raise BackendError(f"the evaluator refused an operation: {error}") from error
         return [backend.export_ciphertext(reply) for reply in replies]

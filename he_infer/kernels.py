@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from he_infer.backends.base import Backend, C, P
+from he_infer.backends.linear import Group, LinearMap, Product
 from he_infer.ir import FloatArray
 from he_infer.packing import Diagonals
 
@@ -30,6 +31,10 @@ class Plaintexts(Protocol[P_co]):
         level: int,
         scale: float,
     ) -> P_co: ...
+
+    def linear(self, key: tuple[object, ...], build: Callable[[], LinearMap]) -> Any:
+        """What the backend's ``prepare`` makes of a linear map, the first time and after."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +54,15 @@ class AffineStep:
 
 @dataclass(frozen=True, kw_only=True)
 class SquareStep:
+    """``rescales``: at once; otherwise the next Affine's rescale divides for both products.
+
+    ``relinearizes``: at once; otherwise after the next sums, which are fewer.
+    """
+
     name: str
     source: str
+    rescales: bool
+    relinearizes: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +87,6 @@ class Machine(Generic[C, P]):
     plaintexts: Plaintexts[P]
     batch: int
 
-    def rotate(self, a: C, feature_step: int) -> C:
-        slots = self.backend.params.slots
-        step = feature_step * self.batch % slots
-        return a if step == 0 else self.backend.rotate(a, step)
-
     def spread(self, values: FloatArray) -> FloatArray | float:
         """One period of feature slots → all slots, or a scalar if they are all alike."""
         if values.shape == (1,):
@@ -95,7 +102,14 @@ def run_step(machine: Machine[C, P], step: Step, inputs: Sequence[Sequence[C]]) 
             return _affine(machine, step, inputs)
         case SquareStep():
             backend = machine.backend
-            return [backend.rescale(backend.relinearize(backend.multiply(c, c))) for c in inputs[0]]
+
+            def square(c: C) -> C:
+                product = backend.multiply(c, c)
+                if step.relinearizes:
+                    product = backend.relinearize(product)
+                return backend.rescale(product) if step.rescales else product
+
+            return backend.each(square, inputs[0])
         case PolynomialStep():
             return [_polynomial(machine, step, i, c) for i, c in enumerate(inputs[0])]
 
@@ -106,99 +120,53 @@ def run_step(machine: Machine[C, P], step: Step, inputs: Sequence[Sequence[C]]) 
 def _affine(machine: Machine[C, P], step: AffineStep, inputs: Sequence[Sequence[C]]) -> list[C]:
     backend = machine.backend
     results: list[C | None] = [None] * len(step.bias)
+    prime = backend.params.primes[step.level]
     for index, (part, source) in enumerate(zip(step.parts, inputs, strict=True)):
         lowered = [backend.drop_to(c, step.level) for c in source]
-        rotated = _baby_steps(machine, part, lowered)
-        for target in range(part.targets):
-            total = _giant_steps(machine, step, index, part, target, rotated)
-            if total is None:
-                continue
-            for fold in part.folds:
-                total = backend.add(total, machine.rotate(total, fold))
+        scale = step.scale * prime / backend.scale(lowered[0])
+        prepared = machine.plaintexts.linear(
+            (step.name, index),
+            lambda part=part, scale=scale: linear_map(machine, part, step.level, scale),  # type: ignore[misc]
+        )
+        for target, total in enumerate(backend.apply(prepared, lowered)):
             before = results[target]
             results[target] = total if before is None else backend.add(before, total)
     return [_add_bias(machine, step, t, total) for t, total in enumerate(results)]
 
 
-def _baby_steps(
-    machine: Machine[C, P], part: Diagonals, source: Sequence[C]
-) -> dict[tuple[int, int], C]:
-    """The rotations of each source ciphertext that are needed, walked to from 0."""
-    babies = part.babies
-    zero = babies.index(0)
-    needed: dict[int, set[int]] = {}
-    for _, ciphertext, baby, _ in part.terms:
-        needed.setdefault(ciphertext, set()).add(baby)
-    rotated: dict[tuple[int, int], C] = {}
-    for ciphertext, wanted in needed.items():
-        for walk in (babies[zero:], babies[zero::-1]):
-            current, done = source[ciphertext], 0
-            rotated[ciphertext, 0] = current
-            for baby in walk[1:]:
-                if not any(abs(w) >= abs(baby) and w * baby > 0 for w in wanted):
-                    break
-                current = machine.rotate(current, baby - done)
-                rotated[ciphertext, baby], done = current, baby
-    return rotated
+def linear_map(machine: Machine[C, P], part: Diagonals, level: int, scale: float) -> LinearMap:
+    """A part's diagonals as a linear map over all slots; values are spread when asked for."""
+    slots = machine.backend.params.slots
+    giants = part.giants[::-1]
+    scalars = part.period == 1
 
+    def slot_step(feature_step: int) -> int:
+        return feature_step * machine.batch % slots
 
-def _giant_steps(
-    machine: Machine[C, P],
-    step: AffineStep,
-    index: int,
-    part: Diagonals,
-    target: int,
-    rotated: dict[tuple[int, int], C],
-) -> C | None:
-    """Σ_g rotate(Σ_b diagonal · rotate(x, b), g), from the outermost giant step inwards."""
-    groups: dict[int, list[int]] = {}
-    for t, (to, _, _, giant) in enumerate(part.terms):
-        if to == target:
-            groups.setdefault(giant, []).append(t)
-    giants = part.giants
-    zero = giants.index(0)
-    total = _inner_sum(machine, step, index, part, groups.get(0, []), rotated)
-    for walk in (giants[:zero], giants[:zero:-1]):
-        partial: C | None = None
-        for position, giant in enumerate(walk):
-            inner = _inner_sum(machine, step, index, part, groups.get(giant, []), rotated)
-            partial = _add(machine, partial, inner)
-            following = walk[position + 1] if position + 1 < len(walk) else 0
-            if partial is not None:
-                partial = machine.rotate(partial, giant - following)
-        total = _add(machine, total, partial)
-    return total
-
-
-def _inner_sum(
-    machine: Machine[C, P],
-    step: AffineStep,
-    index: int,
-    part: Diagonals,
-    terms: Sequence[int],
-    rotated: dict[tuple[int, int], C],
-) -> C | None:
-    """Σ diagonal · ciphertext over some terms, rescaled; None without terms."""
-    backend = machine.backend
-    total: C | None = None
-    prime = backend.params.primes[step.level]
-    for t in terms:
+    def product(t: int) -> Product:
         _, source, baby, _ = part.terms[t]
-        ciphertext = rotated[source, baby]
-        plain = machine.plaintexts(
-            (step.name, index, t),
-            lambda t=t: machine.spread(part.values[t]),  # type: ignore[misc]
-            level=step.level,
-            scale=step.scale * prime / backend.scale(ciphertext),
-        )
-        total = _add(machine, total, backend.multiply_plain(ciphertext, plain))
-    return None if total is None else backend.rescale(total)
+        return Product(source, slot_step(baby), lambda: machine.spread(part.values[t]))
 
-
-def _add(machine: Machine[C, P], a: C | None, b: C | None) -> C | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return machine.backend.add(a, b)
+    by_place: dict[tuple[int, int], list[int]] = {}
+    for t, (target, _, _, giant) in enumerate(part.terms):
+        by_place.setdefault((target, giant), []).append(t)
+    targets = []
+    for target in range(part.targets):
+        groups: list[Group] = []
+        for position, giant in enumerate(giants):
+            terms = by_place.get((target, giant), [])
+            if not terms and not groups:
+                continue  # the walk begins at the outermost giant step that this target needs
+            following = giants[position + 1] if position + 1 < len(giants) else 0
+            groups.append(Group(tuple(map(product, terms)), slot_step(giant - following)))
+        targets.append(tuple(groups))
+    return LinearMap(
+        level=level,
+        scale=scale,
+        targets=tuple(targets),
+        folds=tuple(slot_step(fold) for fold in part.folds),
+        scalars=scalars,
+    )
 
 
 def _add_bias(machine: Machine[C, P], step: AffineStep, target: int, total: C | None) -> C:

@@ -7,11 +7,8 @@ server needs to compute; uploading code takes that type and so cannot be handed 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -20,77 +17,17 @@ from tenseal import sealapi
 
 from he_infer import keyfile, seal_bytes
 from he_infer.errors import InputError, KeyFileError, ParameterError, WireError
+from he_infer.evaluation_keys import EvaluationKeys, galois_element
 from he_infer.params import CKKSParams
 from he_infer.progress import Progress
-from he_infer.wire.envelope import Expected, canonical_steps
-from he_infer.wire.frames import read_envelope, write_envelope
+from he_infer.wire.key_levels import KeyLevels
 from he_infer.wire.residues import pack_residues, unpack_residues
 from he_infer.wire.types import (
     Ciphertext,
     SeededCiphertext,
     SeededKeySwitchKey,
-    SeededPublicKey,
     key_moduli,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EvaluationKeys:
-    """Public material for one client: public key, relinearisation key, one key per rotation.
-
-    ``galois`` maps canonical left-rotation steps to keys (0 is conjugation). Raises WireError
-    for residues or steps that ``params`` do not allow.
-    """
-
-    params: CKKSParams
-    public_key: SeededPublicKey = field(repr=False)
-    relin: SeededKeySwitchKey = field(repr=False)
-    galois: Mapping[int, SeededKeySwitchKey] = field(repr=False)
-    _digest: list[str] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if tuple(sorted(self.galois)) != canonical_steps(list(self.galois), self.params):
-            raise WireError(f"rotation steps must lie in 0…{self.params.slots - 1}")
-        ordered = {step: self.galois[step] for step in sorted(self.galois)}
-        object.__setattr__(self, "galois", MappingProxyType(ordered))
-        self.public_key.check(self.params)
-        for key in (self.relin, *self.galois.values()):
-            key.check(self.params)
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        return tuple(self.galois)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of :meth:`to_bytes`, in hexadecimal."""
-        if not self._digest:
-            self._digest.append(hashlib.sha256(self.to_bytes()).hexdigest())
-        return self._digest[0]
-
-    def to_bytes(self) -> bytes:
-        """The one envelope that holds these keys; equal keys give equal bytes."""
-        expected = Expected.evaluation_keys(self.params, steps=self.steps)
-        return write_envelope([self.public_key, self.relin, *self.galois.values()], expected)
-
-    @classmethod
-    def from_bytes(cls, data: bytes, *, params: CKKSParams, steps: Sequence[int]) -> Self:
-        """Parse keys for exactly ``steps``; raises WireError and its subclasses."""
-        expected = Expected.evaluation_keys(params, steps=steps)
-        public_key, relin, *rotations = read_envelope(
-            data, expected, limit_bytes=max(expected.total_bytes, len(data))
-        )
-        assert isinstance(public_key, SeededPublicKey)
-        assert isinstance(relin, SeededKeySwitchKey)
-        galois = {
-            step: key
-            for step, key in zip(expected.steps, rotations, strict=True)
-            if isinstance(key, SeededKeySwitchKey)
-        }
-        keys = cls(params=params, public_key=public_key, relin=relin, galois=galois)
-        # The format is canonical, so the bytes that came are the bytes we would write.
-        keys._digest.append(hashlib.sha256(data).hexdigest())
-        return keys
 
 
 class SecretKeys:
@@ -129,35 +66,40 @@ class SecretKeys:
         raise TypeError("secret keys are not picklable: save them to a key file")
 
     def evaluation_keys(
-        self, steps: Sequence[int], *, progress: Progress | None = None
+        self, wanted: KeyLevels | Sequence[int], *, progress: Progress | None = None
     ) -> EvaluationKeys:
-        """Make the public key, the relinearisation key and exactly one key per step in ``steps``.
+        """Make exactly the keys listed, each cut to its level; a plan lists its ``key_levels``.
 
-        Steps are left rotations (negative: right; 0: conjugation). Takes about 60 ms a key at
-        N = 8192 with six data primes. Raises ParameterError for a step out of range.
+        A plain list of steps (left rotations; negative: right; 0: conjugation) stands for uncut
+        keys with a relinearisation key. Takes about 60 ms a key at N = 8192 with six data
+        primes. Raises ParameterError for a step or level out of range.
         """
         try:
-            wanted = canonical_steps(steps, self._params)
+            if not isinstance(wanted, KeyLevels):
+                wanted = KeyLevels.full(self._params, wanted)
+            wanted.check(self._params)
         except WireError as error:
             raise ParameterError(str(error)) from error
-        total = 2 + len(wanted)
+        total = 1 + len(wanted.switches)
         generator = sealapi.KeyGenerator(self._context, self._secret)
         # A public key is an encryption of zero modulo all key moduli; made this way it is seeded.
         zero = self._encryptor.encrypt_zero_symmetric(self._context.key_parms_id())
-        public_key = seal_bytes.dump_public_key(self._params, zero)
+        public_key = seal_bytes.dump_public_key(self._params, zero).cut(wanted.public)
         _report(progress, 1, total)
-        made = seal_bytes.dump_key_switch_keys(self._params, generator.create_relin_keys())
-        relin = made[0]
-        _report(progress, 2, total)
+        relin = None
+        if wanted.relin is not None:
+            made = seal_bytes.dump_key_switch_keys(self._params, generator.create_relin_keys())
+            relin = made[0].cut(wanted.relin)
+            _report(progress, 2, total)
         galois: dict[int, SeededKeySwitchKey] = {}
-        for step in wanted:
-            element = seal_bytes.galois_element(step, self._params.n)
+        for step, level in wanted.rotations:
+            element = galois_element(step, self._params.n)
             # One key a call: SEAL would otherwise hold, copy and compress all of them at once.
             made = seal_bytes.dump_key_switch_keys(
                 self._params, generator.create_galois_keys([element])
             )
-            galois[step] = made[(element - 1) // 2]
-            _report(progress, 2 + len(galois), total)
+            galois[step] = made[(element - 1) // 2].cut(level)
+            _report(progress, total - len(wanted.rotations) + len(galois), total)
         return EvaluationKeys(
             params=self._params, public_key=public_key, relin=relin, galois=galois
         )

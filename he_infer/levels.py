@@ -1,12 +1,18 @@
 """Where every value lives in the modulus chain, and the parameters that offer such a chain.
 
-A value's *level* is the index of the highest data prime it still has. An Affine or a Square
-takes one level, a polynomial of degree d takes ceil(log2(d + 1)). Values are produced as late
-in the chain as their inputs allow, and the output lands exactly on level 0.
+A value's *level* is the index of the highest data prime it still has. An Affine takes one
+level, a polynomial of degree d takes ceil(log2(d + 1)). Values are produced as late in the
+chain as their inputs allow, and the output lands exactly on level 0.
+
+A Square rescales in one of two ways. *Eagerly*: at once, which takes a level of its own.
+*Lazily*: it keeps the squared scale, and the next Affine's rescale divides by one prime of
+twice the width (EVA's waterline, Dathathri et al. 2020): the same bits in fewer primes, so
+fewer transforms, and key switches act on values of a large scale. Primes of at most 50 bits
+are the fastest ones, so scales up to 24 bits are placed lazily.
 
 Scales: plaintexts are encoded so that an Affine's output has precisely the scale asked for,
-whatever prime the rescale drops; only a Square's scale drifts, by Δ/q, and the next Affine
-brings it back.
+whatever prime the rescale drops; only an eager Square's scale drifts, by Δ/q, and the next
+Affine brings it back.
 """
 
 from __future__ import annotations
@@ -28,6 +34,10 @@ SPECIAL_BITS: Final = 3
 # log2 of the outputs' noise in units of 1/scale at N = 4096: a rounding adds about 2^9, and
 # folds, which come after the rescale, add up hundreds of them. Each doubling of N adds a bit.
 NOISE_BITS: Final = 14
+# The same for lazy chains, where sums are folded before the rescale: roundings alone.
+LAZY_NOISE_BITS: Final = 12
+MIN_LAZY_BITS: Final = 17
+WIDE_BITS: Final = 48  # the widest lazy prime; the special prime has two bits more
 # Beyond this many bits of scale more than needed, keys grow and nobody gains.
 SPARE_BITS: Final = 8
 
@@ -45,52 +55,151 @@ def polynomial_depth(degree: int) -> int:
     return math.ceil(math.log2(degree + 1))
 
 
-def depth_of(node: ir.Node) -> int:
+def depth_of(node: ir.Node, *, lazy: bool) -> int:
     """Levels a node consumes."""
     match node:
         case ir.Input():
             return 0
-        case ir.Affine() | ir.Square():
+        case ir.Affine():
             return 1
+        case ir.Square():
+            return 0 if lazy else 1
         case ir.Polynomial():
             return polynomial_depth(node.degree)
         case ir.Activation():
             raise CompileError(f"{node.name} ({node.label}) is not a polynomial yet")
 
 
-def depths(graph: ir.Graph) -> dict[str, int]:
+def depths(graph: ir.Graph, *, lazy: bool) -> dict[str, int]:
     """Levels consumed from the input to each node, along its deepest path."""
     total: dict[str, int] = {}
     for node in graph:
         before = max((total[source] for source in node.sources), default=0)
-        total[node.name] = before + depth_of(node)
+        total[node.name] = before + depth_of(node, lazy=lazy)
     return total
 
 
+def is_lazy(graph: ir.Graph, params: CKKSParams) -> bool:
+    """Whether the chain is as long as lazy squares need it; eager ones need more.
+
+    Raises DepthError if it is neither.
+    """
+    lazy, eager = (depths(graph, lazy=lazy)[graph.output.name] for lazy in (True, False))
+    too_narrow = lazy < eager and _lazy_scale_bits(graph, params) < MIN_LAZY_BITS
+    if params.max_level not in ((eager,) if too_narrow else (lazy, eager)):
+        either = f"{eager}" if lazy == eager else f"{lazy} or {eager}"
+        raise DepthError(
+            f"the graph needs {either} levels, the parameters have {params.max_level}: add or "
+            "remove data primes"
+        )
+    return params.max_level == lazy
+
+
 def place(
-    graph: ir.Graph, params: CKKSParams, *, scale: float, output_scale: float
+    graph: ir.Graph,
+    params: CKKSParams,
+    *,
+    scale: float,
+    input_scale: float,
+    output_scale: float,
 ) -> dict[str, Placement]:
     """Level and scale of every node's value; the input is fresh, the output at level 0.
 
     Raises DepthError if the chain is not exactly as long as the graph is deep.
     """
-    depth = depths(graph)
-    if depth[graph.output.name] != params.max_level:
-        raise DepthError(
-            f"the graph needs {depth[graph.output.name]} levels, the parameters have "
-            f"{params.max_level}: add or remove data primes"
-        )
+    lazy = is_lazy(graph, params)
+    depth = depths(graph, lazy=lazy)
     placed: dict[str, Placement] = {}
     for node in graph:
         level = params.max_level - depth[node.name]
-        node_scale = scale
+        node_scale = input_scale if isinstance(node, ir.Input) else scale
         if isinstance(node, ir.Square):
             before = placed[node.source].scale
-            node_scale = before * before / params.primes[level + 1]
+            node_scale = before * before
+            if not lazy:
+                node_scale /= params.primes[level + 1]
         if node.name == graph.output.name:
             node_scale = output_scale
         placed[node.name] = Placement(level=level, scale=node_scale)
     return placed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Parameters with log2 of the scale of intermediate values and of the query."""
+
+    params: CKKSParams
+    scale_bits: int
+    input_bits: int
+
+
+def choose_chains(
+    graph: ir.Graph, *, precision_bits: int, output_bits: int, least_n: int = 4096
+) -> list[Chain]:
+    """The candidates for a graph: lazy where it fits 50-bit primes, and eager.
+
+    Raises DepthError if neither fits.
+    """
+    lazy = choose_lazy(
+        graph, precision_bits=precision_bits, output_bits=output_bits, least_n=least_n
+    )
+    found = [] if lazy is None else [lazy]
+    try:
+        depth = depths(graph, lazy=False)[graph.output.name]
+        params, bits = choose_params(
+            depth, precision_bits=precision_bits, output_bits=output_bits, least_n=least_n
+        )
+        found.append(Chain(params=params, scale_bits=bits, input_bits=bits))
+    except DepthError:
+        if not found:
+            raise
+    return found
+
+
+def choose_lazy(
+    graph: ir.Graph, *, precision_bits: int, output_bits: int, least_n: int
+) -> Chain | None:
+    """The smallest ring that holds a lazy chain, with the largest scale; None if none does."""
+    if not any(isinstance(node, ir.Square) for node in graph):
+        return None  # nothing to be lazy about
+    headroom = _headroom(output_bits)
+    for n in MAX_LOG_QP:
+        least = precision_bits + LAZY_NOISE_BITS + int(math.log2(n)) - 12
+        for bits in range(WIDE_BITS // 2, least - 1, -1):
+            widths = _lazy_widths(graph, bits)
+            first = bits + headroom
+            special = WIDE_BITS + 2
+            spare = MAX_LOG_QP[n][128] - first - sum(widths) - special
+            if n < least_n or first > WIDE_BITS or spare < 0:
+                continue
+            input_bits = bits
+            if not any(
+                isinstance(reader, ir.Square) for reader in graph.consumers(graph.input.name)
+            ):
+                # A finer query costs only its own prime.
+                extra = min(spare, SPARE_BITS, WIDE_BITS - widths[-1])
+                widths[-1] += extra
+                input_bits = bits + extra
+            try:
+                params = CKKSParams.from_bits(n, [first, *widths], special_bits=special)
+            except ParameterError:
+                continue
+            return Chain(params=params, scale_bits=bits, input_bits=input_bits)
+    return None
+
+
+def _lazy_widths(graph: ir.Graph, bits: int) -> list[int]:
+    """Bits of the primes q_1 … q_L of a lazy chain: double where a Square is read."""
+    depth = depths(graph, lazy=True)
+    top = depth[graph.output.name]
+    widths = [bits] * top
+    for node in graph:
+        if isinstance(node, ir.Affine) and any(
+            isinstance(graph[source], ir.Square) for source in node.sources
+        ):
+            # Consumed by the step to this depth: prime number top − depth + 1.
+            widths[top - depth[node.name]] = 2 * bits
+    return widths
 
 
 def choose_params(
@@ -176,8 +285,19 @@ def output_scale_of(params: CKKSParams, output_range: float, scale: float) -> fl
     return min(scale, 2.0**most)
 
 
-def scale_bits_of(params: CKKSParams) -> int:
+def scale_bits_of(graph: ir.Graph, params: CKKSParams) -> int:
     """log2(scale) for parameters that the caller chose: the size of the rescaling primes."""
     if params.max_level == 0:
         return params.primes[0].bit_length() - 10
+    if is_lazy(graph, params):
+        return _lazy_scale_bits(graph, params)
     return min(q.bit_length() for q in params.primes[1:])
+
+
+def _lazy_scale_bits(graph: ir.Graph, params: CKKSParams) -> int:
+    """The scale for which these primes, as many as a lazy chain has, are wide enough; or 0."""
+    factors = [width // 17 for width in _lazy_widths(graph, 17)]
+    if len(factors) != params.max_level:
+        return 0
+    widths = [q.bit_length() for q in params.primes[1:]]
+    return min((w // f for w, f in zip(widths, factors, strict=True)), default=0)

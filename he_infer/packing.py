@@ -17,8 +17,9 @@ stay behind outside the output's slots, so the layout is not clean.
 *Spread inputs.* The client can repeat each feature in a row (layout.py), with the same effect
 and a clean result.
 
-Diagonals are then split into baby and giant steps, k = b + g. Baby steps and giant steps run
-as chains, so that an arithmetic progression of steps needs one Galois key.
+Diagonals are then split into baby and giant steps, k = b + g. Baby steps are taken from the
+input directly, because rotations of one ciphertext share work; giant steps run as a chain, so
+that an arithmetic progression of them needs one Galois key.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import numpy as np
 from scipy import sparse
 
 from he_infer import ir
-from he_infer.costs import CostModel
+from he_infer.costs import CostModel, LinearCounts
 from he_infer.layout import IntArray, Layout
 
 
@@ -100,16 +101,12 @@ class Diagonals:
     @property
     def steps(self) -> set[int]:
         """Rotation steps whose Galois keys are needed, in feature slots (may be negative)."""
-        return {*chain(self.babies), *chain(self.giants), *self.folds}
+        return {*self.babies, *chain(self.giants), *self.folds} - {0}
 
 
 def chain(offsets: Sequence[int]) -> set[int]:
-    """Steps that walk from 0 through sorted offsets (0 among them), up and down."""
-    ordered = sorted(offsets)
-    zero = ordered.index(0)
-    up = {b - a for a, b in pairwise(ordered[zero:])}
-    down = {a - b for a, b in pairwise(ordered[: zero + 1])}
-    return up | down
+    """Steps that walk from the last of sorted offsets, which are not negative, down to 0."""
+    return {b - a for a, b in pairwise(sorted({0, *offsets}))}
 
 
 def unique_rows(*columns: IntArray) -> IntArray:
@@ -234,7 +231,7 @@ def diagonals(found: Entries, split: Split) -> Diagonals:
 def best_split(found: Entries, *, n: int, level: int, cost: CostModel) -> tuple[Split, float]:
     """The cheapest baby-step/giant-step split and its predicted milliseconds.
 
-    Products and baby steps happen at ``level``, giant steps and folds after the rescale.
+    All of it happens at ``level``: the rescale comes last.
     """
     distinct = found.distinct
     top = max(2, 1 << int(distinct[:, 2].max(initial=0)).bit_length())
@@ -256,14 +253,18 @@ def _price(
 ) -> float:
     baby, giant = split.apply(distinct[:, 2])
     rotated = unique_rows(distinct[:, 1], baby)
-    sums = unique_rows(distinct[:, 0], giant)
-    babies = int((rotated[:, 1] != 0).sum())
-    # Chains walk through every giant step between the first and the last one.
-    giants = int((sums[:, 1] != 0).sum())
-    after = level - 1
-    return (
-        babies * cost.key_switch_ms(n, level)
-        + len(distinct) * (cost.multiply_plain_ms(n, level) + cost.add_ms(n, level))
-        + len(sums) * cost.rescale_ms(n, level)
-        + (giants + len(found.folds) * found.targets) * cost.key_switch_ms(n, after)
+    hoisted = rotated[rotated[:, 1] != 0]
+    steps = np.unique(giant)
+    # Each target walks through every giant step below its outermost one.
+    outermost = np.zeros(found.targets, dtype=np.int64)
+    np.maximum.at(outermost, distinct[:, 0], giant)
+    walked = np.searchsorted(steps[steps > 0], outermost, side="right")
+    counts = LinearCounts(
+        hoisted=len(np.unique(hoisted[:, 0])),
+        babies=len(hoisted),
+        giants=int(walked.sum()),
+        folds=len(found.folds) * found.targets,
+        products=len(distinct),
+        targets=found.targets,
     )
+    return cost.linear_ms(n, level, counts)

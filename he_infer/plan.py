@@ -7,6 +7,7 @@ it, so that two parties who compare digests talk about the same computation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,18 +19,19 @@ from he_infer.client_spec import ClientSpec
 from he_infer.errors import CompileError
 from he_infer.kernels import AffineStep, PolynomialStep, SquareStep, Step
 from he_infer.layout import IntArray, Layout
-from he_infer.levels import Placement, place
+from he_infer.levels import Placement, is_lazy, place
 from he_infer.packing import diagonals, entries
 from he_infer.params import CKKSParams
 from he_infer.planner import Packing
+from he_infer.wire.key_levels import KeyLevels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """``graph`` in normal form, laid out by ``packing`` under ``params``.
 
-    ``scale``: of the query and of every Affine's output but the last, which has
-    ``output_scale`` so that the outputs fit the first prime; ``batch``: records per query;
+    ``scale``: of every Affine's output but the last, which has ``output_scale`` so that the
+    outputs fit the first prime; ``input_scale``: of the query; ``batch``: records per query;
     ``input_range``: of the calibration sample; ``output_range``: largest |output| on it.
     """
 
@@ -37,6 +39,7 @@ class Plan:
     graph: ir.Graph
     params: CKKSParams
     scale: float
+    input_scale: float
     output_scale: float
     batch: int
     packing: Packing
@@ -45,7 +48,13 @@ class Plan:
 
     @cached_property
     def placed(self) -> dict[str, Placement]:
-        return place(self.graph, self.params, scale=self.scale, output_scale=self.output_scale)
+        return place(
+            self.graph,
+            self.params,
+            scale=self.scale,
+            input_scale=self.input_scale,
+            output_scale=self.output_scale,
+        )
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -53,13 +62,35 @@ class Plan:
         return tuple(self._lower(n) for n in self.graph if not isinstance(n, ir.Input))
 
     @cached_property
-    def rotation_steps(self) -> tuple[int, ...]:
-        """Galois steps that the plan needs, in slots, to the left."""
-        steps: set[int] = set()
+    def key_levels(self) -> KeyLevels:
+        """The evaluation keys that the plan needs, each with the highest level of its use."""
+        rotations: dict[int, int] = {}
+        relin: list[int] = []
         for step in self.steps:
             if isinstance(step, AffineStep):
-                steps |= {s for part in step.parts for s in part.steps}
-        return tuple(sorted({s * self.batch % self.params.slots for s in steps} - {0}))
+                for feature_step in {s for part in step.parts for s in part.steps}:
+                    slots = feature_step * self.batch % self.params.slots
+                    rotations[slots] = max(rotations.get(slots, 0), step.level)
+                if not self._relinearized(step.sources):
+                    relin.append(step.level)
+            elif isinstance(step, PolynomialStep) or step.relinearizes:
+                relin.append(self.placed[step.source].level)
+        rotations.pop(0, None)
+        return KeyLevels(
+            public=self.placed[self.graph.output.name].level,
+            relin=max(relin, default=None),
+            rotations=tuple(sorted(rotations.items())),
+        )
+
+    @property
+    def rotation_steps(self) -> tuple[int, ...]:
+        """Galois steps that the plan needs, in slots, to the left."""
+        return self.key_levels.steps
+
+    def _relinearized(self, sources: Sequence[str]) -> bool:
+        steps = {step.name: step for step in self.steps}
+        squares = [steps[name] for name in sources if isinstance(steps.get(name), SquareStep)]
+        return all(isinstance(s, SquareStep) and s.relinearizes for s in squares)
 
     @cached_property
     def digest(self) -> str:
@@ -83,10 +114,10 @@ class Plan:
             input_slots=input_slots(source.layout, source.gather),
             output_slots=out.positions.astype(np.int32),
             n_output_ciphertexts=out.ciphertexts,
-            input_scale=self.scale,
+            input_scale=self.input_scale,
             output_scale=placed.scale,
             output_level=placed.level,
-            rotation_steps=self.rotation_steps,
+            key_levels=self.key_levels,
             input_range=self.input_range,
         )
 
@@ -114,7 +145,13 @@ class Plan:
             case ir.Affine():
                 return self._lower_affine(node)
             case ir.Square():
-                return SquareStep(name=node.name, source=node.source)
+                return SquareStep(
+                    name=node.name,
+                    source=node.source,
+                    rescales=not is_lazy(self.graph, self.params),
+                    # A throughput layout has no rotations; sums of products are fewer there.
+                    relinearizes=self.batch < self.params.slots,
+                )
             case ir.Polynomial():
                 return self._lower_polynomial(node)
         raise CompileError(f"{node.name} is not in normal form")

@@ -26,7 +26,7 @@ from he_infer.plan import Plan
 from he_infer.planner import Choice, InputPacking, Packing
 
 FORMAT: Final = "he-infer plan"
-VERSION: Final = 1
+VERSION: Final = 2
 _KEY: Final = "he_infer"
 _SUM: Final = "sha256"
 
@@ -113,6 +113,7 @@ def _encode(plan: Plan) -> tuple[dict[str, Any], Tensors]:
         "name": plan.name,
         "params": plan.params.to_json(),
         "scale": plan.scale,
+        "input_scale": plan.input_scale,
         "output_scale": plan.output_scale,
         "batch": plan.batch,
         "input_range": list(plan.input_range),
@@ -256,6 +257,7 @@ def _decode(header: dict[str, Any], tensors: Tensors) -> Plan:
         graph=graph,
         params=CKKSParams.from_json(header["params"]),
         scale=float(header["scale"]),
+        input_scale=float(header["input_scale"]),
         output_scale=float(header["output_scale"]),
         batch=int(header["batch"]),
         packing=packing,

@@ -152,7 +152,10 @@ def _nonlinear_ms(
     node: ir.Node, placed: Mapping[str, Placement], params: CKKSParams, cost: CostModel
 ) -> float:
     level = placed[node.sources[0]].level
-    return cost.square_ms(params.n, level) + cost.key_switch_ms(params.n, level)
+    total = cost.square_ms(params.n, level) + cost.key_switch_ms(params.n, level)
+    if placed[node.name].level < level:
+        total += cost.rescale_ms(params.n, level)
+    return total
 
 
 def _place_affine(

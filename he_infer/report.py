@@ -187,7 +187,7 @@ def _sizes(plan: Plan) -> tuple[int, int, int]:
     spec = plan.client_spec
     plan_digest, keys_digest = plan.digest, "0" * 64
     return (
-        Expected.evaluation_keys(plan.params, steps=spec.rotation_steps).total_bytes,
+        Expected.evaluation_keys(plan.params, spec.key_levels).total_bytes,
         Expected.query(
             plan.params,
             count=spec.n_input_ciphertexts,

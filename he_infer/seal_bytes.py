@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from tenseal import sealapi
 
 from he_infer.errors import BackendError, ParameterError
+from he_infer.evaluation_keys import galois_element
 from he_infer.params import CKKSParams
 from he_infer.wire.types import (
     SEED_BYTES,
@@ -42,7 +43,6 @@ from he_infer.wire.types import (
     key_moduli,
 )
 
-CONJUGATION_STEP: Final = 0  # the step that SEAL reserves for complex conjugation
 _HEADER: Final = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, mode, 0, total
 _MAGIC, _MAJOR, _MINOR = 0xA15E, 4, 3
 _UNCOMPRESSED, _ZSTD = 0, 2
@@ -68,18 +68,6 @@ def seal_context(params: CKKSParams) -> sealapi.SEALContext:
     if not context.parameters_set():
         raise ParameterError(f"SEAL refuses the parameters: {context.parameters_error_message()}")
     return context
-
-
-def galois_element(step: int, n: int) -> int:
-    """The Galois element 3^step mod 2n that rotates the slots left by ``step`` (right if < 0).
-
-    Step 0 means complex conjugation, 2n − 1, as in SEAL. Raises ParameterError if
-    ``|step|`` is not below the number of slots n/2.
-    """
-    slots = n // 2
-    if not -slots < step < slots:
-        raise ParameterError(f"rotation by {step} is outside ±{slots - 1}")
-    return 2 * n - 1 if step == CONJUGATION_STEP else pow(3, step % slots, 2 * n)
 
 
 def parms_id(context: sealapi.SEALContext, level: int) -> list[int]:
@@ -113,7 +101,9 @@ def load_public_key(
 ) -> sealapi.PublicKey:
     """A SEAL public key; raises WireError if the residues are not valid."""
     key.check(params)
-    parts = _ciphertext_parts(list(context.key_parms_id()), key.b, 1.0, key.seed)
+    rows = np.zeros((len(key_moduli(params)), params.n), dtype=np.uint64)
+    rows[: len(key.b)] = key.b  # SEAL never reads the rows that were cut off
+    parts = _ciphertext_parts(list(context.key_parms_id()), rows, 1.0, key.seed)
     return _load(sealapi.PublicKey(), context, parts)
 
 
@@ -264,8 +254,7 @@ def _key_parts(
     parts: list[Buffer] = [struct.pack("<5Q", *identity, table)]
     following = 0
     for index in sorted(by_index):
-        key = by_index[index]
-        key.check(params)
+        key = _uncut(by_index[index], params)
         parts.append(bytes(_COUNT.size * (index - following)))  # entries without a key
         parts.append(_COUNT.pack(len(key.seeds)))
         for rows, seed in zip(key.b, key.seeds, strict=True):
@@ -273,6 +262,19 @@ def _key_parts(
         following = index + 1
     parts.append(bytes(_COUNT.size * (table - following)))
     return _wrap(parts)
+
+
+def _uncut(key: SeededKeySwitchKey, params: CKKSParams) -> SeededKeySwitchKey:
+    """A cut key in the shape that SEAL wants; at the levels of its use SEAL reads no padding."""
+    key.check(params)
+    moduli = len(key_moduli(params))
+    if len(key.b) == moduli - 1:
+        return key
+    b = np.zeros((moduli - 1, moduli, params.n), dtype=np.uint64)
+    b[: len(key.b), : len(key.b)] = key.b[:, :-1]
+    b[: len(key.b), -1] = key.b[:, -1]
+    padding = (bytes(SEED_BYTES),) * (moduli - 1 - len(key.b))
+    return SeededKeySwitchKey(b=b, seeds=(*key.seeds, *padding))
 
 
 def _read_array(data: bytes, start: int, words: int) -> tuple[NDArray[np.uint64], int]:

@@ -29,11 +29,11 @@ class StoreFullError(HEInferError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyName:
-    """What stored keys are bound to: the bytes' SHA-256, parameters and rotation steps."""
+    """What stored keys are bound to: the bytes' SHA-256, parameters and list of keys."""
 
     digest: str
     params_digest: str
-    steps: tuple[int, ...]
+    levels_digest: str
 
 
 @dataclass(slots=True, kw_only=True)

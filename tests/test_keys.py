@@ -13,8 +13,9 @@ from tenseal import sealapi
 
 from he_infer import seal_bytes
 from he_infer.errors import InputError, KeyFileError, MismatchError, ParameterError, WireError
+from he_infer.evaluation_keys import EvaluationKeys, galois_element
 from he_infer.keyfile import Argon2idCost
-from he_infer.keys import EvaluationKeys, SecretKeys
+from he_infer.keys import SecretKeys
 from he_infer.params import CKKSParams
 from he_infer.wire import Ciphertext
 
@@ -58,7 +59,7 @@ def test_exactly_the_steps_asked_for(secret: SecretKeys, evaluation: EvaluationK
     context = seal_bytes.seal_context(PARAMS)
     galois = seal_bytes.load_galois_keys(context, PARAMS, evaluation.galois)
     present = [k for k in range(1, 2 * PARAMS.n, 2) if galois.has_key(k)]
-    wanted = {seal_bytes.galois_element(step, PARAMS.n) for step in (1, 4, -2)}
+    wanted = {galois_element(step, PARAMS.n) for step in (1, 4, -2)}
     assert set(present) == wanted
     values = np.random.default_rng(1).uniform(-1, 1, (1, PARAMS.slots))
     ciphertext = seal_bytes.load_ciphertext(context, PARAMS, secret.encrypt(values, SCALE)[0])

@@ -16,7 +16,7 @@ class Clock:
 
 
 def name(text: str) -> KeyName:
-    return KeyName(digest=text, params_digest="p", steps=(1,))
+    return KeyName(digest=text, params_digest="p", levels_digest="1")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_refused_entry_evicts_nothing(store: KeyStore[str]) -> None:
     assert store.contains(name("a"))
 
 
-def test_keys_are_bound_to_parameters_and_steps(store: KeyStore[str]) -> None:
+def test_keys_are_bound_to_parameters_and_the_list_of_keys(store: KeyStore[str]) -> None:
     store.put(name("a"), "A", size_bytes=1)
-    assert not store.contains(KeyName(digest="a", params_digest="q", steps=(1,)))
-    assert not store.contains(KeyName(digest="a", params_digest="p", steps=(1, 2)))
+    assert not store.contains(KeyName(digest="a", params_digest="q", levels_digest="1"))
+    assert not store.contains(KeyName(digest="a", params_digest="p", levels_digest="1, 2"))

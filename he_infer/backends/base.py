@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from he_infer.errors import BackendError
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
+
+if TYPE_CHECKING:
+    from he_infer.backends.linear import LinearMap
 
 C = TypeVar("C")  # a backend's ciphertext
 P = TypeVar("P")  # a backend's encoded plaintext
@@ -31,6 +34,10 @@ class Backend(Protocol[C, P]):
 
     def level(self, a: C) -> int: ...
     def scale(self, a: C) -> float: ...
+    def size(self, a: C) -> int:
+        """Polynomials of a ciphertext: two, or three before relinearisation."""
+        ...
+
     def add(self, a: C, b: C) -> C: ...
     def add_plain(self, a: C, p: P) -> C: ...
     def multiply_plain(self, a: C, p: P) -> C: ...
@@ -46,6 +53,18 @@ class Backend(Protocol[C, P]):
     def rescale(self, a: C) -> C: ...
     def drop_to(self, a: C, level: int) -> C:
         """The same value with fewer primes; the scale stays."""
+        ...
+
+    def prepare(self, linear: LinearMap) -> Any:
+        """Encode a linear map's values, once for all queries."""
+        ...
+
+    def apply(self, prepared: Any, sources: Sequence[C]) -> list[C]:
+        """Evaluate what ``prepare`` returned: a ciphertext per target, relinearised, rescaled."""
+        ...
+
+    def each(self, operation: Callable[[C], C], items: Sequence[C]) -> list[C]:
+        """``operation`` on every ciphertext, in parallel where the backend can."""
         ...
 
     def rerandomize(self, a: C) -> C:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from he_infer.backends.base import (
@@ -16,6 +16,7 @@ from he_infer.backends.base import (
     check_rotatable,
     check_slots,
 )
+from he_infer.backends.linear import LinearMap
 from he_infer.costs import CostModel
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
@@ -53,7 +54,8 @@ class CostBackend:
 
     @property
     def key_switches(self) -> int:
-        return self.counts["rotate"] + self.counts["relinearize"]
+        rotations = ("rotate", "hoisted rotate", "giant step", "fold")
+        return self.counts["relinearize"] + sum(self.counts[name] for name in rotations)
 
     def encrypt(self, values: FloatArray, *, scale: float) -> CostCiphertext:
         del values
@@ -70,6 +72,9 @@ class CostBackend:
 
     def scale(self, a: CostCiphertext) -> float:
         return a.scale
+
+    def size(self, a: CostCiphertext) -> int:
+        return a.size
 
     def add(self, a: CostCiphertext, b: CostCiphertext) -> CostCiphertext:
         check_addable((a.level, b.level), (a.scale, b.scale))
@@ -119,6 +124,42 @@ class CostBackend:
         price = self._model.transforms_ms(self._params.n, 6.0 * (a.level + 2))
         self._spend("rerandomize", price)
         return a
+
+    def prepare(self, linear: LinearMap) -> LinearMap:
+        if not linear.scalars:
+            rows = linear.level + (2 if self._model.hoisting and linear.counts.babies else 1)
+            self.plaintext_words += linear.counts.products * rows * self._params.n
+        return linear
+
+    def apply(self, prepared: LinearMap, sources: Sequence[CostCiphertext]) -> list[CostCiphertext]:
+        check_rescalable(prepared.level)
+        counts, first = prepared.counts, sources[0]
+        for source in sources:
+            check_level((source.level, prepared.level))
+            check_addable((source.level, first.level), (source.scale, first.scale))
+        steps = {p.rotation for groups in prepared.targets for g in groups for p in g.products}
+        steps |= {group.then for groups in prepared.targets for group in groups}
+        for step in (steps | set(prepared.folds)) - {0}:
+            check_rotatable(step, self._params.slots, first.size, self._steps)
+        n = self._params.n
+        self.milliseconds += self._model.linear_ms(n, prepared.level, counts, size=first.size)
+        self.counts["hoisted rotate"] += counts.babies
+        self.counts["giant step"] += counts.giants
+        self.counts["fold"] += counts.folds
+        self.counts["multiply_plain"] += counts.products
+        self.counts["rescale"] += counts.targets
+        if first.size > 2:
+            self.counts["relinearize"] += counts.targets
+        level, scale = prepared.level, first.scale * prepared.scale
+        result = CostCiphertext(level=level - 1, scale=scale / self._params.primes[level])
+        return [result] * counts.targets
+
+    def each(
+        self,
+        operation: Callable[[CostCiphertext], CostCiphertext],
+        items: Sequence[CostCiphertext],
+    ) -> list[CostCiphertext]:
+        return [operation(item) for item in items]
 
     def _spend(self, name: str, milliseconds: float) -> None:
         self.counts[name] += 1

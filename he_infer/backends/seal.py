@@ -8,6 +8,7 @@ encoded weights are shared between clients. SEAL holds Python's interpreter lock
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +25,10 @@ from he_infer.backends.base import (
     check_rotatable,
     check_slots,
 )
+from he_infer.backends.linear import Encoded, LinearMap, apply_stepwise, encode_linear
 from he_infer.errors import BackendError, MismatchError
+from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.ir import FloatArray
-from he_infer.keys import EvaluationKeys
 from he_infer.params import CKKSParams
 from he_infer.wire import Ciphertext, SeededCiphertext
 
@@ -36,7 +38,7 @@ class LoadedKeys:
     """A client's evaluation keys as SEAL objects; ``digest`` names them."""
 
     galois: Any
-    relin: Any
+    relin: Any  # None where no product needs it
     encryptor: Any
     steps: frozenset[int]
     digest: str
@@ -70,7 +72,9 @@ class SealBackend:
         public = seal_bytes.load_public_key(self._context, self._params, keys.public_key)
         return LoadedKeys(
             galois=seal_bytes.load_galois_keys(self._context, self._params, keys.galois),
-            relin=seal_bytes.load_relin_keys(self._context, self._params, keys.relin),
+            relin=None
+            if keys.relin is None
+            else seal_bytes.load_relin_keys(self._context, self._params, keys.relin),
             encryptor=sealapi.Encryptor(self._context, public),
             steps=frozenset(keys.steps),
             digest=keys.digest,
@@ -113,6 +117,9 @@ class SealBackend:
     def scale(self, a: Any) -> float:
         return float(a.scale)
 
+    def size(self, a: Any) -> int:
+        return int(a.size())
+
     def add(self, a: Any, b: Any) -> Any:
         check_addable((self.level(a), self.level(b)), (a.scale, b.scale))
         out = sealapi.Ciphertext()
@@ -143,8 +150,11 @@ class SealBackend:
 
     def relinearize(self, a: Any) -> Any:
         check_product(a.size())
+        key = self._loaded().relin
+        if key is None:
+            raise BackendError("no relinearisation key was loaded")
         out = sealapi.Ciphertext()
-        self._evaluator.relinearize(a, self._loaded().relin, out)
+        self._evaluator.relinearize(a, key, out)
         return out
 
     def rotate(self, a: Any, step: int) -> Any:
@@ -174,6 +184,15 @@ class SealBackend:
         self._loaded().encryptor.encrypt_zero(self._ids[self.level(a)], zero)
         zero.scale = a.scale
         return self.add(a, zero)
+
+    def prepare(self, linear: LinearMap) -> Encoded[Any]:
+        return encode_linear(self, linear)
+
+    def apply(self, prepared: Encoded[Any], sources: Sequence[Any]) -> list[Any]:
+        return apply_stepwise(self, prepared, sources)
+
+    def each(self, operation: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        return [operation(item) for item in items]
 
     def _loaded(self) -> LoadedKeys:
         if self._keys is None:

@@ -7,7 +7,7 @@ encrypted backends, so a plan that runs here runs there.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -24,6 +24,7 @@ from he_infer.backends.base import (
     check_rotatable,
     check_slots,
 )
+from he_infer.backends.linear import Encoded, LinearMap, apply_stepwise, encode_linear
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
 
@@ -98,6 +99,9 @@ class SlotwiseBackend:
     def scale(self, a: SlotCiphertext) -> float:
         return a.scale
 
+    def size(self, a: SlotCiphertext) -> int:
+        return a.size
+
     def add(self, a: SlotCiphertext, b: SlotCiphertext) -> SlotCiphertext:
         check_addable((a.level, b.level), (a.scale, b.scale))
         return replace(a, values=a.values + b.values, size=max(a.size, b.size))
@@ -137,3 +141,18 @@ class SlotwiseBackend:
 
     def rerandomize(self, a: SlotCiphertext) -> SlotCiphertext:
         return replace(a, values=a.values + self._noise.rerandomization(a.level, a.scale))
+
+    def prepare(self, linear: LinearMap) -> Encoded[SlotPlaintext]:
+        return encode_linear(self, linear)
+
+    def apply(
+        self, prepared: Encoded[SlotPlaintext], sources: Sequence[SlotCiphertext]
+    ) -> list[SlotCiphertext]:
+        return apply_stepwise(self, prepared, sources)
+
+    def each(
+        self,
+        operation: Callable[[SlotCiphertext], SlotCiphertext],
+        items: Sequence[SlotCiphertext],
+    ) -> list[SlotCiphertext]:
+        return [operation(item) for item in items]

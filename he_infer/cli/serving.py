@@ -11,7 +11,8 @@ from he_infer.errors import InputError, KeyFileError
 
 if TYPE_CHECKING:
     from he_infer.client_spec import ClientSpec
-    from he_infer.keys import EvaluationKeys, SecretKeys
+    from he_infer.evaluation_keys import EvaluationKeys
+    from he_infer.keys import SecretKeys
 
 PUBLIC_SUFFIX: Final = ".public"
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
@@ -63,7 +64,7 @@ def run_keygen(options: argparse.Namespace) -> int:
     passphrase = read_passphrase(options.passphrase_file, confirm=True)
     with progress_bars() as progress:
         secret = SecretKeys.generate(spec.params, progress=progress)
-        evaluation = secret.evaluation_keys(spec.rotation_steps, progress=progress)
+        evaluation = secret.evaluation_keys(spec.key_levels, progress=progress)
     secret.save(options.out, passphrase, overwrite=options.overwrite)
     data = evaluation.to_bytes()
     public.write_bytes(data)
@@ -168,13 +169,13 @@ def _stored_keys(key_file: Path, secret: SecretKeys, spec: ClientSpec) -> Evalua
 
     Raises WireError if the file was made for another model or altered.
     """
-    from he_infer.keys import EvaluationKeys
+    from he_infer.evaluation_keys import EvaluationKeys
 
     path = public_file(key_file)
     if not path.exists():
         return None
     return EvaluationKeys.from_bytes(
-        path.read_bytes(), params=secret.params, steps=spec.rotation_steps
+        path.read_bytes(), params=secret.params, levels=spec.key_levels
     )
 
 

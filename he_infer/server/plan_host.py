@@ -1,29 +1,30 @@
-"""Hosts a compiled plan on TenSEAL's SEAL: strict parsing in, encrypted reply out."""
+"""Hosts a compiled plan, on the native evaluator or SEAL: strict parsing in, reply out."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from he_infer.backends.seal import LoadedKeys, SealBackend
+from he_infer.backends.choose import AUTO, encrypted_backend
 from he_infer.errors import MismatchError, ServiceError
+from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.executor import Executor
-from he_infer.keys import EvaluationKeys
 from he_infer.plan import Plan, encoded_bytes
 from he_infer.progress import Progress
 from he_infer.server.hosting import Query
 from he_infer.wire import (
     NO_DIGEST,
     Expected,
+    Frame,
     FrameReader,
     SeededCiphertext,
-    SeededKeySwitchKey,
-    SeededPublicKey,
-    canonical_steps,
     write_envelope,
 )
+
+if TYPE_CHECKING:
+    from he_infer.backends.choose import EncryptedBackend, Loaded
 
 _WORD_BYTES: Final = 8
 
@@ -47,43 +48,31 @@ class ParsedQuery:
 
 
 class ParsedKeys:
-    """Parses evaluation keys as they arrive and hashes them; ``finish`` loads them into SEAL."""
+    """Parses evaluation keys as they arrive and hashes them; ``finish`` expands them."""
 
-    def __init__(self, expected: Expected, *, digest: str, backend: SealBackend) -> None:
+    def __init__(self, expected: Expected, *, digest: str, backend: EncryptedBackend) -> None:
         self._expected = expected
         self._reader = FrameReader(expected, limit_bytes=expected.total_bytes)
         self._hash = hashlib.sha256()
         self._digest = digest
         self._backend = backend
-        self._public_key: SeededPublicKey | None = None
-        self._switches: list[SeededKeySwitchKey] = []
+        self._frames: list[Frame] = []
 
     def feed(self, chunk: bytes) -> None:
         self._hash.update(chunk)
-        for frame in self._reader.feed(chunk):
-            if isinstance(frame, SeededPublicKey):
-                self._public_key = frame
-            else:
-                assert isinstance(frame, SeededKeySwitchKey)
-                self._switches.append(frame)
+        self._frames += self._reader.feed(chunk)
 
-    def finish(self) -> LoadedKeys:
+    def finish(self) -> Loaded:
         self._reader.finish()
         if self._hash.hexdigest() != self._digest:
             raise MismatchError("the keys' SHA-256 is not the one in the address: send them again")
-        assert self._public_key is not None
-        relin, *rotations = self._switches
-        keys = EvaluationKeys(
-            params=self._expected.params,
-            public_key=self._public_key,
-            relin=relin,
-            galois=dict(zip(self._expected.steps, rotations, strict=True)),
-        )
-        return self._backend.load_keys(keys)
+        return self._backend.load_keys(EvaluationKeys.of_frames(self._frames, self._expected))
 
 
 class PlanHost:
     """One plan with its weights encoded; ``evaluate`` may run in several threads.
+
+    ``backend``: auto, native or seal; ``threads``: of each native evaluation.
 
     Encoding happens here, once: it takes seconds and the memory that the plan states. Raises
     ServiceError, before it starts, if that exceeds ``memory_limit_bytes`` (None: the machine's).
@@ -93,6 +82,8 @@ class PlanHost:
         self,
         plan: Plan,
         *,
+        backend: str = AUTO,
+        threads: int = 1,
         memory_limit_bytes: int | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -104,10 +95,9 @@ class PlanHost:
             )
         self._plan = plan
         self._spec = plan.client_spec
-        self._backend = SealBackend(plan.params)
+        self._backend = encrypted_backend(plan.params, backend, threads=threads)
         self._executor = Executor(plan, self._backend, progress=progress)
-        self._steps = canonical_steps(plan.rotation_steps, plan.params)
-        self._keys_expected = Expected.evaluation_keys(plan.params, steps=self._steps)
+        self._keys_expected = Expected.evaluation_keys(plan.params, plan.key_levels)
 
     @property
     def name(self) -> str:
@@ -122,8 +112,8 @@ class PlanHost:
         return self._spec.params.digest
 
     @property
-    def steps(self) -> tuple[int, ...]:
-        return self._steps
+    def levels_digest(self) -> str:
+        return self._plan.key_levels.digest
 
     @property
     def query_bytes(self) -> int:
@@ -135,9 +125,9 @@ class PlanHost:
 
     @property
     def loaded_keys_bytes(self) -> int:
-        digits, n = len(self._spec.params.primes), self._spec.params.n
-        switches = 1 + len(self._steps)
-        return (switches * digits + 1) * 2 * (digits + 1) * n * _WORD_BYTES
+        levels, n = self._plan.key_levels, self._spec.params.n
+        polynomials = sum((level + 1) * (level + 2) for level in levels.switches)
+        return 2 * (polynomials + levels.public + 2) * n * _WORD_BYTES
 
     @property
     def reply_bytes(self) -> int:
@@ -152,7 +142,7 @@ class PlanHost:
     def open_keys(self, digest: str) -> ParsedKeys:
         return ParsedKeys(self._keys_expected, digest=digest, backend=self._backend)
 
-    def evaluate(self, query: Query, loaded_keys: LoadedKeys) -> Sequence[bytes]:
+    def evaluate(self, query: Query, loaded_keys: Loaded) -> Sequence[bytes]:
         frames = self._executor.run(query.inputs, loaded_keys)
         return [write_envelope(frames, self._reply_expected(query.keys_digest))]
 

@@ -92,7 +92,9 @@ class InferenceService:
         """What keys for ``host`` are stored under; raises Refusal 400 for a malformed digest."""
         if not DIGEST.fullmatch(digest):
             raise Refusal(400, "malformed", "a key digest is 64 lower case hexadecimal digits")
-        return KeyName(digest=digest, params_digest=host.params_digest, steps=host.steps)
+        return KeyName(
+            digest=digest, params_digest=host.params_digest, levels_digest=host.levels_digest
+        )
 
     def open_keys(self, host: Host, digest: str) -> IncomingKeys:
         """Start reading evaluation keys whose SHA-256 is said to be ``digest``."""

@@ -9,9 +9,7 @@ from he_infer.wire.envelope import (
     Expected,
     Header,
     Kind,
-    canonical_steps,
     read_header,
-    steps_digest,
 )
 from he_infer.wire.foreign import (
     carries_secret_key,
@@ -25,6 +23,7 @@ from he_infer.wire.frames import (
     read_envelope,
     write_envelope,
 )
+from he_infer.wire.key_levels import KeyLevels, canonical_steps
 from he_infer.wire.residues import pack_residues, packed_bytes, unpack_residues
 from he_infer.wire.types import (
     Ciphertext,
@@ -43,6 +42,7 @@ __all__ = [
     "Frame",
     "FrameReader",
     "Header",
+    "KeyLevels",
     "Kind",
     "SeededCiphertext",
     "SeededKeySwitchKey",
@@ -55,7 +55,6 @@ __all__ = [
     "packed_bytes",
     "read_envelope",
     "read_header",
-    "steps_digest",
     "unpack_residues",
     "write_envelope",
 ]

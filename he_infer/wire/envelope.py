@@ -12,14 +12,15 @@
     24      8     scale, binary64 (of keys: 1.0)
     32      8     bytes of all frames together
     40      32    SHA-256 of the parameters
-    72      32    SHA-256 of the plan (of keys: of the rotation steps)
+    72      32    SHA-256 of the plan (of keys: of the list of keys and their levels)
     104     32    SHA-256 of the evaluation keys (of keys: zero)
     136     …     frames, bit-packed (residues.py), nothing between or behind them
 
     query frame        := seed(64) c0
     reply frame        := c0 c1 …
-    evaluation keys    := public key: seed(64) b ;  then the relinearisation key and one key
-                          per step in ascending order: digits × seed(64), digits × b
+    evaluation keys    := public key: seed(64) b ;  then the relinearisation key, if products
+                          need one, and one key per step in ascending order: digits × seed(64),
+                          digits × b; each cut to its level (key_levels.py)
 
 Whoever reads states an :class:`Expected` first. Every field must equal it, so nothing that
 comes from outside decides how much memory is taken. No field can carry a secret key.
@@ -27,22 +28,28 @@ comes from outside decides how much memory is taken. No field can carry a secret
 
 from __future__ import annotations
 
-import hashlib
-import json
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Final, Self
 
 from he_infer.errors import MismatchError, TooLargeError, VersionError, WireError
 from he_infer.params import CKKSParams
 from he_infer.wire.foreign import looks_like_seal_object, looks_like_tenseal_context
+from he_infer.wire.key_levels import KeyLevels
 from he_infer.wire.residues import packed_bytes
-from he_infer.wire.types import MAX_SIZE, SEED_BYTES, check_scale, key_moduli, level_moduli
+from he_infer.wire.types import (
+    MAX_SIZE,
+    SEED_BYTES,
+    check_scale,
+    cut_moduli,
+    level_moduli,
+    public_moduli,
+)
 
 MAGIC: Final = b"\x89HEI\r\n\x1a\n"  # as PNG's: a text-mode transfer breaks it visibly
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MAX_COUNT: Final = 1 << 20
 NO_DIGEST: Final = "00" * 32
 _HEADER: Final = struct.Struct("<8sHBBHHIIdQ32s32s32s")
@@ -130,12 +137,12 @@ def read_header(data: bytes | bytearray | memoryview) -> Header:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Expected:
     """What the reader is prepared to accept: every field is compared, every length computed.
 
-    Build one with :meth:`query`, :meth:`reply` or :meth:`evaluation_keys`. ``steps`` is used
-    by evaluation keys only. Digests are 64 hexadecimal digits. Raises WireError for
+    Build one with :meth:`query`, :meth:`reply` or :meth:`evaluation_keys`. ``keys`` is given
+    for evaluation keys only. Digests are 64 hexadecimal digits. Raises WireError for
     expectations that no envelope can meet.
     """
 
@@ -147,7 +154,7 @@ class Expected:
     scale: float
     plan_digest: str
     keys_digest: str
-    steps: tuple[int, ...] = ()
+    keys: KeyLevels | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MAX_COUNT:
@@ -203,38 +210,40 @@ class Expected:
         )
 
     @classmethod
-    def evaluation_keys(cls, params: CKKSParams, *, steps: Sequence[int]) -> Self:
-        """A public key, a relinearisation key and one rotation key per step, no more."""
-        canonical = canonical_steps(steps, params)
+    def evaluation_keys(cls, params: CKKSParams, keys: KeyLevels) -> Self:
+        """Exactly the keys listed, each cut to its level."""
+        keys.check(params)
         return cls(
             kind=Kind.EVALUATION_KEYS,
             params=params,
-            count=2 + len(canonical),
+            count=1 + len(keys.switches),
             level=params.max_level,
             size=0,
             scale=1.0,
-            plan_digest=steps_digest(canonical),
+            plan_digest=keys.digest,
             keys_digest=NO_DIGEST,
-            steps=canonical,
+            keys=keys,
         )
 
-    @property
-    def frame_lengths(self) -> tuple[int, int]:
-        """Bytes of the first frame and of each following one."""
+    @cached_property
+    def frame_lengths(self) -> tuple[int, ...]:
+        """Bytes of each frame."""
         params = self.params
-        if self.kind is Kind.EVALUATION_KEYS:
-            polynomial = packed_bytes(key_moduli(params), params.n)
-            first = SEED_BYTES + polynomial
-            return first, len(params.primes) * first
+        if self.keys is not None:
+            digit = {
+                level: SEED_BYTES + packed_bytes(cut_moduli(params, level), params.n)
+                for level in set(self.keys.switches)
+            }
+            public = SEED_BYTES + packed_bytes(public_moduli(params, self.keys.public), params.n)
+            return (public, *(digit[level] * (level + 1) for level in self.keys.switches))
         polynomial = packed_bytes(level_moduli(params, self.level), params.n)
         if self.kind is Kind.QUERY:
-            return SEED_BYTES + polynomial, SEED_BYTES + polynomial
-        return self.size * polynomial, self.size * polynomial
+            return (SEED_BYTES + polynomial,) * self.count
+        return (self.size * polynomial,) * self.count
 
     @property
     def body_bytes(self) -> int:
-        first, following = self.frame_lengths
-        return first + (self.count - 1) * following
+        return sum(self.frame_lengths)
 
     @property
     def total_bytes(self) -> int:
@@ -268,7 +277,7 @@ class Expected:
             raise MismatchError("made for other CKKS parameters: fetch the model's specification")
         if header.plan_digest != expected.plan_digest:
             raise MismatchError(
-                "made for other rotation steps: make keys for this model's steps"
+                "made for other rotation steps or levels: make keys for this model"
                 if self.kind is Kind.EVALUATION_KEYS
                 else "made for another plan: fetch the model's specification"
             )
@@ -286,19 +295,3 @@ class Expected:
             came, wanted = getattr(header, name), getattr(expected, name)
             if came != wanted:
                 raise WireError(f"expected {name} {wanted}, got {came}")
-
-
-def canonical_steps(steps: Sequence[int], params: CKKSParams) -> tuple[int, ...]:
-    """Distinct left rotations in ascending order; raises WireError for a step out of range.
-
-    Steps are taken modulo the number of slots, except 0, which stands for conjugation.
-    """
-    for step in steps:
-        if not -params.slots < step < params.slots:
-            raise WireError(f"rotation by {step} is outside ±{params.slots - 1}")
-    return tuple(sorted({int(step) % params.slots for step in steps}))
-
-
-def steps_digest(steps: Sequence[int]) -> str:
-    """SHA-256 in hexadecimal over the JSON list of canonical steps."""
-    return hashlib.sha256(json.dumps(list(steps)).encode()).hexdigest()

@@ -14,8 +14,9 @@ from he_infer.wire.types import (
     SeededCiphertext,
     SeededKeySwitchKey,
     SeededPublicKey,
-    key_moduli,
+    cut_moduli,
     level_moduli,
+    public_moduli,
 )
 
 Frame = Ciphertext | SeededCiphertext | SeededPublicKey | SeededKeySwitchKey
@@ -86,7 +87,7 @@ class FrameReader:
             if self._filled < len(self._buffer):
                 continue
             if self._header_read:
-                found.append(read_frame(self._buffer, self._expected, first=self._frames == 0))
+                found.append(read_frame(self._buffer, self._expected, self._frames))
                 self._frames += 1
             else:
                 self._expected.check(read_header(self._buffer))
@@ -98,8 +99,7 @@ class FrameReader:
         return found
 
     def _next_length(self) -> int:
-        first, following = self._expected.frame_lengths
-        return first if self._frames == 0 else following
+        return self._expected.frame_lengths[self._frames]
 
 
 def read_envelope(
@@ -125,17 +125,16 @@ def write_envelope(frames: Sequence[Frame], expected: Expected) -> bytes:
     if len(frames) != expected.count:
         raise WireError(f"expected {expected.count} frames, got {len(frames)}")
     parts = [expected.header.to_bytes()]
-    first, following = expected.frame_lengths
     for index, frame in enumerate(frames):
-        part = write_frame(frame, expected, first=index == 0)
-        if len(part) != (first if index == 0 else following):
+        part = write_frame(frame, expected, index)
+        if len(part) != expected.frame_lengths[index]:
             raise WireError(f"frame {index} does not have the shape that the envelope states")
         parts.append(part)
     return b"".join(parts)
 
 
-def read_frame(data: bytes | bytearray | memoryview, expected: Expected, *, first: bool) -> Frame:
-    """One frame of exactly the expected length; raises WireError for residues out of range."""
+def read_frame(data: bytes | bytearray | memoryview, expected: Expected, index: int) -> Frame:
+    """Frame number ``index``, of exactly its length; raises WireError for bad residues."""
     params, view = expected.params, memoryview(data)
     if expected.kind is Kind.REPLY:
         moduli = level_moduli(params, expected.level)
@@ -145,32 +144,34 @@ def read_frame(data: bytes | bytearray | memoryview, expected: Expected, *, firs
         moduli = level_moduli(params, expected.level)
         c0 = unpack_residues(view[SEED_BYTES:], 1, moduli, params.n)[0]
         return SeededCiphertext(c0=c0, seed=bytes(view[:SEED_BYTES]), scale=expected.scale)
-    moduli = key_moduli(params)
-    if first:
+    assert expected.keys is not None
+    if index == 0:
+        moduli = public_moduli(params, expected.keys.public)
         b = unpack_residues(view[SEED_BYTES:], 1, moduli, params.n)[0]
         return SeededPublicKey(b=b, seed=bytes(view[:SEED_BYTES]))
-    digits = len(params.primes)
+    level = expected.keys.switches[index - 1]
+    digits, moduli = level + 1, cut_moduli(params, level)
     seeds = tuple(bytes(view[i * SEED_BYTES : (i + 1) * SEED_BYTES]) for i in range(digits))
     return SeededKeySwitchKey(
         b=unpack_residues(view[digits * SEED_BYTES :], digits, moduli, params.n), seeds=seeds
     )
 
 
-def write_frame(frame: Frame, expected: Expected, *, first: bool) -> bytes:
-    """One frame's bytes; raises WireError if it is not the frame that ``expected`` describes."""
+def write_frame(frame: Frame, expected: Expected, index: int) -> bytes:
+    """Bytes of frame number ``index``; raises WireError if ``expected`` describes another."""
     params = expected.params
     wanted: type[Frame] = {
         Kind.QUERY: SeededCiphertext,
         Kind.REPLY: Ciphertext,
-        Kind.EVALUATION_KEYS: SeededPublicKey if first else SeededKeySwitchKey,
+        Kind.EVALUATION_KEYS: SeededPublicKey if index == 0 else SeededKeySwitchKey,
     }[expected.kind]
     if not isinstance(frame, wanted):
         raise WireError(f"expected a {wanted.__name__}, got a {type(frame).__name__}")
     frame.check(params)
     if isinstance(frame, SeededPublicKey):
-        return frame.seed + pack_residues(frame.b[None], key_moduli(params))
+        return frame.seed + pack_residues(frame.b[None], public_moduli(params, frame.level))
     if isinstance(frame, SeededKeySwitchKey):
-        return b"".join(frame.seeds) + pack_residues(frame.b, key_moduli(params))
+        return b"".join(frame.seeds) + pack_residues(frame.b, cut_moduli(params, frame.level))
     if frame.scale != expected.scale or frame.level != expected.level:
         raise WireError(
             f"expected level {expected.level} and the envelope's scale, got level {frame.level}: "

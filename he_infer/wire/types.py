@@ -27,6 +27,17 @@ def key_moduli(params: CKKSParams) -> tuple[int, ...]:
     return (*params.primes, params.special_prime)
 
 
+def cut_moduli(params: CKKSParams, level: int) -> tuple[int, ...]:
+    """The moduli of keys that are used up to ``level``; raises WireError for no such level."""
+    return (*level_moduli(params, level), params.special_prime)
+
+
+def public_moduli(params: CKKSParams, level: int) -> tuple[int, ...]:
+    """The moduli of a public key for replies at ``level``; raises WireError for no such level."""
+    level_moduli(params, level)
+    return key_moduli(params)[: level + 2]
+
+
 def level_moduli(params: CKKSParams, level: int) -> tuple[int, ...]:
     """The moduli of a ciphertext at ``level``; raises WireError if there is no such level."""
     if not 0 <= level <= params.max_level:
@@ -113,7 +124,12 @@ class SeededCiphertext:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SeededPublicKey:
-    """An encryption of zero modulo all key moduli: ``b`` uint64 (L + 2, n) and a ``seed``."""
+    """An encryption of zero to re-randomise replies at level l: ``b`` uint64 (l + 2, n), a seed.
+
+    Rows are modulo the first l + 2 of q_0 … q_L, P: fresh encryptions of zero are made one
+    prime higher and divided by it, which leaves a rounding of their noise. The seed expands to
+    residues modulo all primes.
+    """
 
     b: NDArray[np.uint64]
     seed: bytes
@@ -124,12 +140,25 @@ class SeededPublicKey:
 
     def check(self, params: CKKSParams) -> None:
         """Raise WireError unless every residue is valid under ``params``."""
-        check_residues(self.b, key_moduli(params), params.n)
+        check_residues(self.b, public_moduli(params, self.level), params.n)
+
+    @property
+    def level(self) -> int:
+        return int(self.b.shape[0]) - 2
+
+    def cut(self, level: int) -> SeededPublicKey:
+        """The same key for use up to ``level``."""
+        if not 0 <= level <= self.level:
+            raise WireError(f"a public key for level {self.level} cannot be cut to {level}")
+        return SeededPublicKey(b=self.b[: level + 2], seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SeededKeySwitchKey:
-    """One key-switching key: ``b`` uint64 (digits, L + 2, n) and one seed per digit."""
+    """One key-switching key for levels up to l: ``b`` uint64 (l + 1, l + 2, n), a seed per digit.
+
+    Rows are modulo q_0 … q_l and P; each seed expands to residues modulo all primes.
+    """
 
     b: NDArray[np.uint64]
     seeds: tuple[bytes, ...]
@@ -141,8 +170,18 @@ class SeededKeySwitchKey:
         for seed in self.seeds:
             _check_seed(seed)
 
+    @property
+    def level(self) -> int:
+        return int(self.b.shape[0]) - 1
+
+    def cut(self, level: int) -> SeededKeySwitchKey:
+        """The same key for use up to ``level``."""
+        if not 0 <= level <= self.level:
+            raise WireError(f"a key for level {self.level} cannot be cut to {level}")
+        rows = [*range(level + 1), -1]
+        b = np.ascontiguousarray(self.b[: level + 1, rows])
+        return SeededKeySwitchKey(b=b, seeds=self.seeds[: level + 1])
+
     def check(self, params: CKKSParams) -> None:
         """Raise WireError unless shape and every residue are valid under ``params``."""
-        if self.b.shape[0] != len(params.primes):
-            raise WireError(f"expected {len(params.primes)} digits, got {self.b.shape[0]}")
-        check_residues(self.b, key_moduli(params), params.n)
+        check_residues(self.b, cut_moduli(params, self.level), params.n)

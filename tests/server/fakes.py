@@ -58,13 +58,13 @@ class FakeHost:
         name: str = "toy",
         *,
         plan: str = "a",
-        steps: tuple[int, ...] = (1, 2),
+        levels_digest: str = "1, 2",
         query_body_bytes: int = 1000,
         let_go: threading.Event | None = None,
     ) -> None:
         self._name = name
         self._plan = plan
-        self._steps = steps
+        self._levels_digest = levels_digest
         self._let_go = let_go
         self._query_bytes = HEADER_BYTES + query_body_bytes
         self.evaluations = 0
@@ -83,8 +83,8 @@ class FakeHost:
         return "d" * 64
 
     @property
-    def steps(self) -> tuple[int, ...]:
-        return self._steps
+    def levels_digest(self) -> str:
+        return self._levels_digest
 
     @property
     def query_bytes(self) -> int:

@@ -38,7 +38,7 @@ def toy() -> FakeHost:
 
 @pytest.fixture
 def app(toy: FakeHost) -> Iterator[Application]:
-    made = make_app(toy, FakeHost("other", plan="b", steps=(7,)))
+    made = make_app(toy, FakeHost("other", plan="b", levels_digest="7"))
     yield made
     made.close()
 

@@ -242,11 +242,13 @@ std::vector<std::unique_ptr<Ciphertext>> Evaluator::combine(
 std::unique_ptr<Ciphertext> Evaluator::rerandomize(const Ciphertext& a, const u64* public_key,
                                                    const signed char* small) const {
     Arena arena;
-    const std::size_t n = ring_.n(), rows = z(a.level + 2);
+    // One prime higher (above q_L lies P), and divided by it.
+    const auto moduli = data_rows(a.level + 1);
+    const std::size_t n = ring_.n(), rows = moduli.size();
     u64* masks = arena.take(3 * n);
     u64* zero = arena.take(2 * rows * n);
     for (std::size_t r = 0; r < rows; ++r) {
-        const Prime& p = ring_.row(a.level, static_cast<int>(r));
+        const Prime& p = ring_.prime(moduli[r]);
         const u64 q = p.modulus.q;
         for (std::size_t i = 0; i < 3 * n; ++i) {
             masks[i] = small[i] < 0 ? q - static_cast<u64>(-small[i]) : static_cast<u64>(small[i]);
@@ -265,7 +267,7 @@ std::unique_ptr<Ciphertext> Evaluator::rerandomize(const Ciphertext& a, const u6
             std::copy_n(a.poly(i), z(a.level + 1) * n, x);
             continue;
         }
-        ring_.divide_last(x, zero + z(i) * rows * n, extended_rows(ring_, a.level), 1);
+        ring_.divide_last(x, zero + z(i) * rows * n, moduli, 1);
         for (int r = 0; r <= a.level; ++r) {
             const Prime& p = ring_.prime(r);
             p.kernels->add(x + z(r) * n, x + z(r) * n, a.poly(i) + z(r) * n, n, p.modulus);

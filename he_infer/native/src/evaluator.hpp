@@ -106,8 +106,9 @@ class Evaluator {
     std::vector<std::unique_ptr<Ciphertext>> combine(const SparseWeights& weights,
                                                      const std::vector<CiphertextPtr>& sources,
                                                      int threads) const;
-    // `a` plus an encryption of zero under the public key (rows q_0 … q_l, P of b, then of a)
-    // with the given small polynomials u, e0, e1; made modulo P as well and divided by it.
+    // `a` at level l plus an encryption of zero under the public key (the first l + 2 rows of
+    // q_0 … q_L, P of b, then of a) with the given small polynomials u, e0, e1; made one prime
+    // higher and divided by it.
     std::unique_ptr<Ciphertext> rerandomize(const Ciphertext& a, const u64* public_key,
                                             const signed char* small) const;
 

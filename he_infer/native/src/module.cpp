@@ -289,7 +289,7 @@ class Engine {
         require(public_key.shape(0) == 2 && public_key.shape(1) == rows &&
                     public_key.shape(2) == ring_.n(),
                 "a public key cut to another level");
-        check_residues(public_key.data(), extended_rows(ring_, a.level), 2);
+        check_residues(public_key.data(), data_rows(a.level + 1), 2);
         require(small.shape(0) == 3 && small.shape(1) == ring_.n(), "three small polynomials");
         nb::gil_scoped_release release;
         return evaluator_.rerandomize(a, public_key.data(), small.data());
