@@ -85,7 +85,7 @@ def compile(
         )
     else:
         bits = scale_bits_of(graph, params)
-        chains = [Chain(params=params, scale_bits=bits, input_bits=bits)]
+        chains = [Chain(params=params, scale_bits=bits)]
     model_costs = cost or CostModel()
     found: list[Plan] = []
     for chain in chains:
@@ -93,11 +93,9 @@ def compile(
             raise ParameterError(
                 f"batch {batch} exceeds the {chain.params.slots} slots of N = {chain.params.n}"
             )
-        scale, input_scale = 2.0**chain.scale_bits, 2.0**chain.input_bits
+        scale = 2.0**chain.scale_bits
         output_scale = output_scale_of(chain.params, output_range, scale)
-        placed = place(
-            graph, chain.params, scale=scale, input_scale=input_scale, output_scale=output_scale
-        )
+        placed = place(graph, chain.params, scale=scale, output_scale=output_scale)
         packing = plan_packing(graph, placed, chain.params, batch=batch, cost=model_costs)
         found.append(
             Plan(
@@ -105,7 +103,6 @@ def compile(
                 graph=graph,
                 params=chain.params,
                 scale=scale,
-                input_scale=input_scale,
                 output_scale=output_scale,
                 batch=batch,
                 packing=packing,

@@ -105,7 +105,7 @@ def run_on(backend: Backend[C, P], plan: Plan, inputs: Sequence[C]) -> list[C]:
 def count_costs(plan: Plan, model: CostModel) -> CostBackend:
     """Run the plan on the cost backend and return it with its counts."""
     backend = CostBackend(plan.params, model, steps=plan.rotation_steps)
-    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.input_scale)
+    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
     run_on(backend, plan, [fresh] * plan.packing.input.layout.ciphertexts)
     return backend
 
@@ -134,7 +134,7 @@ def prepare(plan: Plan, weights: EncodedWeights[P], *, progress: Progress | None
             weights.linear(key, build)
             return costs.prepare(build())
 
-    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.input_scale)
+    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
     runner: PlanRunner[CostCiphertext, CostPlaintext] = PlanRunner(plan, Ask())
     inputs = [fresh] * plan.packing.input.layout.ciphertexts
     runner.run(inputs, costs, progress=progress)

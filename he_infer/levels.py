@@ -5,10 +5,10 @@ level, a polynomial of degree d takes ceil(log2(d + 1)). Values are produced as 
 chain as their inputs allow, and the output lands exactly on level 0.
 
 A Square rescales in one of two ways. *Eagerly*: at once, which takes a level of its own.
-*Lazily*: it keeps the squared scale, and the next Affine's rescale divides by one prime of
-twice the width (EVA's waterline, Dathathri et al. 2020): the same bits in fewer primes, so
-fewer transforms, and key switches act on values of a large scale. Primes of at most 50 bits
-are the fastest ones, so scales up to 24 bits are placed lazily.
+*Lazily*: it keeps the squared scale, and the next Affine's rescale divides by one prime as
+wide as both products need (EVA's waterline, Dathathri et al. 2020): the same bits in fewer
+primes, so fewer transforms, and key switches act on values of a large scale. Primes of at
+most 50 bits are the fastest ones, which leaves lazy chains 27 bits of scale.
 
 Scales: plaintexts are encoded so that an Affine's output has precisely the scale asked for,
 whatever prime the rescale drops; only an eager Square's scale drifts, by Δ/q, and the next
@@ -35,9 +35,12 @@ SPECIAL_BITS: Final = 3
 # folds, which come after the rescale, add up hundreds of them. Each doubling of N adds a bit.
 NOISE_BITS: Final = 14
 # The same for lazy chains, where sums are folded before the rescale: roundings alone.
-LAZY_NOISE_BITS: Final = 12
-MIN_LAZY_BITS: Final = 17
-WIDE_BITS: Final = 48  # the widest lazy prime; the special prime has two bits more
+LAZY_NOISE_BITS: Final = 15
+LAZY_BITS: Final = 50  # the widest primes of a lazy chain, and its special prime
+# log2 of the scale of a lazy chain's weights. Their rounding moves a slot by about 2^(5 − 23),
+# as much as the rounding of a rescale does at the 27 bits of scale that 50 leave.
+PLAIN_BITS: Final = 23
+MIN_LAZY_BITS: Final = 20
 # Beyond this many bits of scale more than needed, keys grow and nobody gains.
 SPARE_BITS: Final = 8
 
@@ -100,7 +103,6 @@ def place(
     params: CKKSParams,
     *,
     scale: float,
-    input_scale: float,
     output_scale: float,
 ) -> dict[str, Placement]:
     """Level and scale of every node's value; the input is fresh, the output at level 0.
@@ -112,7 +114,7 @@ def place(
     placed: dict[str, Placement] = {}
     for node in graph:
         level = params.max_level - depth[node.name]
-        node_scale = input_scale if isinstance(node, ir.Input) else scale
+        node_scale = scale
         if isinstance(node, ir.Square):
             before = placed[node.source].scale
             node_scale = before * before
@@ -126,11 +128,10 @@ def place(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """Parameters with log2 of the scale of intermediate values and of the query."""
+    """Parameters with log2 of the scale of the query and of intermediate values."""
 
     params: CKKSParams
     scale_bits: int
-    input_bits: int
 
 
 def choose_chains(
@@ -149,7 +150,7 @@ def choose_chains(
         params, bits = choose_params(
             depth, precision_bits=precision_bits, output_bits=output_bits, least_n=least_n
         )
-        found.append(Chain(params=params, scale_bits=bits, input_bits=bits))
+        found.append(Chain(params=params, scale_bits=bits))
     except DepthError:
         if not found:
             raise
@@ -162,43 +163,40 @@ def choose_lazy(
     """The smallest ring that holds a lazy chain, with the largest scale; None if none does."""
     if not any(isinstance(node, ir.Square) for node in graph):
         return None  # nothing to be lazy about
-    headroom = _headroom(output_bits)
     for n in MAX_LOG_QP:
         least = precision_bits + LAZY_NOISE_BITS + int(math.log2(n)) - 12
-        for bits in range(WIDE_BITS // 2, least - 1, -1):
+        for bits in range(LAZY_BITS - PLAIN_BITS, least - 1, -1):
+            first = bits + _headroom(output_bits)
             widths = _lazy_widths(graph, bits)
-            first = bits + headroom
-            special = WIDE_BITS + 2
-            spare = MAX_LOG_QP[n][128] - first - sum(widths) - special
-            if n < least_n or first > WIDE_BITS or spare < 0:
+            total = first + sum(widths) + LAZY_BITS
+            if n < least_n or first > LAZY_BITS or total > MAX_LOG_QP[n][128]:
                 continue
-            input_bits = bits
-            if not any(
-                isinstance(reader, ir.Square) for reader in graph.consumers(graph.input.name)
-            ):
-                # A finer query costs only its own prime.
-                extra = min(spare, SPARE_BITS, WIDE_BITS - widths[-1])
-                widths[-1] += extra
-                input_bits = bits + extra
             try:
-                params = CKKSParams.from_bits(n, [first, *widths], special_bits=special)
+                params = CKKSParams.from_bits(n, [first, *widths], special_bits=LAZY_BITS)
             except ParameterError:
                 continue
-            return Chain(params=params, scale_bits=bits, input_bits=input_bits)
+            return Chain(params=params, scale_bits=bits)
     return None
 
 
 def _lazy_widths(graph: ir.Graph, bits: int) -> list[int]:
-    """Bits of the primes q_1 … q_L of a lazy chain: double where a Square is read."""
+    """Bits of the primes q_1 … q_L of a lazy chain with this scale.
+
+    An Affine's rescale divides by its weights' scale, and by a scale more where a Square is read.
+    """
     depth = depths(graph, lazy=True)
     top = depth[graph.output.name]
-    widths = [bits] * top
+    widths = [0] * top
     for node in graph:
-        if isinstance(node, ir.Affine) and any(
-            isinstance(graph[source], ir.Square) for source in node.sources
-        ):
-            # Consumed by the step to this depth: prime number top − depth + 1.
-            widths[top - depth[node.name]] = 2 * bits
+        # A node's levels are consumed by the primes from number top − depth + 1 on.
+        lowest = top - depth[node.name]
+        if isinstance(node, ir.Affine):
+            squares = any(isinstance(graph[source], ir.Square) for source in node.sources)
+            wanted = bits + PLAIN_BITS if squares else PLAIN_BITS
+            widths[lowest] = max(widths[lowest], wanted)
+        elif isinstance(node, ir.Polynomial):
+            for level in range(lowest, lowest + polynomial_depth(node.degree)):
+                widths[level] = max(widths[level], bits)
     return widths
 
 
@@ -296,8 +294,12 @@ def scale_bits_of(graph: ir.Graph, params: CKKSParams) -> int:
 
 def _lazy_scale_bits(graph: ir.Graph, params: CKKSParams) -> int:
     """The scale for which these primes, as many as a lazy chain has, are wide enough; or 0."""
-    factors = [width // 17 for width in _lazy_widths(graph, 17)]
-    if len(factors) != params.max_level:
-        return 0
-    widths = [q.bit_length() for q in params.primes[1:]]
-    return min((w // f for w, f in zip(widths, factors, strict=True)), default=0)
+    primes = [q.bit_length() for q in params.primes[1:]]
+    best = 0
+    for bits in range(MIN_LAZY_BITS, LAZY_BITS):
+        widths = _lazy_widths(graph, bits)
+        if len(widths) == len(primes) and all(
+            have >= width for have, width in zip(primes, widths, strict=True)
+        ):
+            best = bits
+    return best

@@ -30,8 +30,8 @@ from he_infer.wire.key_levels import KeyLevels
 class Plan:
     """``graph`` in normal form, laid out by ``packing`` under ``params``.
 
-    ``scale``: of every Affine's output but the last, which has ``output_scale`` so that the
-    outputs fit the first prime; ``input_scale``: of the query; ``batch``: records per query;
+    ``scale``: of the query and of every Affine's output but the last, which has
+    ``output_scale`` so that the outputs fit the first prime; ``batch``: records per query;
     ``input_range``: of the calibration sample; ``output_range``: largest |output| on it.
     """
 
@@ -39,7 +39,6 @@ class Plan:
     graph: ir.Graph
     params: CKKSParams
     scale: float
-    input_scale: float
     output_scale: float
     batch: int
     packing: Packing
@@ -52,7 +51,6 @@ class Plan:
             self.graph,
             self.params,
             scale=self.scale,
-            input_scale=self.input_scale,
             output_scale=self.output_scale,
         )
 
@@ -114,7 +112,7 @@ class Plan:
             input_slots=input_slots(source.layout, source.gather),
             output_slots=out.positions.astype(np.int32),
             n_output_ciphertexts=out.ciphertexts,
-            input_scale=self.input_scale,
+            input_scale=self.scale,
             output_scale=placed.scale,
             output_level=placed.level,
             key_levels=self.key_levels,
