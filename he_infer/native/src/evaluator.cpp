@@ -122,21 +122,22 @@ void Evaluator::decompose(u64* digits, const u64* poly, int level, Lift how,
     });
 }
 
+void Evaluator::switch_row(u64* out0, u64* out1, const u64* digits, int level,
+                           const SwitchKey& key, std::size_t r) const {
+    const std::size_t n = ring_.n(), rows = z(level + 2);
+    const Prime& p = ring_.row(level, static_cast<int>(r));
+    const std::size_t key_row = r < rows - 1 ? r : key.digits();
+    std::vector<const u64*> d(z(level + 1));
+    for (std::size_t i = 0; i < d.size(); ++i) d[i] = digits + (i * rows + r) * n;
+    p.kernels->switch_row(out0, out1, d.data(), key.words.get() + key.at(0, 0, key_row, 0),
+                          d.size(), key.digits(), n, p.modulus);
+}
+
 void Evaluator::switch_digits(u64* out0, u64* out1, const u64* digits, int level,
                               const SwitchKey& key, int threads) const {
-    const std::size_t n = ring_.n(), rows = z(level + 2);
-    parallel_for(threads, rows, [&](std::size_t r) {
-        const Prime& p = ring_.row(level, static_cast<int>(r));
-        const int key_row = static_cast<int>(r) <= level ? static_cast<int>(r) : key.level + 1;
-        std::vector<const u64*> d(z(level + 1)), b(d.size()), a(d.size());
-        const std::vector<int> runs(d.size(), 0);
-        for (int i = 0; i <= level; ++i) {
-            d[z(i)] = digits + (z(i) * rows + r) * n;
-            b[z(i)] = key.row(i, 0, key_row);
-            a[z(i)] = key.row(i, 1, key_row);
-        }
-        p.kernels->weighted(out0 + r * n, out1 + r * n, b.data(), a.data(), d.data(), runs.data(),
-                            d.size(), n, p.modulus);
+    parallel_for(threads, z(level + 2), [&](std::size_t r) {
+        const std::size_t at = r * ring_.n();
+        switch_row(out0 + at, out1 + at, digits, level, key, r);
     });
 }
 

@@ -38,17 +38,20 @@ struct Plaintext {
 };
 using PlaintextPtr = std::shared_ptr<const Plaintext>;
 
-// A key for the automorphism `element` (1: relinearisation), usable up to `level`: for each
-// digit, b and a with rows q_0 … q_level, P. Both are kept under the inverse automorphism, so
-// that digits are multiplied as they are and only the sum is permuted.
+// A key for the automorphism `element` (1: relinearisation), usable up to `level`: for each row
+// of q_0 … q_level, P, the words b_i, a_i of all digits i, as Kernels::switch_row reads them.
+// They are kept under the inverse automorphism, so that digits are multiplied as they are and
+// only the sum is permuted.
 struct SwitchKey {
     std::uint32_t element;
     int level;
     std::size_t n;
     Words words;
-    const u64* row(int digit, int poly, int r) const {
-        const int rows = level + 2;
-        return words.get() + (static_cast<std::size_t>((digit * 2 + poly) * rows + r)) * n;
+    std::size_t digits() const { return static_cast<std::size_t>(level) + 1; }
+    // Where word k of polynomial `poly` (0: b, 1: a) of a digit in a row lies.
+    std::size_t at(std::size_t digit, std::size_t poly, std::size_t r, std::size_t k) const {
+        const std::size_t block = (r * n + k) / kKeyBlock;
+        return ((block * digits() + digit) * 2 + poly) * kKeyBlock + k % kKeyBlock;
     }
 };
 using SwitchKeys = std::map<std::uint32_t, std::shared_ptr<const SwitchKey>>;
@@ -121,7 +124,12 @@ class Evaluator {
 
    private:
     struct Sum;
-    struct Rotated;
+    void switch_row(u64* out0, u64* out1, const u64* digits, int level, const SwitchKey& key,
+                    std::size_t r) const;
+    void sum_row(const Transform& t, const std::vector<CiphertextPtr>& sources,
+                 const SwitchKeys& keys, const std::map<int, const u64*>& digits, std::size_t r,
+                 const std::vector<u64*>& sums) const;
+    void join(Sum& total, const Sum& part, int level, int threads) const;
     void rotate_sum(Sum& sum, int level, const SwitchKey& key, int threads) const;
     void raise(u64* out, const u64* poly, int level) const;  // times P
     const Ring& ring_;

@@ -10,6 +10,7 @@ namespace he {
 enum class Lift { centred, flipped };
 
 constexpr std::size_t kCombined = 64;
+constexpr std::size_t kKeyBlock = 8;
 
 struct Kernels {
     const char* name;
@@ -35,6 +36,10 @@ struct Kernels {
     void (*weighted)(u64* out0, u64* out1, const u64* const* a0, const u64* const* a1,
                      const u64* const* plain, const int* runs, std::size_t terms, std::size_t n,
                      const Modulus&);
+    // (out0, out1) = Σ_i digits[i]·(b_i, a_i); `key` holds, for each kKeyBlock coefficients, the
+    // words of b_0, a_0, b_1, a_1, … of `stored` digits, in the order in which they are read.
+    void (*switch_row)(u64* out0, u64* out1, const u64* const* digits, const u64* key,
+                       std::size_t terms, std::size_t stored, std::size_t n, const Modulus&);
     // kCombined words of out = Σ_t w[t]·a[t] from `offset` on, scalars w
     void (*combine)(u64* out, const u64* const* a, const u64* w, std::size_t terms,
                     std::size_t offset, const Modulus&);

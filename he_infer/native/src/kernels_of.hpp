@@ -84,6 +84,33 @@ struct KernelsOf {
             L::store(out1 + i, L::value(s1, m));
         }
     }
+    static void switch_row(u64* out0, u64* out1, const u64* const* digits, const u64* key,
+                           std::size_t terms, std::size_t stored, std::size_t n,
+                           const Modulus& m) {
+        const V q = L::broadcast(m.q), r = reciprocal(m);
+        const std::size_t most = L::terms(m.q);
+        for (std::size_t block = 0; block < n; block += kKeyBlock, key += 2 * kKeyBlock * stored) {
+            for (std::size_t lane = 0; lane < kKeyBlock; lane += W) {
+                const std::size_t i = block + lane;
+                Sum s0 = L::zero(), s1 = L::zero();
+                std::size_t used = 0;
+                const u64* k = key + lane;
+                for (std::size_t t = 0; t < terms; ++t, k += 2 * kKeyBlock) {
+                    if (used == most) {
+                        s0 = L::start(L::value(s0, m));
+                        s1 = L::start(L::value(s1, m));
+                        used = 1;
+                    }
+                    const V d = L::load(digits[t] + i);
+                    L::mac(s0, d, L::load(k), q, r);
+                    L::mac(s1, d, L::load(k + kKeyBlock), q, r);
+                    ++used;
+                }
+                L::store(out0 + i, L::value(s0, m));
+                L::store(out1 + i, L::value(s1, m));
+            }
+        }
+    }
     static void combine(u64* out, const u64* const* a, const u64* w, std::size_t terms,
                         std::size_t offset, const Modulus& m) {
         const V q = L::broadcast(m.q), r = reciprocal(m);
@@ -133,8 +160,8 @@ struct KernelsOf {
     static Kernels table(const char* name) {
         return {name,      L::lanes,     L::limit,        L::companion, L::radix,
                 Ntt<L>::forward, Ntt<L>::inverse, add,  multiply,     cross,
-                scale,     scale_add,    subtract_scale,  weighted,     combine,
-                lift,      permute};
+                scale,     scale_add,    subtract_scale,  weighted,     switch_row,
+                combine,   lift,      permute};
     }
 };
 

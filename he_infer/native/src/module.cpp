@@ -138,13 +138,11 @@ class Engine {
         for (std::size_t i = 0; i < digits; ++i) {
             expand_seed(bytes[i], ring_.moduli(), n, uniform.data());
             for (std::size_t r = 0; r < rows; ++r) {
-                u64* to_b = key->words.get() + ((i * 2) * rows + r) * n;
-                u64* to_a = key->words.get() + ((i * 2 + 1) * rows + r) * n;
                 const u64* from_b = b.data() + (i * rows + r) * n;
                 const u64* from_a = uniform.data() + static_cast<std::size_t>(chosen[r]) * n;
                 for (std::size_t k = 0; k < n; ++k) {
-                    to_b[table[k]] = from_b[k];
-                    to_a[table[k]] = from_a[k];
+                    key->words[key->at(i, 0, r, table[k])] = from_b[k];
+                    key->words[key->at(i, 1, r, table[k])] = from_a[k];
                 }
             }
         }

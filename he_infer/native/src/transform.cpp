@@ -62,6 +62,96 @@ void Evaluator::rotate_sum(Sum& sum, int level, const SwitchKey& key, int thread
     sum.extended = true;
 }
 
+namespace {
+
+// Which automorphisms of which sources a transform reads, with a number for each.
+struct Rotations {
+    std::map<std::pair<int, std::uint32_t>, std::size_t> number;
+    std::map<int, std::set<std::uint32_t>> of_source;
+
+    explicit Rotations(const Transform& t) {
+        for (const auto& target : t.targets) {
+            for (const auto& group : target) {
+                for (const auto& p : group.products) {
+                    number.insert({{p.source, p.element}, number.size()});
+                    of_source[p.source].insert(p.element);
+                }
+            }
+        }
+    }
+    bool moves(int source) const {
+        const auto& elements = of_source.at(source);
+        return elements.size() > 1 || *elements.begin() != 1;
+    }
+};
+
+}  // namespace
+
+// One row of everything at a time, so that rotations are multiplied while they are in cache.
+void Evaluator::sum_row(const Transform& t, const std::vector<CiphertextPtr>& sources,
+                        const SwitchKeys& keys, const std::map<int, const u64*>& digits,
+                        std::size_t r, const std::vector<u64*>& sums) const {
+    Arena arena;
+    const int level = t.level;
+    const std::size_t n = ring_.n(), rows = z(level + 2), poly = rows * n;
+    const bool hoists = t.hoists();
+    const Prime& p = ring_.row(level, static_cast<int>(r));
+    const Rotations rotations(t);
+    std::vector<std::pair<const u64*, const u64*>> values(rotations.number.size());
+    u64* switched = arena.take(2 * n);
+    const Factor special = p.factor(ring_.moduli().back() % p.modulus.q);
+    for (const auto& [source, elements] : rotations.of_source) {
+        const Ciphertext& c = *sources[z(source)];
+        const u64 *c0 = c.poly(0) + r * n, *c1 = c.poly(1) + r * n;
+        if (hoists) {
+            u64* raised = arena.take(2 * n);
+            if (r == rows - 1) {
+                std::fill_n(raised, 2 * n, u64{0});
+            } else {
+                p.kernels->scale(raised, c0, special, n, p.modulus);
+                p.kernels->scale(raised + n, c1, special, n, p.modulus);
+            }
+            c0 = raised;
+            c1 = raised + n;
+        }
+        for (const std::uint32_t element : elements) {
+            auto& value = values[rotations.number.at({source, element})];
+            if (element == 1) {
+                value = {c0, c1};
+                continue;
+            }
+            const SwitchKey& key = *keys.at(element);
+            switch_row(switched, switched + n, digits.at(source), level, key, r);
+            p.kernels->add(switched, switched, c0, n, p.modulus);
+            u64* out = arena.take(2 * n);
+            const auto& table = ring_.automorphism(element).table;
+            p.kernels->permute(out, switched, table.data(), n);
+            p.kernels->permute(out + n, switched + n, table.data(), n);
+            value = {out, out + n};
+        }
+    }
+    std::size_t at = 0;
+    for (const auto& target : t.targets) {
+        for (const auto& group : target) {
+            u64* sum = sums[at++];
+            const std::size_t terms = group.products.size();
+            if (terms == 0) continue;
+            std::vector<const u64*> a0(terms), a1(terms), plain(terms);
+            std::vector<int> runs(terms);
+            for (std::size_t i = 0; i < terms; ++i) {
+                const Product& product = group.products[i];
+                const auto& value = values[rotations.number.at({product.source, product.element})];
+                a0[i] = value.first;
+                a1[i] = value.second;
+                plain[i] = product.plain->row(static_cast<int>(r));
+                runs[i] = product.plain->run;
+            }
+            p.kernels->weighted(sum + r * n, sum + poly + r * n, a0.data(), a1.data(),
+                                plain.data(), runs.data(), terms, n, p.modulus);
+        }
+    }
+}
+
 std::vector<std::unique_ptr<Ciphertext>> Evaluator::transform(
     const Transform& t, const std::vector<CiphertextPtr>& sources, const SwitchKeys& keys,
     int threads) const {
@@ -70,112 +160,44 @@ std::vector<std::unique_ptr<Ciphertext>> Evaluator::transform(
     const std::size_t n = ring_.n(), rows = z(level + 2), poly = rows * n;
     const bool hoists = t.hoists();
 
-    // Every rotation of every source, its digits taken once.
-    std::map<std::pair<int, std::uint32_t>, std::pair<const u64*, const u64*>> rotated;
-    std::map<int, std::set<std::uint32_t>> wanted;
+    std::map<int, const u64*> digits;
+    const Rotations rotations(t);
+    for (const auto& [source, elements] : rotations.of_source) {
+        if (!rotations.moves(source)) continue;
+        u64* d = arena.take(z(level + 1) * poly);
+        decompose(d, sources[z(source)]->poly(1), level, Lift::centred, nullptr, threads);
+        digits[source] = d;
+    }
+    std::vector<u64*> sums;
     for (const auto& target : t.targets) {
-        for (const auto& group : target) {
-            for (const auto& p : group.products) wanted[p.source].insert(p.element);
-        }
+        for (std::size_t g = 0; g < target.size(); ++g) sums.push_back(arena.take(2 * poly));
     }
-    for (const auto& [source, elements] : wanted) {
-        const Ciphertext& c = *sources[z(source)];
-        if (!hoists) {
-            rotated[{source, 1}] = {c.poly(0), c.poly(1)};
-            continue;
-        }
-        Arena inner;
-        u64* raised = arena.take(2 * poly);
-        raise(raised, c.poly(0), level);
-        raise(raised + poly, c.poly(1), level);
-        rotated[{source, 1}] = {raised, raised + poly};
-        if (elements.size() == 1 && *elements.begin() == 1) continue;
-        u64* digits = inner.take(z(level + 1) * poly);
-        decompose(digits, c.poly(1), level, Lift::centred, nullptr, threads);
-        u64* k = inner.take(2 * poly);
-        for (const std::uint32_t element : elements) {
-            if (element == 1) continue;
-            switch_digits(k, k + poly, digits, level, *keys.at(element), threads);
-            u64* out = arena.take(2 * poly);
-            const auto& table = ring_.automorphism(element).table;
-            parallel_for(threads, rows, [&](std::size_t r) {
-                const Prime& p = ring_.row(level, static_cast<int>(r));
-                const std::size_t at = r * n;
-                p.kernels->add(k + at, k + at, raised + at, n, p.modulus);
-                p.kernels->permute(out + at, k + at, table.data(), n);
-                p.kernels->permute(out + poly + at, k + poly + at, table.data(), n);
-            });
-            rotated[{source, element}] = {out, out + poly};
-        }
-    }
+    parallel_for(threads, hoists ? rows : rows - 1, [&](std::size_t r) {
+        sum_row(t, sources, keys, digits, r, sums);
+    });
 
     std::vector<std::unique_ptr<Ciphertext>> results;
+    std::size_t at = 0;
     for (const auto& target : t.targets) {
         Arena inner;
         Sum total;
-        total.c0 = inner.take(poly);
-        total.c1 = inner.take(poly);
-        u64* products = inner.take(2 * poly);
-        u64* raised = inner.take(2 * poly);
         for (const auto& group : target) {
-            if (!group.products.empty()) {
-                const std::size_t terms = group.products.size();
-                const std::size_t count = hoists ? rows : rows - 1;
-                u64* p0 = total.filled ? products : total.c0;
-                u64* p1 = total.filled ? products + poly : total.c1;
-                parallel_for(threads, count, [&](std::size_t r) {
-                    std::vector<const u64*> a0(terms), a1(terms), plain(terms);
-                    std::vector<int> runs(terms);
-                    for (std::size_t i = 0; i < terms; ++i) {
-                        const Product& product = group.products[i];
-                        const auto& source = rotated.at({product.source, product.element});
-                        a0[i] = source.first + r * n;
-                        a1[i] = source.second + r * n;
-                        plain[i] = product.plain->row(static_cast<int>(r));
-                        runs[i] = product.plain->run;
-                    }
-                    const Prime& p = ring_.row(level, static_cast<int>(r));
-                    p.kernels->weighted(p0 + r * n, p1 + r * n, a0.data(), a1.data(),
-                                        plain.data(), runs.data(), terms, n, p.modulus);
-                });
-                if (!total.filled) {
-                    total.filled = true;
-                    total.extended = hoists;
-                } else {
-                    if (total.extended && !hoists) {
-                        raise(raised, p0, level);
-                        raise(raised + poly, p1, level);
-                        p0 = raised;
-                        p1 = raised + poly;
-                    }
-                    const std::size_t both = total.extended ? rows : rows - 1;
-                    for (std::size_t r = 0; r < both; ++r) {
-                        const Prime& p = ring_.row(level, static_cast<int>(r));
-                        p.kernels->add(total.c0 + r * n, total.c0 + r * n, p0 + r * n, n,
-                                       p.modulus);
-                        p.kernels->add(total.c1 + r * n, total.c1 + r * n, p1 + r * n, n,
-                                       p.modulus);
-                    }
-                }
+            Sum part{!group.products.empty(), hoists, sums[at], sums[at] + poly};
+            ++at;
+            if (!total.filled) {
+                total = part;
+            } else if (part.filled) {
+                join(total, part, level, threads);
             }
             if (group.then != 1) rotate_sum(total, level, *keys.at(group.then), threads);
         }
+        u64* kept = t.folds.empty() ? nullptr : inner.take(2 * poly);
         for (const std::uint32_t fold : t.folds) {
-            u64* kept = inner.take(2 * poly);
-            if (total.extended) {
-                std::copy_n(total.c0, poly, kept);
-                std::copy_n(total.c1, poly, kept + poly);
-            } else {
-                raise(kept, total.c0, level);
-                raise(kept + poly, total.c1, level);
-            }
+            const Sum before{true, total.extended, kept, kept + poly};
+            std::copy_n(total.c0, poly, before.c0);
+            std::copy_n(total.c1, poly, before.c1);
             rotate_sum(total, level, *keys.at(fold), threads);
-            for (std::size_t r = 0; r < rows; ++r) {
-                const Prime& p = ring_.row(level, static_cast<int>(r));
-                const std::size_t at = r * n;
-                p.kernels->add(total.c0 + at, total.c0 + at, kept + at, n, p.modulus);
-                p.kernels->add(total.c1 + at, total.c1 + at, kept + poly + at, n, p.modulus);
-            }
+            join(total, before, level, threads);
         }
         auto out = blank(2, level - 1);
         for (int i = 0; i < 2; ++i) {
@@ -189,6 +211,26 @@ std::vector<std::unique_ptr<Ciphertext>> Evaluator::transform(
         results.push_back(std::move(out));
     }
     return results;
+}
+
+// total += part; the total is extended wherever the part is.
+void Evaluator::join(Sum& total, const Sum& part, int level, int threads) const {
+    Arena arena;
+    const std::size_t n = ring_.n(), rows = z(level + 2);
+    const u64 *p0 = part.c0, *p1 = part.c1;
+    if (total.extended && !part.extended) {
+        u64* raised = arena.take(2 * rows * n);
+        raise(raised, p0, level);
+        raise(raised + rows * n, p1, level);
+        p0 = raised;
+        p1 = raised + rows * n;
+    }
+    parallel_for(threads, total.extended ? rows : rows - 1, [&](std::size_t r) {
+        const Prime& p = ring_.row(level, static_cast<int>(r));
+        const std::size_t at = r * n;
+        p.kernels->add(total.c0 + at, total.c0 + at, p0 + at, n, p.modulus);
+        p.kernels->add(total.c1 + at, total.c1 + at, p1 + at, n, p.modulus);
+    });
 }
 
 }  // namespace he
