@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #endif
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -22,68 +23,67 @@ struct FreeWords {
 };
 using Words = std::unique_ptr<u64[], FreeWords>;
 
-inline Words make_words(std::size_t count) {
-    const std::size_t bytes = (count * sizeof(u64) + kAlignment - 1) / kAlignment * kAlignment;
-    void* p = std::aligned_alloc(kAlignment, bytes == 0 ? kAlignment : bytes);
+inline Words make_words(std::size_t count, std::size_t alignment = kAlignment) {
+    const std::size_t bytes = (count * sizeof(u64) + alignment - 1) / alignment * alignment;
+    void* p = std::aligned_alloc(alignment, bytes == 0 ? alignment : bytes);
     if (p == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-    // Keys and rotations are read from end to end: fewer, larger pages are faster.
-    if (bytes >= kHugePage) {
-        const auto start = (reinterpret_cast<std::uintptr_t>(p) + 4095) / 4096 * 4096;
-        madvise(reinterpret_cast<void*>(start), bytes - 4096, MADV_HUGEPAGE);
-    }
-#endif
     return Words(static_cast<u64*>(p));
 }
 
-// Memory that one call takes piece by piece and gives back at its end; a thread keeps what it
-// has, up to `kKept`, because fresh pages cost more than the arithmetic on them.
+// Memory that one call takes piece by piece and gives back at its end, last taken first. Each
+// thread keeps its slabs between calls: fresh pages cost more than the arithmetic on them, and
+// large pages spare address translations.
 class Arena {
    public:
-    Arena() : pool_(pool()) {}
+    Arena() : stack_(stack()), slab_(stack_.slab), used_(stack_.used) {}
     Arena(const Arena&) = delete;
     ~Arena() {
-        for (auto& piece : taken_) {
-            if (pool_.words + piece.count <= kKept) {
-                pool_.words += piece.count;
-                pool_.free.push_back(std::move(piece));
-            }
+        stack_.slab = slab_;
+        stack_.used = used_;
+        if (slab_ == 0 && used_ == 0) {
+            // A large call's slabs do not outlive it, but for the first.
+            while (stack_.slabs.size() > 1) stack_.slabs.pop_back();
         }
     }
     u64* take(std::size_t count) {
-        std::size_t best = pool_.free.size();
-        for (std::size_t i = 0; i < pool_.free.size(); ++i) {
-            if (pool_.free[i].count >= count &&
-                (best == pool_.free.size() || pool_.free[i].count < pool_.free[best].count)) {
-                best = i;
+        count = (count + kAlignment / sizeof(u64) - 1) / (kAlignment / sizeof(u64)) *
+                (kAlignment / sizeof(u64));
+        while (stack_.slab < stack_.slabs.size()) {
+            Slab& slab = stack_.slabs[stack_.slab];
+            if (slab.count - stack_.used >= count) {
+                u64* p = slab.words.get() + stack_.used;
+                stack_.used += count;
+                return p;
             }
+            ++stack_.slab;
+            stack_.used = 0;
         }
-        if (best != pool_.free.size() && pool_.free[best].count <= 2 * count) {
-            taken_.push_back(std::move(pool_.free[best]));
-            pool_.words -= taken_.back().count;
-            pool_.free.erase(pool_.free.begin() + static_cast<std::ptrdiff_t>(best));
-        } else {
-            taken_.push_back({make_words(count), count});
-        }
-        return taken_.back().words.get();
+        const std::size_t size = std::max(count, kSlab);
+        stack_.slabs.push_back({make_words(size, kHugePage), size});
+#if defined(__linux__)
+        madvise(stack_.slabs.back().words.get(), size * sizeof(u64), MADV_HUGEPAGE);
+#endif
+        stack_.slab = stack_.slabs.size() - 1;
+        stack_.used = count;
+        return stack_.slabs.back().words.get();
     }
 
    private:
-    static constexpr std::size_t kKept = std::size_t{1} << 24;  // 128 MiB
-    struct Piece {
+    static constexpr std::size_t kSlab = std::size_t{4} << 20;  // 32 MiB, touched as needed
+    struct Slab {
         Words words;
         std::size_t count;
     };
-    struct Pool {
-        std::vector<Piece> free;
-        std::size_t words = 0;
+    struct Stack {
+        std::vector<Slab> slabs;
+        std::size_t slab = 0, used = 0;
     };
-    static Pool& pool() {
-        thread_local Pool kept;
+    static Stack& stack() {
+        thread_local Stack kept;
         return kept;
     }
-    Pool& pool_;
-    std::vector<Piece> taken_;
+    Stack& stack_;
+    std::size_t slab_, used_;
 };
 
 }  // namespace he

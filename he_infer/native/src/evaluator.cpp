@@ -39,13 +39,16 @@ std::unique_ptr<Ciphertext> Evaluator::add_plain(const Ciphertext& a, const Plai
     Words wide = make_words(n);
     for (int r = 0; r <= a.level; ++r) {
         const Prime& prime = ring_.prime(r);
-        const u64* row = p.row(r);
-        if (p.run != 0) {
-            for (std::size_t i = 0; i < n; ++i) wide[i] = row[i >> p.run];
-            row = wide.get();
+        const void* row = p.row(r).data;
+        const int bits = bits_of(prime.modulus.q);
+        for (std::size_t i = 0; i < n; ++i) {
+            wide[i] = p.run != 0 ? static_cast<const u64*>(row)[i >> p.run]
+                                 : packed_word(static_cast<const unsigned char*>(row) +
+                                                   i / kGroup * z(bits),
+                                               bits, i % kGroup);
         }
         u64* x = out->poly(0) + z(r) * n;
-        prime.kernels->add(x, x, row, n, prime.modulus);
+        prime.kernels->add(x, x, wide.get(), n, prime.modulus);
     }
     return out;
 }
@@ -62,9 +65,9 @@ std::unique_ptr<Ciphertext> Evaluator::multiply_plain(const Ciphertext& a,
             const bool two = i + 1 < a.size;
             const u64* first = a.poly(i) + at;
             const u64* second = two ? a.poly(i + 1) + at : first;
-            const u64* plain = p.row(r);
+            const Weights plain = p.row(r);
             prime.kernels->weighted(out->poly(i) + at, two ? out->poly(i + 1) + at : spare.get(),
-                                    &first, &second, &plain, &p.run, 1, n, prime.modulus);
+                                    &first, &second, &plain, 1, n, prime.modulus);
         }
     }
     return out;
@@ -129,8 +132,8 @@ void Evaluator::switch_row(u64* out0, u64* out1, const u64* digits, int level,
     const std::size_t key_row = r < rows - 1 ? r : key.digits();
     std::vector<const u64*> d(z(level + 1));
     for (std::size_t i = 0; i < d.size(); ++i) d[i] = digits + (i * rows + r) * n;
-    p.kernels->switch_row(out0, out1, d.data(), key.words.get() + key.at(0, 0, key_row, 0),
-                          d.size(), key.digits(), n, p.modulus);
+    p.kernels->switch_row(out0, out1, d.data(), key.row(key_row), d.size(), key.digits(), n,
+                          p.modulus);
 }
 
 void Evaluator::switch_digits(u64* out0, u64* out1, const u64* digits, int level,

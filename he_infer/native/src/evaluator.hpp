@@ -26,15 +26,15 @@ struct Ciphertext {
 };
 using CiphertextPtr = std::shared_ptr<const Ciphertext>;
 
-// Rows q_0 … q_level, and P if `extended`; each holds n >> run words for 2^run neighbours each.
+// Rows q_0 … q_level, and P if `extended`, as Weights: `starts` are their places in `bytes`.
 struct Plaintext {
     int level;
     bool extended;
     int run;
     std::size_t n;
-    Words words;
-    std::size_t width() const { return n >> run; }
-    const u64* row(int r) const { return words.get() + static_cast<std::size_t>(r) * width(); }
+    std::vector<unsigned char> bytes;
+    std::vector<std::size_t> starts;
+    Weights row(int r) const { return {bytes.data() + starts[static_cast<std::size_t>(r)], run}; }
 };
 using PlaintextPtr = std::shared_ptr<const Plaintext>;
 
@@ -46,12 +46,15 @@ struct SwitchKey {
     std::uint32_t element;
     int level;
     std::size_t n;
-    Words words;
+    std::vector<unsigned char> bytes;
+    std::vector<std::size_t> starts;  // of each row
+    std::vector<int> bits;            // of each row's prime
     std::size_t digits() const { return static_cast<std::size_t>(level) + 1; }
-    // Where word k of polynomial `poly` (0: b, 1: a) of a digit in a row lies.
-    std::size_t at(std::size_t digit, std::size_t poly, std::size_t r, std::size_t k) const {
-        const std::size_t block = (r * n + k) / kKeyBlock;
-        return ((block * digits() + digit) * 2 + poly) * kKeyBlock + k % kKeyBlock;
+    const unsigned char* row(std::size_t r) const { return bytes.data() + starts[r]; }
+    // The group in which word k of polynomial `poly` (0: b, 1: a) of a digit lies.
+    unsigned char* group(std::size_t digit, std::size_t poly, std::size_t r, std::size_t k) {
+        const std::size_t number = (k / kGroup * digits() + digit) * 2 + poly;
+        return bytes.data() + starts[r] + number * static_cast<std::size_t>(bits[r]);
     }
 };
 using SwitchKeys = std::map<std::uint32_t, std::shared_ptr<const SwitchKey>>;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "modulus.hpp"
+#include "packed.hpp"
 
 namespace he {
 
@@ -10,7 +11,13 @@ namespace he {
 enum class Lift { centred, flipped };
 
 constexpr std::size_t kCombined = 64;
-constexpr std::size_t kKeyBlock = 8;
+
+// One row of a plaintext. run 0: packed words, one a coefficient. Otherwise plain words, each
+// meant for 2^run neighbouring coefficients.
+struct Weights {
+    const void* data;
+    int run;
+};
 
 struct Kernels {
     const char* name;
@@ -31,14 +38,12 @@ struct Kernels {
     // out = (a − b)·w
     void (*subtract_scale)(u64* out, const u64* a, const u64* b, Factor w, std::size_t n,
                            const Modulus&);
-    // (out0, out1) = Σ_t plain[t]·(a0[t], a1[t]); plain[t] holds n >> runs[t] words, each meant
-    // for 2^runs[t] neighbouring coefficients.
+    // (out0, out1) = Σ_t plain[t]·(a0[t], a1[t])
     void (*weighted)(u64* out0, u64* out1, const u64* const* a0, const u64* const* a1,
-                     const u64* const* plain, const int* runs, std::size_t terms, std::size_t n,
-                     const Modulus&);
-    // (out0, out1) = Σ_i digits[i]·(b_i, a_i); `key` holds, for each kKeyBlock coefficients, the
-    // words of b_0, a_0, b_1, a_1, … of `stored` digits, in the order in which they are read.
-    void (*switch_row)(u64* out0, u64* out1, const u64* const* digits, const u64* key,
+                     const Weights* plain, std::size_t terms, std::size_t n, const Modulus&);
+    // (out0, out1) = Σ_i digits[i]·(b_i, a_i); `key` holds, for each group of coefficients, the
+    // packed words of b_0, a_0, b_1, a_1, … of `stored` digits, in the order of reading.
+    void (*switch_row)(u64* out0, u64* out1, const u64* const* digits, const unsigned char* key,
                        std::size_t terms, std::size_t stored, std::size_t n, const Modulus&);
     // kCombined words of out = Σ_t w[t]·a[t] from `offset` on, scalars w
     void (*combine)(u64* out, const u64* const* a, const u64* w, std::size_t terms,

@@ -1,6 +1,6 @@
 #include "kernels.hpp"
 
-#if defined(__AVX512IFMA__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(__AVX512IFMA__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VBMI__)
 #include "kernels_of.hpp"
 #include "lanes_ifma.hpp"
 

@@ -11,6 +11,8 @@ struct KernelsOf {
     using V = typename L::V;
     using Sum = typename L::Sum;
     static constexpr std::size_t W = L::lanes;
+    // Keys and weights come from far away: bytes to ask for in advance.
+    static constexpr std::size_t kAhead = 24576;
 
     static V reciprocal(const Modulus& m) { return L::broadcast(L::companion(1, m.q)); }
 
@@ -60,10 +62,11 @@ struct KernelsOf {
         }
     }
     static void weighted(u64* out0, u64* out1, const u64* const* a0, const u64* const* a1,
-                         const u64* const* plain, const int* runs, std::size_t terms,
-                         std::size_t n, const Modulus& m) {
+                         const Weights* plain, std::size_t terms, std::size_t n,
+                         const Modulus& m) {
         const V q = L::broadcast(m.q), r = reciprocal(m);
-        const std::size_t most = L::terms(m.q);
+        const typename L::Unpack unpack(bits_of(m.q));
+        const std::size_t most = L::terms(m.q), bits = static_cast<std::size_t>(bits_of(m.q));
         for (std::size_t i = 0; i < n; i += W) {
             Sum s0 = L::zero(), s1 = L::zero();
             std::size_t used = 0;
@@ -73,9 +76,16 @@ struct KernelsOf {
                     s1 = L::start(L::value(s1, m));
                     used = 1;
                 }
-                // Runs are either single words or at least as long as a vector.
-                const V w = runs[t] == 0 ? L::load(plain[t] + i)
-                                         : L::broadcast(plain[t][i >> runs[t]]);
+                // Runs are at least as long as a vector.
+                V w;
+                if (plain[t].run == 0) {
+                    const auto* group =
+                        static_cast<const unsigned char*>(plain[t].data) + i / kGroup * bits;
+                    __builtin_prefetch(group + kAhead);
+                    w = unpack(group, i % kGroup);
+                } else {
+                    w = L::broadcast(static_cast<const u64*>(plain[t].data)[i >> plain[t].run]);
+                }
                 L::mac(s0, L::load(a0[t] + i), w, q, r);
                 L::mac(s1, L::load(a1[t] + i), w, q, r);
                 ++used;
@@ -84,26 +94,29 @@ struct KernelsOf {
             L::store(out1 + i, L::value(s1, m));
         }
     }
-    static void switch_row(u64* out0, u64* out1, const u64* const* digits, const u64* key,
-                           std::size_t terms, std::size_t stored, std::size_t n,
-                           const Modulus& m) {
+    static void switch_row(u64* out0, u64* out1, const u64* const* digits,
+                           const unsigned char* key, std::size_t terms, std::size_t stored,
+                           std::size_t n, const Modulus& m) {
         const V q = L::broadcast(m.q), r = reciprocal(m);
-        const std::size_t most = L::terms(m.q);
-        for (std::size_t block = 0; block < n; block += kKeyBlock, key += 2 * kKeyBlock * stored) {
-            for (std::size_t lane = 0; lane < kKeyBlock; lane += W) {
+        const typename L::Unpack unpack(bits_of(m.q));
+        const std::size_t most = L::terms(m.q), bits = static_cast<std::size_t>(bits_of(m.q));
+        for (std::size_t block = 0; block < n; block += kGroup, key += 2 * bits * stored) {
+            for (std::size_t lane = 0; lane < kGroup; lane += W) {
                 const std::size_t i = block + lane;
                 Sum s0 = L::zero(), s1 = L::zero();
                 std::size_t used = 0;
-                const u64* k = key + lane;
-                for (std::size_t t = 0; t < terms; ++t, k += 2 * kKeyBlock) {
+                const unsigned char* k = key;
+                for (std::size_t t = 0; t < terms; ++t, k += 2 * bits) {
                     if (used == most) {
                         s0 = L::start(L::value(s0, m));
                         s1 = L::start(L::value(s1, m));
                         used = 1;
                     }
+                    __builtin_prefetch(k + kAhead);
+                    __builtin_prefetch(k + kAhead + 64);
                     const V d = L::load(digits[t] + i);
-                    L::mac(s0, d, L::load(k), q, r);
-                    L::mac(s1, d, L::load(k + kKeyBlock), q, r);
+                    L::mac(s0, d, unpack(k, lane), q, r);
+                    L::mac(s1, d, unpack(k + bits, lane), q, r);
                     ++used;
                 }
                 L::store(out0 + i, L::value(s0, m));
@@ -154,7 +167,8 @@ struct KernelsOf {
         }
     }
     static void permute(u64* out, const u64* a, const std::uint32_t* table, std::size_t n) {
-        for (std::size_t i = 0; i < n; i += W) L::store(out + i, L::gather(a, table + i));
+        // Word by word: gathers are slower than this on every processor that was tried.
+        for (std::size_t i = 0; i < n; ++i) out[i] = a[table[i]];
     }
 
     static Kernels table(const char* name) {

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "modulus.hpp"
+#include "packed.hpp"
 
 namespace he {
 
@@ -70,10 +71,6 @@ struct Avx2Lanes {
         return product(xd, to_double(w), _mm256_mul_pd(xd, _mm256_castsi256_pd(companion)),
                        to_double(q));
     }
-    static V gather(const u64* base, const std::uint32_t* index) {
-        const __m128i i = _mm_loadu_si128(reinterpret_cast<const __m128i*>(index));
-        return _mm256_i32gather_epi64(reinterpret_cast<const long long*>(base), i, 8);
-    }
     static void transpose(V* r) {
         const V a = _mm256_unpacklo_epi64(r[0], r[1]), b = _mm256_unpackhi_epi64(r[0], r[1]);
         const V c = _mm256_unpacklo_epi64(r[2], r[3]), d = _mm256_unpackhi_epi64(r[2], r[3]);
@@ -82,6 +79,23 @@ struct Avx2Lanes {
         r[2] = _mm256_permute2x128_si256(a, c, 0x31);
         r[3] = _mm256_permute2x128_si256(b, d, 0x31);
     }
+
+    struct Unpack {
+        int bits;
+        V mask;
+        explicit Unpack(int width) : bits(width), mask(broadcast((u64{1} << width) - 1)) {}
+        V operator()(const unsigned char* group, std::size_t lane) const {
+            u64 words[4];
+            long long shifts[4];
+            for (std::size_t k = 0; k < 4; ++k) {
+                const std::size_t position = (lane + k) * static_cast<std::size_t>(bits);
+                std::memcpy(&words[k], group + position / 8, sizeof words[k]);
+                shifts[k] = static_cast<long long>(position % 8);
+            }
+            const V shift = _mm256_setr_epi64x(shifts[0], shifts[1], shifts[2], shifts[3]);
+            return _mm256_and_si256(_mm256_srlv_epi64(load(words), shift), mask);
+        }
+    };
 
     struct Sum {
         V value;  // below 2q

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "modulus.hpp"
+#include "packed.hpp"
 
 namespace he {
 
@@ -40,10 +41,6 @@ struct IfmaLanes {
         const V product = _mm512_madd52lo_epu64(zero, x, w);
         return _mm512_and_si512(sub(product, _mm512_madd52lo_epu64(zero, quotient, q)), low52());
     }
-    static V gather(const u64* base, const std::uint32_t* index) {
-        return _mm512_i32gather_epi64(
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), base, 8);
-    }
     static void transpose(V* r) {
         V a[8], b[8];
         for (int i = 0; i < 4; ++i) {
@@ -65,6 +62,27 @@ struct IfmaLanes {
             r[column + 4] = _mm512_shuffle_i64x2(x, y, 0xdd);
         }
     }
+
+    struct Unpack {
+        V bytes, shifts, mask;
+        explicit Unpack(int bits) : mask(broadcast((u64{1} << bits) - 1)) {
+            alignas(64) unsigned char index[64];
+            alignas(64) u64 shift[8];
+            for (std::size_t k = 0; k < 8; ++k) {
+                const std::size_t position = k * static_cast<std::size_t>(bits);
+                shift[k] = position % 8;
+                for (std::size_t b = 0; b < 8; ++b) {
+                    index[8 * k + b] = static_cast<unsigned char>((position / 8 + b) % 64);
+                }
+            }
+            bytes = _mm512_load_si512(index);
+            shifts = _mm512_load_si512(shift);
+        }
+        V operator()(const unsigned char* group, std::size_t) const {
+            const V words = _mm512_permutexvar_epi8(bytes, _mm512_loadu_si512(group));
+            return _mm512_and_si512(_mm512_srlv_epi64(words, shifts), mask);
+        }
+    };
 
     struct Sum {
         V low, high;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "modulus.hpp"
+#include "packed.hpp"
 
 namespace he {
 
@@ -32,8 +33,15 @@ struct ScalarLanes {
         const u64 quotient = static_cast<u64>((static_cast<u128>(x) * companion) >> 64);
         return x * w - quotient * q;
     }
-    static V gather(const u64* base, const std::uint32_t* index) { return base[*index]; }
     static void transpose(V*) {}
+
+    struct Unpack {
+        int bits;
+        explicit Unpack(int width) : bits(width) {}
+        V operator()(const unsigned char* group, std::size_t lane) const {
+            return packed_word(group, bits, lane);
+        }
+    };
 
     // A sum of products, two words wide.
     struct Sum {

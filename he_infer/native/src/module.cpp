@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -132,7 +133,13 @@ class Engine {
         key->element = element;
         key->level = level;
         key->n = n;
-        key->words = make_words(digits * 2 * rows * n);
+        std::size_t size = 0;
+        for (const int row : chosen) {
+            key->starts.push_back(size);
+            key->bits.push_back(bits_of(ring_.moduli()[static_cast<std::size_t>(row)]));
+            size += n / kGroup * digits * 2 * static_cast<std::size_t>(key->bits.back());
+        }
+        key->bytes.resize(size + kPackedPadding);
         const auto& table = ring_.automorphism(element).table;
         std::vector<u64> uniform(ring_.moduli().size() * n);
         for (std::size_t i = 0; i < digits; ++i) {
@@ -141,8 +148,10 @@ class Engine {
                 const u64* from_b = b.data() + (i * rows + r) * n;
                 const u64* from_a = uniform.data() + static_cast<std::size_t>(chosen[r]) * n;
                 for (std::size_t k = 0; k < n; ++k) {
-                    key->words[key->at(i, 0, r, table[k])] = from_b[k];
-                    key->words[key->at(i, 1, r, table[k])] = from_a[k];
+                    const std::size_t to = table[k];
+                    const int bits = key->bits[r];
+                    put_packed_word(key->group(i, 0, r, to), bits, to % kGroup, from_b[k]);
+                    put_packed_word(key->group(i, 1, r, to), bits, to % kGroup, from_a[k]);
                 }
             }
         }
@@ -166,8 +175,13 @@ class Engine {
         while (((used >> run) & 1) == 0) ++run;
         p->run = run >= 3 ? run : 0;  // at least one vector of the widest path
         const auto rows = for_hoisting ? extended_rows(ring_, level) : data_rows(level);
-        const std::size_t width = p->width();
-        p->words = make_words(rows.size() * width);
+        std::size_t size = 0;
+        for (const int row : rows) {
+            p->starts.push_back(size);
+            const auto bits = static_cast<std::size_t>(bits_of(ring_.prime(row).modulus.q));
+            size += p->run != 0 ? (n >> p->run) * sizeof(u64) : n / kGroup * bits;
+        }
+        p->bytes.resize(size + kPackedPadding);
         Words full = make_words(n);
         for (std::size_t r = 0; r < rows.size(); ++r) {
             const Prime& prime = ring_.prime(rows[r]);
@@ -177,8 +191,15 @@ class Engine {
                 full[i] = static_cast<u64>(rest < 0 ? rest + q : rest);
             }
             ring_.forward(full.get(), prime);
-            for (std::size_t i = 0; i < width; ++i) {
-                p->words[r * width + i] = full[i << p->run];
+            unsigned char* out = p->bytes.data() + p->starts[r];
+            const int bits = bits_of(prime.modulus.q);
+            for (std::size_t i = 0; i < n >> p->run; ++i) {
+                if (p->run != 0) {
+                    std::memcpy(out + i * sizeof(u64), &full[i << p->run], sizeof(u64));
+                } else {
+                    put_packed_word(out + i / kGroup * static_cast<std::size_t>(bits), bits,
+                                    i % kGroup, full[i]);
+                }
             }
         }
         return p;
@@ -371,7 +392,7 @@ NB_MODULE(_core, m) {
         .def_ro("level", &Plaintext::level)
         .def_ro("run", &Plaintext::run)
         .def_prop_ro("nbytes", [](const Plaintext& p) {
-            return p.width() * static_cast<std::size_t>(p.level + 1 + p.extended) * sizeof(u64);
+            return p.bytes.size();
         });
     nb::class_<SwitchKey>(m, "SwitchKey")
         .def_ro("element", &SwitchKey::element)

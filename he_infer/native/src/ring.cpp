@@ -24,7 +24,7 @@ bool cpu_has(const std::string& path) {
     if (path == "ifma") {
         return ifma_kernels() != nullptr && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512ifma");
+               __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vbmi");
     }
 #endif
     return path == "scalar";

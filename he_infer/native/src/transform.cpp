@@ -136,18 +136,17 @@ void Evaluator::sum_row(const Transform& t, const std::vector<CiphertextPtr>& so
             u64* sum = sums[at++];
             const std::size_t terms = group.products.size();
             if (terms == 0) continue;
-            std::vector<const u64*> a0(terms), a1(terms), plain(terms);
-            std::vector<int> runs(terms);
+            std::vector<const u64*> a0(terms), a1(terms);
+            std::vector<Weights> plain(terms);
             for (std::size_t i = 0; i < terms; ++i) {
                 const Product& product = group.products[i];
                 const auto& value = values[rotations.number.at({product.source, product.element})];
                 a0[i] = value.first;
                 a1[i] = value.second;
                 plain[i] = product.plain->row(static_cast<int>(r));
-                runs[i] = product.plain->run;
             }
             p.kernels->weighted(sum + r * n, sum + poly + r * n, a0.data(), a1.data(),
-                                plain.data(), runs.data(), terms, n, p.modulus);
+                                plain.data(), terms, n, p.modulus);
         }
     }
 }
