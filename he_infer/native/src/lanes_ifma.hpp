@@ -37,9 +37,10 @@ struct IfmaLanes {
     // x·w mod q in [0, 2q), for x < 2^52
     static V mul_lazy(V x, V w, V companion, V q) {
         const V zero = _mm512_setzero_si512();
+        const V negative = sub(broadcast(u64{1} << 52), q);
         const V quotient = _mm512_madd52hi_epu64(zero, x, companion);
         const V product = _mm512_madd52lo_epu64(zero, x, w);
-        return _mm512_and_si512(sub(product, _mm512_madd52lo_epu64(zero, quotient, q)), low52());
+        return _mm512_and_si512(_mm512_madd52lo_epu64(product, quotient, negative), low52());
     }
     static void transpose(V* r) {
         V a[8], b[8];
