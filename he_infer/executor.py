@@ -187,7 +187,7 @@ class Executor:
                 raise MismatchError(f"expected queries at level {fresh}, got {ciphertext.level}")
             if ciphertext.scale != spec.input_scale:
                 raise MismatchError("the query has another scale than the plan expects")
-        handles = [backend.import_ciphertext(ciphertext) for ciphertext in inputs]
+        handles = backend.each(backend.import_ciphertext, inputs)
         try:
             replies = self._runner.run(handles, backend, progress=progress)
         except (ValueError, RuntimeError) as error:

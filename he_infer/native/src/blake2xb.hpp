@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "modulus.hpp"
+#include "kernels.hpp"
 
 namespace he {
 
@@ -11,6 +11,6 @@ constexpr std::size_t kSeedBytes = 64;
 
 // Residues modulo each of `moduli`, n of each in turn, as SEAL expands them from a seed.
 void expand_seed(const unsigned char* seed, const std::vector<u64>& moduli, std::size_t n,
-                 u64* out);
+                 u64* out, const Kernels& kernels);
 
 }  // namespace he

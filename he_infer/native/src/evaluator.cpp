@@ -217,27 +217,24 @@ std::vector<std::unique_ptr<Ciphertext>> Evaluator::combine(
             reduced[z(r)][i] = static_cast<u64>(rest < 0 ? rest + q : rest);
         }
     }
-    const std::size_t planes = z(size) * z(level + 1);
-    std::vector<std::vector<const u64*>> pointers(planes, std::vector<const u64*>(terms));
-    for (std::size_t plane = 0; plane < planes; ++plane) {
-        for (std::size_t i = 0; i < terms; ++i) {
-            pointers[plane][i] = sources[z(weights.columns[i])]->words.get() + plane * n;
-        }
-    }
-    constexpr std::size_t kTask = 16;  // blocks
-    const std::size_t chunks = n / (kCombined * kTask);
-    parallel_for(threads, planes * chunks, [&](std::size_t task) {
-        const std::size_t plane = task / chunks, r = plane % z(level + 1);
+    // One block of coefficients of all sources at a time is copied together, so that the sums
+    // read it from the cache.
+    const std::size_t planes = z(size) * z(level + 1), blocks = n / kCombined;
+    parallel_for(threads, planes * blocks, [&](std::size_t task) {
+        Arena arena;
+        const std::size_t plane = task / blocks, r = plane % z(level + 1);
+        const std::size_t offset = plane * n + task % blocks * kCombined;
         const Prime& p = ring_.prime(static_cast<int>(r));
-        for (std::size_t block = 0; block < kTask; ++block) {
-            const std::size_t offset = ((task % chunks) * kTask + block) * kCombined;
-            for (std::size_t t = 0; t < targets; ++t) {
-                const auto first = static_cast<std::size_t>(weights.starts[t]);
-                const auto last = static_cast<std::size_t>(weights.starts[t + 1]);
-                p.kernels->combine(results[t]->words.get() + plane * n,
-                                   pointers[plane].data() + first, reduced[r].data() + first,
-                                   last - first, offset, p.modulus);
-            }
+        u64* block = arena.take(sources.size() * kCombined);
+        for (std::size_t s = 0; s < sources.size(); ++s) {
+            std::copy_n(sources[s]->words.get() + offset, kCombined, block + s * kCombined);
+        }
+        for (std::size_t t = 0; t < targets; ++t) {
+            const auto first = static_cast<std::size_t>(weights.starts[t]);
+            const auto last = static_cast<std::size_t>(weights.starts[t + 1]);
+            p.kernels->combine(results[t]->words.get() + offset, block,
+                               weights.columns.data() + first, reduced[r].data() + first,
+                               last - first, p.modulus);
         }
     });
     return results;

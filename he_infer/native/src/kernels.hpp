@@ -45,13 +45,15 @@ struct Kernels {
     // packed words of b_0, a_0, b_1, a_1, … of `stored` digits, in the order of reading.
     void (*switch_row)(u64* out0, u64* out1, const u64* const* digits, const unsigned char* key,
                        std::size_t terms, std::size_t stored, std::size_t n, const Modulus&);
-    // kCombined words of out = Σ_t w[t]·a[t] from `offset` on, scalars w
-    void (*combine)(u64* out, const u64* const* a, const u64* w, std::size_t terms,
-                    std::size_t offset, const Modulus&);
+    // kCombined words: out = Σ_t w[t]·a[columns[t]], scalars w, kCombined words a column in `a`
+    void (*combine)(u64* out, const u64* a, const std::int32_t* columns, const u64* w,
+                    std::size_t terms, const Modulus&);
     // A digit in [0, source) as a signed number, modulo another prime. centred: from −source/2;
     // flipped: `mask` (one byte a coefficient) says where `source` is subtracted from non-zeros.
     void (*lift)(u64* out, const u64* digit, u64 source, Lift how, const unsigned char* mask,
                  std::size_t n, const Modulus&);
+    // Eight leaves of BLAKE2Xb; see blake2_leaves.hpp.
+    void (*leaves)(u64* out, const u64* root, const u64* common, u64 first);
     void (*permute)(u64* out, const u64* a, const std::uint32_t* table, std::size_t n);
 };
 

@@ -1,6 +1,7 @@
 // Fills the table of Kernels for one kind of lanes.
 #pragma once
 
+#include "blake2_leaves.hpp"
 #include "kernels.hpp"
 #include "ntt.hpp"
 
@@ -124,26 +125,26 @@ struct KernelsOf {
             }
         }
     }
-    static void combine(u64* out, const u64* const* a, const u64* w, std::size_t terms,
-                        std::size_t offset, const Modulus& m) {
+    static void combine(u64* out, const u64* a, const std::int32_t* columns, const u64* w,
+                        std::size_t terms, const Modulus& m) {
         const V q = L::broadcast(m.q), r = reciprocal(m);
         const std::size_t most = L::terms(m.q);
         constexpr std::size_t unroll = kCombined / W < 8 ? kCombined / W : 8;
-        for (std::size_t i = offset; i < offset + kCombined; i += unroll * W) {
+        for (std::size_t i = 0; i < kCombined; i += unroll * W) {
             Sum s[unroll];
             for (auto& one : s) one = L::zero();
-            std::size_t used = 0;
-            for (std::size_t t = 0; t < terms; ++t) {
-                if (used == most) {
+            for (std::size_t first = 0; first < terms; first += most - 1) {
+                const std::size_t last = terms - first < most ? terms : first + most - 1;
+                for (std::size_t t = first; t < last; ++t) {
+                    const V weight = L::broadcast(w[t]);
+                    const u64* source = a + static_cast<std::size_t>(columns[t]) * kCombined + i;
+                    for (std::size_t k = 0; k < unroll; ++k) {
+                        L::mac(s[k], L::load(source + k * W), weight, q, r);
+                    }
+                }
+                if (last < terms) {
                     for (auto& one : s) one = L::start(L::value(one, m));
-                    used = 1;
                 }
-                const V weight = L::broadcast(w[t]);
-                const u64* source = a[t] + i;
-                for (std::size_t k = 0; k < unroll; ++k) {
-                    L::mac(s[k], L::load(source + k * W), weight, q, r);
-                }
-                ++used;
             }
             for (std::size_t k = 0; k < unroll; ++k) L::store(out + i + k * W, L::value(s[k], m));
         }
@@ -175,7 +176,7 @@ struct KernelsOf {
         return {name,      L::lanes,     L::limit,        L::companion, L::radix,
                 Ntt<L>::forward, Ntt<L>::inverse, add,  multiply,     cross,
                 scale,     scale_add,    subtract_scale,  weighted,     switch_row,
-                combine,   lift,      permute};
+                combine,   lift,      blake2_leaves, permute};
     }
 };
 

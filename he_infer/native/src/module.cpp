@@ -101,7 +101,7 @@ class Engine {
         auto out = evaluator_.blank(2, level);
         std::copy_n(c0.data(), out->count() / 2, out->words.get());
         const std::vector<u64> moduli(ring_.moduli().begin(), ring_.moduli().begin() + level + 1);
-        expand_seed(bytes, moduli, ring_.n(), out->poly(1));
+        expand_seed(bytes, moduli, ring_.n(), out->poly(1), *ring_.prime(0).kernels);
         return Shared(std::move(out));
     }
     // The uniform polynomial of a key: rows modulo every prime of the ring.
@@ -110,7 +110,7 @@ class Engine {
         auto* words = make_words(ring_.moduli().size() * ring_.n()).release();
         nb::capsule owner(words, [](void* p) noexcept { std::free(p); });
         expand_seed(static_cast<const unsigned char*>(seed.data()), ring_.moduli(), ring_.n(),
-                    words);
+                    words, *ring_.prime(0).kernels);
         const std::size_t shape[2] = {ring_.moduli().size(), ring_.n()};
         return nb::cast(nb::ndarray<nb::numpy, u64>(words, 2, shape, owner));
     }
@@ -143,7 +143,7 @@ class Engine {
         const auto& table = ring_.automorphism(element).table;
         std::vector<u64> uniform(ring_.moduli().size() * n);
         for (std::size_t i = 0; i < digits; ++i) {
-            expand_seed(bytes[i], ring_.moduli(), n, uniform.data());
+            expand_seed(bytes[i], ring_.moduli(), n, uniform.data(), *ring_.prime(0).kernels);
             for (std::size_t r = 0; r < rows; ++r) {
                 const u64* from_b = b.data() + (i * rows + r) * n;
                 const u64* from_a = uniform.data() + static_cast<std::size_t>(chosen[r]) * n;

@@ -4,14 +4,17 @@
 #include <cstddef>
 #include <cstdint>
 
+// Functions in headers that the kernels include are static: each path's file is compiled for
+// other instructions, and the linker must not take one file's copy for all.
+
 namespace he {
 
 using u64 = std::uint64_t;
 using u128 = unsigned __int128;
 
-inline u64 mul_mod(u64 a, u64 b, u64 q) { return static_cast<u64>(static_cast<u128>(a) * b % q); }
+static inline u64 mul_mod(u64 a, u64 b, u64 q) { return static_cast<u64>(static_cast<u128>(a) * b % q); }
 
-inline u64 pow_mod(u64 base, u64 exponent, u64 q) {
+static inline u64 pow_mod(u64 base, u64 exponent, u64 q) {
     u64 result = 1;
     for (base %= q; exponent != 0; exponent >>= 1) {
         if (exponent & 1) result = mul_mod(result, base, q);
@@ -20,7 +23,7 @@ inline u64 pow_mod(u64 base, u64 exponent, u64 q) {
     return result;
 }
 
-inline u64 inverse_mod(u64 a, u64 q) { return pow_mod(a, q - 2, q); }
+static inline u64 inverse_mod(u64 a, u64 q) { return pow_mod(a, q - 2, q); }
 
 // A constant factor w < q with its companion, whose meaning belongs to the arithmetic path.
 struct Factor {

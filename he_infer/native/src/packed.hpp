@@ -11,14 +11,14 @@ namespace he {
 constexpr std::size_t kGroup = 8;          // words packed together, into `bits` bytes
 constexpr std::size_t kPackedPadding = 64;  // readable bytes behind the last group
 
-inline int bits_of(u64 q) {
+static inline int bits_of(u64 q) {
     int bits = 0;
     while (q >> bits != 0) ++bits;
     return bits;
 }
 
 // Word k of a group. Bits must be 57 or fewer for one unaligned read to hold a word.
-inline u64 packed_word(const unsigned char* group, int bits, std::size_t k) {
+static inline u64 packed_word(const unsigned char* group, int bits, std::size_t k) {
     const std::size_t position = k * static_cast<std::size_t>(bits);
     const u64 mask = (u64{1} << bits) - 1;
     u64 word;
@@ -33,7 +33,7 @@ inline u64 packed_word(const unsigned char* group, int bits, std::size_t k) {
 }
 
 // Adds a word to a group of zeros (or of other words).
-inline void put_packed_word(unsigned char* group, int bits, std::size_t k, u64 word) {
+static inline void put_packed_word(unsigned char* group, int bits, std::size_t k, u64 word) {
     const std::size_t position = k * static_cast<std::size_t>(bits);
     unsigned char* byte = group + position / 8;
     const u128 shifted = static_cast<u128>(word) << (position % 8);
