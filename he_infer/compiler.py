@@ -55,7 +55,7 @@ def compile(
     (records, *record shape) typical inputs; they calibrate every interval, so a few hundred.
     ``batch``: records per query, a power of two (1: least latency; N/2: most throughput; a
     larger value than the ring offers raises). ``precision_bits``: bits after the binary point
-    that outputs should keep. ``approximation``: for activations that are not polynomials;
+    that outputs should keep: their error's standard deviation stays below 2^−precision_bits. ``approximation``: for activations that are not polynomials;
     without one, least squares of degree 3 on the calibrated interval.
     Raises CompileError and its subclasses, ParameterError, DepthError, InputError.
     """

@@ -23,6 +23,8 @@ def encode_slots(values: FloatArray | float, n: int, scale: float) -> NDArray[np
 
     Raises BackendError if a coefficient exceeds 62 bits or a value is not finite.
     """
+    if not np.isfinite(values).all():
+        raise BackendError("cannot encode: a value is not finite")
     if isinstance(values, float):
         coefficients = np.zeros(n)
         coefficients[0] = values * scale

@@ -40,6 +40,7 @@ LAZY_BITS: Final = 50  # the widest primes of a lazy chain, and its special prim
 # log2 of the scale of a lazy chain's weights. Their rounding moves a slot by about 2^(5 − 23),
 # as much as the rounding of a rescale does at the 27 bits of scale that 50 leave.
 PLAIN_BITS: Final = 23
+FINER_BITS: Final = 4
 MIN_LAZY_BITS: Final = 20
 # Beyond this many bits of scale more than needed, keys grow and nobody gains.
 SPARE_BITS: Final = 8
@@ -85,17 +86,19 @@ def depths(graph: ir.Graph, *, lazy: bool) -> dict[str, int]:
 def is_lazy(graph: ir.Graph, params: CKKSParams) -> bool:
     """Whether the chain is as long as lazy squares need it; eager ones need more.
 
-    Raises DepthError if it is neither.
+    False for a graph without squares. Raises DepthError for a chain of any other length.
     """
     lazy, eager = (depths(graph, lazy=lazy)[graph.output.name] for lazy in (True, False))
-    too_narrow = lazy < eager and _lazy_scale_bits(graph, params) < MIN_LAZY_BITS
-    if params.max_level not in ((eager,) if too_narrow else (lazy, eager)):
-        either = f"{eager}" if lazy == eager else f"{lazy} or {eager}"
+    if params.max_level == eager:
+        return False
+    too_narrow = params.max_level == lazy and _lazy_scale_bits(graph, params) < MIN_LAZY_BITS
+    if params.max_level != lazy or too_narrow:
+        either = f"{eager}" if lazy == eager or too_narrow else f"{lazy} or {eager}"
         raise DepthError(
             f"the graph needs {either} levels, the parameters have {params.max_level}: add or "
             "remove data primes"
         )
-    return params.max_level == lazy
+    return True
 
 
 def place(
@@ -171,6 +174,9 @@ def choose_lazy(
             total = first + sum(widths) + LAZY_BITS
             if n < least_n or first > LAZY_BITS or total > MAX_LOG_QP[n][128]:
                 continue
+            # Room to spare makes the weights finer that meet no square; it lengthens queries too.
+            finer = min(FINER_BITS, (MAX_LOG_QP[n][128] - total) // 10)
+            widths = [w + finer if w == PLAIN_BITS else w for w in widths]
             try:
                 params = CKKSParams.from_bits(n, [first, *widths], special_bits=LAZY_BITS)
             except ParameterError:

@@ -99,7 +99,13 @@ def test_compile_says_everything_before_deployment(
 def test_measured_costs_change_the_prediction(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    costs = {"transform_us": 1000.0, "word_ns": 4.4, "add_ns": 1.0}
+    costs = {
+        "transform_us": 1000.0,
+        "word_ns": 4.4,
+        "key_word_ns": 1.0,
+        "add_ns": 1.0,
+        "hoisting": True,
+    }
     (workplace / "costs.json").write_text(json.dumps(costs))
     assert main(compile_mine("--name", "a", "--json")) == 0
     usual = json.loads(capsys.readouterr().out)["predicted_ms"]

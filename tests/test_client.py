@@ -30,6 +30,7 @@ from he_infer.params import CKKSParams
 from he_infer.server.body import BLOCK_BYTES
 from he_infer.transport import HttpTransport, Request, Response
 from he_infer.wire import Ciphertext, Expected, write_envelope
+from he_infer.wire.key_levels import KeyLevels
 
 PARAMS = CKKSParams.from_bits(4096, [35, 30], special_bits=40)
 SCALE = 2.0**30
@@ -50,7 +51,7 @@ def make_spec() -> ClientSpec:
         input_scale=SCALE,
         output_scale=SCALE,
         output_level=0,
-        rotation_steps=(1, 2),
+        key_levels=KeyLevels.full(PARAMS, [1, 2]),
         input_range=(0.0, 1.0),
     )
 
@@ -192,7 +193,7 @@ def falsified(path: list[Any], value: Any) -> dict[str, Any]:
         (["input_slots", 0], [[0, 0, 10**9]]),
         (["input_slots", 0], [[5, 0, 1024]]),
         (["output_slots"], [0, 1, 10**9]),
-        (["rotation_steps"], list(range(5000))),
+        (["key_levels", "rotations"], [[step, 1] for step in range(5000)]),
         (["params", "n"], 2**30),
         (["params", "primes"], [2**61 - 1]),
         (["params", "special_prime"], (1 << 59) + 1),

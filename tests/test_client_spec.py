@@ -17,8 +17,13 @@ from he_infer.errors import FileFormatError, InputError, OutOfRangeError
 from he_infer.layout import dense_layout, spread_layout
 from he_infer.params import CKKSParams
 from he_infer.plan import input_slots
+from he_infer.wire.key_levels import KeyLevels
 
 PARAMS = CKKSParams.from_bits(4096, [36, 30], special_bits=36)
+
+
+def keys_json(rotations: object) -> dict[str, object]:
+    return {"public": 0, "relin": 1, "rotations": rotations}
 
 
 def spec_for(batch: int, *, shape: tuple[int, ...] = (2, 3), outputs: int = 4) -> ClientSpec:
@@ -38,7 +43,7 @@ def spec_for(batch: int, *, shape: tuple[int, ...] = (2, 3), outputs: int = 4) -
         input_scale=2.0**30,
         output_scale=2.0**28,
         output_level=0,
-        rotation_steps=(1, 2, 64),
+        key_levels=KeyLevels(public=0, relin=1, rotations=((1, 1), (2, 0), (64, 1))),
         input_range=(-1.0, 1.0),
     )
 
@@ -172,7 +177,7 @@ def test_any_slot_assignment_survives_run_lengths(row: list[int]) -> None:
 
 HUGE = 10**15
 HOSTILE: dict[str, dict[str, Any]] = {
-    "unknown version": {"version": 2},
+    "unknown version": {"version": 3},
     "version as text": {"version": "1"},
     "no version": {"version": None},
     "huge batch": {"batch": HUGE},
@@ -219,11 +224,13 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "scale as a list": {"input_scale": [1.0]},
     "output level beyond": {"output_level": 2},
     "negative output level": {"output_level": -1},
-    "step 0": {"rotation_steps": [0]},
-    "step beyond": {"rotation_steps": [2048]},
-    "negative step": {"rotation_steps": [-1]},
-    "repeated step": {"rotation_steps": [1, 1]},
-    "steps as a number": {"rotation_steps": 5},
+    "step 0": {"key_levels": keys_json([[0, 1]])},
+    "step beyond": {"key_levels": keys_json([[2048, 1]])},
+    "negative step": {"key_levels": keys_json([[-1, 1]])},
+    "repeated step": {"key_levels": keys_json([[1, 1], [1, 1]])},
+    "a key beyond the chain": {"key_levels": keys_json([[1, 2]])},
+    "steps as a number": {"key_levels": keys_json(5)},
+    "keys as a list": {"key_levels": [1, 2]},
     "reversed range": {"input_range": [1.0, -1.0]},
     "NaN range": {"input_range": [float("nan"), 1.0]},
     "short range": {"input_range": [0.0]},

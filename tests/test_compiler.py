@@ -95,7 +95,7 @@ def on_seal(plan: Plan, records: ir.FloatArray) -> ir.FloatArray:
     """One query, encrypted and decrypted by a client with fresh keys."""
     secret, spec = SecretKeys.generate(plan.params), plan.client_spec
     executor = Executor(plan, SealBackend(plan.params))
-    keys = executor.load_keys(secret.evaluation_keys(spec.rotation_steps))
+    keys = executor.load_keys(secret.evaluation_keys(spec.key_levels))
     replies = executor.run(secret.encrypt(spec.pack(records), spec.input_scale), keys)
     assert {(c.level, c.scale) for c in replies} == {(spec.output_level, spec.output_scale)}
     slots = np.stack([secret.decrypt(reply).real for reply in replies])
@@ -161,7 +161,7 @@ def test_a_small_network_on_seal(batch: int) -> None:
     assert np.abs(on_seal(plan, records) - exact(plan, records)).max() < 2.0**-8
 
 
-@pytest.mark.parametrize(("degree", "depth"), [(2, 3), (3, 4), (5, 5), (7, 5), (9, 6)])
+@pytest.mark.parametrize(("degree", "depth"), [(2, 2), (3, 4), (5, 5), (7, 5), (9, 6)])
 def test_activation_degrees_cost_the_levels_they_should(degree: int, depth: int) -> None:
     torch.manual_seed(2)
     model = nn.Sequential(nn.Linear(9, 6), nn.SiLU(), nn.Linear(6, 3)).eval()
@@ -228,7 +228,7 @@ def test_the_tutorial_network_needs_few_rotation_keys() -> None:
     torch.manual_seed(5)
     model = tutorial_cnn(quadratic).eval()
     plan = compile_model(model, zoo.sample("tutorial-cnn", 64), name="tutorial-cnn")
-    assert plan.params.n == 8192 and plan.params.max_level == 5
+    assert plan.params.n == 8192 and plan.params.max_level == 3
     assert plan.client_spec.n_input_ciphertexts == 1
     assert 0 < len(plan.rotation_steps) <= 25
 
@@ -313,8 +313,8 @@ def test_parameters_of_the_caller_are_used() -> None:
     params = CKKSParams.from_bits(8192, [50, 40], special_bits=55)
     plan = compile_model(linear(), images(20, (4,)), params=params)
     assert plan.params == params and plan.scale == 2.0**40
+    longer = CKKSParams.from_bits(8192, [50, 40, 40], special_bits=55)
     with pytest.raises(DepthError, match="needs 1 levels, the parameters have 2"):
-        longer = CKKSParams.from_bits(8192, [50, 40, 40], special_bits=55)
         compile_model(linear(), images(20, (4,)), params=longer)
 
 
@@ -353,10 +353,10 @@ def test_the_executor_refuses_what_was_made_for_another_plan() -> None:
         Executor(plan, SealBackend(other))
     executor = Executor(plan, SealBackend(plan.params))
     secret, spec = SecretKeys.generate(plan.params), plan.client_spec
-    assert spec.rotation_steps
+    assert spec.key_levels.steps
     with pytest.raises(MismatchError, match="lack"):
-        executor.load_keys(secret.evaluation_keys(spec.rotation_steps[:-1]))
-    keys = executor.load_keys(secret.evaluation_keys(spec.rotation_steps))
+        executor.load_keys(secret.evaluation_keys(spec.key_levels.steps[:-1]))
+    keys = executor.load_keys(secret.evaluation_keys(spec.key_levels))
     slots = spec.pack(images(1, (4,)))
     with pytest.raises(MismatchError, match="expected 1 ciphertexts, got 2"):
         executor.run(secret.encrypt(np.repeat(slots, 2, axis=0), spec.input_scale), keys)

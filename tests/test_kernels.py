@@ -10,7 +10,7 @@ from numpy.polynomial import chebyshev
 
 from he_infer.backends.plain import PlainBackend
 from he_infer.backends.slotwise import SlotCiphertext, SlotPlaintext
-from he_infer.executor import EncodedWeights
+from he_infer.executor import encoded_weights
 from he_infer.ir import FloatArray
 from he_infer.kernels import Machine, PolynomialStep, SquareStep, divide, run_step
 from he_infer.levels import polynomial_depth
@@ -22,7 +22,7 @@ POINTS = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
 
 
 def machine_for(backend: PlainBackend, batch: int) -> Machine[SlotCiphertext, SlotPlaintext]:
-    weights = EncodedWeights(encode=backend.encode)
+    weights = encoded_weights(backend)
     return Machine(backend=backend, plaintexts=weights, batch=batch)
 
 
@@ -95,18 +95,22 @@ def test_a_polynomial_can_start_below_the_top() -> None:
     assert levels == 2
 
 
-def test_a_square_takes_one_level_and_every_ciphertext() -> None:
+@pytest.mark.parametrize("rescales", [True, False])
+@pytest.mark.parametrize("relinearizes", [True, False])
+def test_squares_rescale_and_relinearize_now_or_later(rescales: bool, relinearizes: bool) -> None:
     backend = PlainBackend(PARAMS)
     inputs = [backend.encrypt(POINTS * k, scale=SCALE) for k in (1.0, 2.0)]
-    results = run_step(machine_for(backend, 1), SquareStep(name="s", source="u"), [inputs])
+    step = SquareStep(name="s", source="u", rescales=rescales, relinearizes=relinearizes)
+    results = run_step(machine_for(backend, 1), step, [inputs])
     for k, result in zip((1.0, 2.0), results, strict=True):
         np.testing.assert_allclose(backend.decrypt(result).real, (k * POINTS) ** 2, atol=1e-12)
-        assert result.level == PARAMS.max_level - 1 and result.size == 2
+        assert result.level == PARAMS.max_level - rescales
+        assert result.size == (2 if relinearizes else 3)
 
 
 def test_vectors_are_encoded_once_and_scalars_are_not_kept() -> None:
     backend = PlainBackend(PARAMS)
-    weights = EncodedWeights(encode=backend.encode)
+    weights = encoded_weights(backend)
     asked: list[str] = []
 
     def build(value: FloatArray | float) -> FloatArray | float:

@@ -18,6 +18,7 @@ from he_infer.keyfile import Argon2idCost
 from he_infer.keys import SecretKeys
 from he_infer.params import CKKSParams
 from he_infer.wire import Ciphertext
+from he_infer.wire.key_levels import KeyLevels
 
 PARAMS = CKKSParams.from_bits(4096, [36, 30], special_bits=37)
 SCALE = 2.0**26
@@ -70,14 +71,18 @@ def test_exactly_the_steps_asked_for(secret: SecretKeys, evaluation: EvaluationK
 
 def test_evaluation_keys_round_trip(evaluation: EvaluationKeys) -> None:
     data = evaluation.to_bytes()
-    again = EvaluationKeys.from_bytes(data, params=PARAMS, steps=[-2, 4, 1, 1])
+    again = EvaluationKeys.from_bytes(
+        data, params=PARAMS, levels=KeyLevels.full(PARAMS, [-2, 4, 1, 1])
+    )
     assert again.to_bytes() == data
     assert again.digest == evaluation.digest == hashlib.sha256(data).hexdigest()
     assert again.steps == evaluation.steps
     with pytest.raises(MismatchError, match="rotation steps"):
-        EvaluationKeys.from_bytes(data, params=PARAMS, steps=[1, 4])
+        EvaluationKeys.from_bytes(data, params=PARAMS, levels=KeyLevels.full(PARAMS, [1, 4]))
     with pytest.raises(WireError):
-        EvaluationKeys.from_bytes(data[:-1], params=PARAMS, steps=[1, 4, -2])
+        EvaluationKeys.from_bytes(
+            data[:-1], params=PARAMS, levels=KeyLevels.full(PARAMS, [1, 4, -2])
+        )
 
 
 def test_progress_counts_every_key(secret: SecretKeys) -> None:

@@ -12,10 +12,15 @@ from he_infer import ir
 from he_infer.errors import CompileError, DepthError, ParameterError
 from he_infer.levels import (
     HEADROOM_BITS,
+    LAZY_BITS,
+    PLAIN_BITS,
     Placement,
+    choose_chains,
+    choose_lazy,
     choose_params,
     depth_of,
     depths,
+    is_lazy,
     output_scale_of,
     place,
     polynomial_depth,
@@ -70,13 +75,14 @@ def test_polynomial_depth(degree: int, depth: int) -> None:
 
 
 def test_the_deepest_path_counts() -> None:
-    assert depths(residual()) == {"x": 0, "a": 1, "p": 3, "sum": 4, "s": 5}
+    assert depths(residual(), lazy=False) == {"x": 0, "a": 1, "p": 3, "sum": 4, "s": 5}
+    assert depths(residual(), lazy=True) == {"x": 0, "a": 1, "p": 3, "sum": 4, "s": 4}
 
 
 def test_activations_have_no_depth_yet() -> None:
     node = ir.Activation(name="f", source="x", shape=(2,), label="relu", function=np.abs)
     with pytest.raises(CompileError, match=r"f \(relu\) is not a polynomial yet"):
-        depth_of(node)
+        depth_of(node, lazy=False)
 
 
 def test_values_are_placed_from_fresh_to_level_zero() -> None:
@@ -100,11 +106,52 @@ def test_a_squares_scale_is_divided_by_the_prime_it_drops() -> None:
     assert placed["last"] == Placement(level=0, scale=2.0**30)
 
 
-@pytest.mark.parametrize("length", [4, 6])
+@pytest.mark.parametrize("length", [3, 6])
 def test_the_chain_is_exactly_as_long_as_the_graph_is_deep(length: int) -> None:
     params = CKKSParams.from_bits(16384, [40, *[30] * length], special_bits=45)
-    with pytest.raises(DepthError, match=f"needs 5 levels, the parameters have {length}"):
+    with pytest.raises(DepthError, match=f"needs 4 or 5 levels, the parameters have {length}"):
         place(residual(), params, scale=2.0**30, output_scale=2.0**30)
+
+
+def squares(count: int) -> ir.Graph:
+    """x → affine → (square → affine) × count."""
+    nodes: list[ir.Node] = [ir.Input(name="x", shape=(2,)), affine("a0", "x")]
+    for i in range(count):
+        nodes.append(ir.Square(name=f"s{i}", source=f"a{i}", shape=(2,)))
+        nodes.append(affine(f"a{i + 1}", f"s{i}"))
+    return ir.Graph(nodes=tuple(nodes))
+
+
+def test_lazy_squares_take_no_level_and_keep_the_squared_scale() -> None:
+    graph = squares(2)
+    (lazy, eager) = choose_chains(graph, precision_bits=10, output_bits=3)
+    assert lazy.params.max_level == 3 and eager.params.max_level == 5
+    assert is_lazy(graph, lazy.params) and not is_lazy(graph, eager.params)
+    assert max(q.bit_length() for q in lazy.params.primes) <= LAZY_BITS
+    scale = 2.0**lazy.scale_bits
+    placed = place(graph, lazy.params, scale=scale, output_scale=scale)
+    assert placed["s0"] == Placement(level=2, scale=scale**2)
+    assert placed["a1"] == Placement(level=1, scale=scale)
+    for name, source in (("a1", "s0"), ("a2", "s1")):
+        dropped = lazy.params.primes[placed[name].level + 1]
+        weights = math.log2(placed[name].scale * dropped / placed[source].scale)
+        assert weights == pytest.approx(PLAIN_BITS, abs=0.1)
+
+
+def test_a_chain_of_lazy_length_but_narrow_primes_is_refused() -> None:
+    params = CKKSParams.from_bits(8192, [40, 30, 30, 30], special_bits=45)
+    with pytest.raises(DepthError, match="needs 5 levels, the parameters have 3"):
+        is_lazy(squares(2), params)
+
+
+def test_more_precision_than_lazy_chains_have_is_eager() -> None:
+    chains = choose_chains(squares(1), precision_bits=18, output_bits=3)
+    assert [chain.params.max_level for chain in chains] == [3]
+
+
+def test_without_squares_there_is_nothing_to_be_lazy_about() -> None:
+    graph = ir.Graph(nodes=(ir.Input(name="x", shape=(2,)), affine("a", "x"), cubic("p", "a")))
+    assert choose_lazy(graph, precision_bits=5, output_bits=3, least_n=4096) is None
 
 
 @pytest.mark.parametrize("output_range", [1.0, 5.0, 300.0, 1e5])
@@ -135,5 +182,6 @@ def test_more_precision_takes_wider_primes_or_a_larger_ring() -> None:
 
 
 def test_the_scale_follows_the_callers_primes() -> None:
-    assert scale_bits_of(PARAMS) == 30
-    assert scale_bits_of(CKKSParams.from_bits(4096, [40], special_bits=50)) == 30
+    assert scale_bits_of(residual(), PARAMS) == 30
+    single = ir.Graph(nodes=(ir.Input(name="x", shape=(2,)),))
+    assert scale_bits_of(single, CKKSParams.from_bits(4096, [40], special_bits=50)) == 30

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -10,8 +12,8 @@ from scipy import sparse
 
 from he_infer import ir
 from he_infer.backends.plain import PlainBackend
-from he_infer.costs import CostModel
-from he_infer.executor import EncodedWeights
+from he_infer.costs import SEAL_COSTS, CostModel
+from he_infer.executor import encoded_weights
 from he_infer.im2col import unroll
 from he_infer.kernels import AffineStep, Machine, run_step
 from he_infer.layout import Grid, Layout, dense_layout, grid_layout, spread_layout
@@ -98,9 +100,7 @@ def multiply(
         level=1,
         scale=2.0**30,
     )
-    machine = Machine(
-        backend=backend, plaintexts=EncodedWeights(encode=backend.encode), batch=batch
-    )
+    machine = Machine(backend=backend, plaintexts=encoded_weights(backend), batch=batch)
     fresh = [backend.encrypt(row, scale=2.0**30) for row in inputs]
     results = run_step(machine, step, [fresh])
     assert all(c.level == 0 and c.scale == pytest.approx(2.0**30) for c in results)
@@ -269,17 +269,12 @@ def test_baby_and_giant_steps_add_up(offset: list[int], modulus: int, centred: b
     assert baby.min() >= (-(modulus // 2) if centred else 0) and baby.max() < modulus
 
 
-@given(st.sets(st.integers(-60, 60), max_size=12))
-def test_chain_steps_reach_every_offset(offsets: set[int]) -> None:
-    steps = chain(sorted(offsets | {0}))
-    reached = {0}
-    for up in (1, -1):
-        at = 0
-        for offset in sorted(o * up for o in offsets if o * up > 0):
-            assert up * (offset - at) in steps
-            at = offset
-            reached.add(up * at)
-    assert offsets <= reached
+@given(st.sets(st.integers(0, 60), max_size=12))
+def test_chain_steps_lead_from_every_offset_to_zero(offsets: set[int]) -> None:
+    steps = chain(sorted(offsets))
+    descending = sorted(offsets | {0}, reverse=True)
+    assert steps == {high - low for high, low in itertools.pairwise(descending)}
+    assert not offsets - {0} or sum(steps) >= 1
 
 
 def test_a_progression_of_steps_needs_one_key() -> None:
@@ -300,6 +295,14 @@ def test_the_best_split_is_no_dearer_than_all_babies_or_all_giants() -> None:
     matrix = sparse.csr_array(np.random.default_rng(0).normal(size=(64, 64)))
     found = entries(matrix, dense_layout(64, 2048), dense_layout(64, 2048))
     split, price = best_split(found, n=4096, level=1, cost=COST)
-    assert 4 <= split.modulus <= 16  # near the square root of 64 diagonals
+    # Near the square root of 64 diagonals, or above it where baby steps share their digits.
+    assert 4 <= split.modulus <= 32
     rotations = len(diagonals(found, split).babies) + len(diagonals(found, split).giants)
-    assert rotations <= 18 and price < 64 * COST.key_switch_ms(4096, 1)
+    assert rotations <= 36 and price < 64 * COST.key_switch_ms(4096, 1)
+
+
+def test_without_hoisting_baby_and_giant_steps_are_balanced() -> None:
+    matrix = sparse.csr_array(np.random.default_rng(0).normal(size=(64, 64)))
+    found = entries(matrix, dense_layout(64, 2048), dense_layout(64, 2048))
+    split, _ = best_split(found, n=4096, level=1, cost=SEAL_COSTS)
+    assert 4 <= split.modulus <= 16

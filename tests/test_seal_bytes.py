@@ -12,7 +12,7 @@ from tenseal import sealapi
 
 from he_infer import seal_bytes
 from he_infer.errors import ParameterError, WireError
-from he_infer.evaluation_keys import galois_element
+from he_infer.evaluation_keys import CONJUGATION_STEP, galois_element
 from he_infer.params import CKKSParams
 from he_infer.wire import Ciphertext, SeededCiphertext
 
@@ -97,7 +97,7 @@ def test_rebuilt_bytes_are_what_seal_writes(seal: Seal) -> None:
 
 
 def test_loaded_galois_keys_rotate_left_and_conjugate(seal: Seal) -> None:
-    steps = [1, 5, -3, seal_bytes.CONJUGATION_STEP]
+    steps = [1, 5, -3, CONJUGATION_STEP]
     keys = {}
     for step in steps:
         element = galois_element(step, seal.params.n)

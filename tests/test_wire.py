@@ -20,7 +20,7 @@ SCALE = 2.0**20
 PLAN, KEYS = "1f" * 32, "2e" * 32
 QUERY = wire.Expected.query(PARAMS, plan_digest=PLAN, keys_digest=KEYS, count=2, scale=SCALE)
 REPLY = wire.Expected.reply(PARAMS, plan_digest=PLAN, keys_digest=KEYS, count=1, scale=SCALE)
-EVALUATION = wire.Expected.evaluation_keys(PARAMS, steps=[1, -1])
+EVALUATION = wire.Expected.evaluation_keys(PARAMS, wire.KeyLevels.full(PARAMS, [1, -1]))
 ALL = {"query": QUERY, "reply": REPLY, "keys": EVALUATION}
 SLOW_OK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -192,10 +192,13 @@ def test_mismatches_have_their_own_types() -> None:
             wire.Expected.query(other, plan_digest=PLAN, keys_digest=KEYS, count=2, scale=SCALE),
         )
     with pytest.raises(MismatchError, match="rotation steps"):
-        wire.read_envelope(BYTES["keys"], wire.Expected.evaluation_keys(PARAMS, steps=[1, 2]))
+        wire.read_envelope(
+            BYTES["keys"],
+            wire.Expected.evaluation_keys(PARAMS, wire.KeyLevels.full(PARAMS, [1, 2])),
+        )
     newer = bytearray(BYTES["query"])
-    struct.pack_into("<H", newer, 8, 2)
-    with pytest.raises(VersionError, match="format 1, got 2"):
+    struct.pack_into("<H", newer, 8, wire.FORMAT_VERSION + 1)
+    with pytest.raises(VersionError, match="format 2, got 3"):
         wire.read_envelope(newer, QUERY)
     with pytest.raises(TooLargeError, match="limit"):
         wire.FrameReader(QUERY, limit_bytes=QUERY.total_bytes - 1)

@@ -91,15 +91,21 @@ def encode_linear(backend: Backend[C, P], linear: LinearMap) -> Encoded[P]:
     )
 
 
-def apply_stepwise(backend: Backend[C, P], encoded: Encoded[P], sources: Sequence[C]) -> list[C]:
-    """Evaluate by the elementary operations, each rotation once."""
+def apply_stepwise(
+    backend: Backend[C, P],
+    encoded: Encoded[P],
+    sources: Sequence[C],
+    rotate: Callable[[C, int], C] | None = None,
+) -> list[C]:
+    """Evaluate by the elementary operations, each rotation once; ``rotate`` replaces rotations."""
+    rotate = backend.rotate if rotate is None else rotate
     rotated: dict[tuple[int, int], C] = {}
 
     def source(product: Product) -> C:
         key = (product.source, product.rotation)
         if key not in rotated:
             plain = sources[product.source]
-            rotated[key] = backend.rotate(plain, product.rotation) if product.rotation else plain
+            rotated[key] = rotate(plain, product.rotation) if product.rotation else plain
         return rotated[key]
 
     results = []
@@ -110,9 +116,9 @@ def apply_stepwise(backend: Backend[C, P], encoded: Encoded[P], sources: Sequenc
                 term = backend.multiply_plain(source(product), p)
                 total = term if total is None else backend.add(total, term)
             if group.then:
-                total = backend.rotate(total, group.then)
+                total = rotate(total, group.then)
         for fold in encoded.linear.folds:
-            total = backend.add(total, backend.rotate(total, fold))
+            total = backend.add(total, rotate(total, fold))
         if backend.size(total) > 2:
             total = backend.relinearize(total)
         results.append(backend.rescale(total))

@@ -18,7 +18,7 @@ class _Noiseless:
     def rounding(self, scale: float, size: int) -> complex:
         return 0j
 
-    def key_switch(self, step: int, level: int, scale: float) -> complex:
+    def key_switch(self, step: int, level: int, scale: float, *, centred: bool) -> complex:
         return 0j
 
     def rerandomization(self, level: int, scale: float) -> complex:

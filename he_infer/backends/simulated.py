@@ -57,10 +57,10 @@ class _CKKSNoise:
             power = power * self._secret
         return total / scale
 
-    def key_switch(self, step: int, level: int, scale: float) -> ComplexArray:
+    def key_switch(self, step: int, level: int, scale: float, *, centred: bool) -> ComplexArray:
         """Σ_i digit_i · error_i / P, and the rounding of the division by P.
 
-        SEAL takes digits in [0, q), not centred: their mean q/2 in every coefficient is the
+        SEAL takes digits in [0, q), not ``centred``: their mean q/2 in every coefficient is the
         polynomial q/2 · Σ X^k, large in the few slots whose root is near 1.
         """
         errors = self._errors(step)
@@ -69,7 +69,8 @@ class _CKKSNoise:
         for digit in range(level + 1):
             q = self._params.primes[digit]
             spread = self._polynomial(UNIFORM_VARIANCE)
-            total += (spread + mean) * errors[digit] * (q / self._params.special_prime)
+            offset = 0.0 if centred else mean
+            total += (spread + offset) * errors[digit] * (q / self._params.special_prime)
         return total / scale + self.rounding(scale, 2)
 
     def rerandomization(self, level: int, scale: float) -> ComplexArray:

@@ -54,7 +54,9 @@ class Noise(Protocol):
     def encoding(self, scale: float) -> ComplexArray | complex: ...
     def fresh(self, level: int, scale: float) -> ComplexArray | complex: ...
     def rounding(self, scale: float, size: int) -> ComplexArray | complex: ...
-    def key_switch(self, step: int, level: int, scale: float) -> ComplexArray | complex: ...
+    def key_switch(
+        self, step: int, level: int, scale: float, *, centred: bool
+    ) -> ComplexArray | complex: ...
     def rerandomization(self, level: int, scale: float) -> ComplexArray | complex: ...
 
 
@@ -121,12 +123,12 @@ class SlotwiseBackend:
 
     def relinearize(self, a: SlotCiphertext) -> SlotCiphertext:
         check_product(a.size)
-        noise = self._noise.key_switch(0, a.level, a.scale)
+        noise = self._noise.key_switch(0, a.level, a.scale, centred=False)
         return replace(a, values=a.values + noise, size=2)
 
-    def rotate(self, a: SlotCiphertext, step: int) -> SlotCiphertext:
+    def rotate(self, a: SlotCiphertext, step: int, *, centred: bool = False) -> SlotCiphertext:
         check_rotatable(step, self._params.slots, a.size, self._steps)
-        noise = self._noise.key_switch(step, a.level, a.scale)
+        noise = self._noise.key_switch(step, a.level, a.scale, centred=centred)
         return replace(a, values=np.roll(a.values, -step) + noise)
 
     def rescale(self, a: SlotCiphertext) -> SlotCiphertext:
@@ -148,7 +150,10 @@ class SlotwiseBackend:
     def apply(
         self, prepared: Encoded[SlotPlaintext], sources: Sequence[SlotCiphertext]
     ) -> list[SlotCiphertext]:
-        return apply_stepwise(self, prepared, sources)
+        # As the native evaluator does it: linear maps take centred digits.
+        return apply_stepwise(
+            self, prepared, sources, lambda a, step: self.rotate(a, step, centred=True)
+        )
 
     def each(
         self,

@@ -70,7 +70,7 @@ def test_the_served_forms_answer_what_the_polynomial_does(twins: Twins, pool: Re
         exact = twins.oracle(POLYNOMIAL).query(records).require_logits()
         for twin in SERVED:
             served = twins.oracle(twin).query(records).require_logits()
-            assert np.abs(served - exact).max() < 1e-3
+            assert np.abs(served - exact).max() < 2.0**-8
             assert np.abs(served - exact).max() > 0
 
 

@@ -1,4 +1,4 @@
-"""One suite for every backend: what Backend promises holds on plain, simulated, cost and seal.
+"""One suite for every backend: what Backend promises holds on plain, simulated, cost, seal, native.
 
 A harness says how to encrypt and decrypt on a backend and how exact its values are; the cost
 backend has no values, so only its levels, scales and refusals are checked.
@@ -6,107 +6,18 @@ backend has no values, so only its levels, scales and refusals are checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from he_infer.backends.cost import CostBackend
-from he_infer.backends.plain import PlainBackend
 from he_infer.backends.seal import SealBackend
-from he_infer.backends.simulated import SimulatedBackend
 from he_infer.costs import CostModel
 from he_infer.errors import BackendError
 from he_infer.keys import SecretKeys
-from he_infer.params import CKKSParams
-
-PARAMS = CKKSParams.from_bits(8192, [46, 38, 38], special_bits=50)
-SCALE = 2.0**38
-STEPS = (1, 5, 4095)
-TOP = PARAMS.max_level
-Slots = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Harness:
-    """``values_within``: largest error of one operation on values of order one; None: no values.
-
-    Key switching at 2^38 leaves about 2^-22 in a slot; a few operations add a few of those.
-    """
-
-    backend: Any
-    encrypt: Callable[[Slots], Any]
-    decrypt: Callable[[Any], Slots]
-    values_within: float | None
-
-    def check(self, ciphertext: Any, expected: Slots, *, level: int, scale: float) -> None:
-        assert self.backend.level(ciphertext) == level
-        assert self.backend.scale(ciphertext) == pytest.approx(scale, rel=1e-12)
-        if self.values_within is not None:
-            error = np.abs(self.decrypt(ciphertext) - expected).max()
-            assert error <= self.values_within
-
-
-def plain() -> Harness:
-    backend = PlainBackend(PARAMS, steps=STEPS)
-    return Harness(
-        backend=backend,
-        encrypt=lambda x: backend.encrypt(x, scale=SCALE),
-        decrypt=lambda c: backend.decrypt(c).real,
-        values_within=1e-12,
-    )
-
-
-def simulated() -> Harness:
-    backend = SimulatedBackend(PARAMS, np.random.default_rng(0), steps=STEPS)
-    return Harness(
-        backend=backend,
-        encrypt=lambda x: backend.encrypt(x, scale=SCALE),
-        decrypt=lambda c: backend.decrypt(c).real,
-        values_within=1e-5,
-    )
-
-
-def cost() -> Harness:
-    backend = CostBackend(PARAMS, CostModel(), steps=STEPS)
-    return Harness(
-        backend=backend,
-        encrypt=lambda x: backend.encrypt(x, scale=SCALE),
-        decrypt=lambda c: np.zeros(0),
-        values_within=None,
-    )
-
-
-def seal() -> Harness:
-    secret = SecretKeys.generate(PARAMS)
-    bare = SealBackend(PARAMS)
-    backend = bare.with_keys(bare.load_keys(secret.evaluation_keys(STEPS)))
-    return Harness(
-        backend=backend,
-        encrypt=lambda x: backend.import_ciphertext(secret.encrypt(x[None], SCALE)[0]),
-        decrypt=lambda c: secret.decrypt(backend.export_ciphertext(c)).real,
-        values_within=1e-5,
-    )
-
-
-HARNESSES: dict[str, Callable[[], Harness]] = {
-    "plain": plain,
-    "simulated": simulated,
-    "cost": cost,
-    "seal": seal,
-}
-
-
-@pytest.fixture(scope="module", params=HARNESSES)
-def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    yield HARNESSES[request.param]()
-
-
-def vector(seed: int) -> Slots:
-    return np.random.default_rng(seed).uniform(-1, 1, PARAMS.slots)
+from tests.backends.harness import HARNESSES, PARAMS, SCALE, STEPS, TOP, Harness, Slots, vector
 
 
 def test_fresh_ciphertexts_are_at_the_top(harness: Harness) -> None:
@@ -319,8 +230,9 @@ def test_seal_needs_keys_and_values_that_fit() -> None:
             operation()
 
 
-def test_seal_rerandomises() -> None:
-    harness = seal()
+@pytest.mark.parametrize("name", ["seal", "native-scalar"])
+def test_encrypted_backends_rerandomise(name: str) -> None:
+    harness = HARNESSES[name]()
     c = harness.encrypt(vector(0))
     first, second = (
         harness.backend.export_ciphertext(harness.backend.rerandomize(c)) for _ in range(2)

@@ -140,7 +140,7 @@ def seal_logit_errors(plan: Plan, records: ir.FloatArray, keys: int) -> Errors:
     errors = []
     for _ in range(keys):
         secret = SecretKeys.generate(plan.params)
-        loaded = executor.load_keys(secret.evaluation_keys(plan.rotation_steps))
+        loaded = executor.load_keys(secret.evaluation_keys(plan.key_levels))
         for record, want in zip(records, expected, strict=True):
             (reply,) = executor.run(
                 secret.encrypt(spec.pack(record[None]), spec.input_scale), loaded

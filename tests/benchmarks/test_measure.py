@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks import record
 from benchmarks.__main__ import summary
 from benchmarks.cases import Case, Square, load
-from benchmarks.compiled import SealEngine, compiled_engine
+from benchmarks.compiled import EncryptedEngine, compiled_engine
 from benchmarks.measure import measure
 from benchmarks.record import Record, Timing
 from he_infer.compiler import compile as compile_model
@@ -60,12 +60,12 @@ def test_every_backend_answers_like_the_network(small: Case, backend: str, batch
 
 
 def test_sizes_are_those_of_the_bytes(small: Case) -> None:
-    engine = SealEngine(plan_of(small, 1))
+    engine = EncryptedEngine(plan_of(small, 1), backend="native", threads=1)
     assert engine.keygen() == engine.key_bytes
 
 
 def test_stages_out_of_order_are_refused(small: Case) -> None:
-    engine = SealEngine(plan_of(small, 1))
+    engine = EncryptedEngine(plan_of(small, 1), backend="native", threads=1)
     with pytest.raises(BackendError, match="keygen"):
         engine.encrypt(small.inputs[:1])
     with pytest.raises(BackendError, match="prepare"):

@@ -101,7 +101,7 @@ def test_a_second_client_with_the_same_keys_skips_the_upload(
 def test_other_evaluation_keys_give_noise_never_a_crash(
     server: BackgroundServer, keys: SecretKeys, records: np.ndarray, plan: Plan
 ) -> None:
-    strangers = SecretKeys.generate(plan.params).evaluation_keys(plan.rotation_steps)
+    strangers = SecretKeys.generate(plan.params).evaluation_keys(plan.key_levels)
     with Client.connect(server.url, model="digits", keys=keys, evaluation_keys=strangers) as mixed:
         logits = mixed.predict(records[0]).logits
     assert np.abs(logits - plaintext_logits(records[:1])).max() > 1.0

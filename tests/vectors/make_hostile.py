@@ -20,6 +20,7 @@ import numpy as np
 import tenseal
 
 from he_infer.params import CKKSParams
+from he_infer.wire import FORMAT_VERSION
 
 FOLDER: Final = Path(__file__).parent / "hostile"
 PARAMS: Final = CKKSParams.from_bits(4096, [26], special_bits=27)
@@ -49,7 +50,7 @@ def header(kind: int, /, **changes: Any) -> bytes:
     polynomials = 2 if kind == REPLY else 1
     fields: dict[str, Any] = {
         "magic": b"\x89HEI\r\n\x1a\n",
-        "version": 1,
+        "version": FORMAT_VERSION,
         "kind": kind,
         "size": 2,
         "level": 0,
@@ -101,7 +102,7 @@ def common_cases(kind: int, direction: str, prefix: str) -> list[Case]:
         head("count_1e6", "TooLargeError", "a million ciphertexts announced", count=10**6),
         head("count_2e8", "TooLargeError", "2e8 ciphertexts announced", count=2 * 10**8),
         head("count_0", "WireError", "no ciphertext at all", count=0),
-        head("version_2", "VersionError", "a format version to come", version=2),
+        head("version_3", "VersionError", "a format version to come", version=FORMAT_VERSION + 1),
         head("kind_9", "WireError", "an unknown kind", kind=9),
         head("kind_keys", "WireError", "keys where ciphertexts belong", kind=3),
         head("reserved", "WireError", "a reserved field that is used", zero=1),

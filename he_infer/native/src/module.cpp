@@ -403,11 +403,12 @@ NB_MODULE(_core, m) {
         .def(nb::init<std::size_t, std::vector<u64>, const std::string&>(), "n"_a, "moduli"_a,
              "path"_a = "best")
         .def_prop_ro("path", [](const Engine& e) { return e.ring().path(); })
-        .def("ciphertext", &Engine::ciphertext, "residues"_a)
-        .def("seeded", &Engine::seeded, "c0"_a, "seed"_a)
+        .def("ciphertext", &Engine::ciphertext, "residues"_a.noconvert())
+        .def("seeded", &Engine::seeded, "c0"_a.noconvert(), "seed"_a)
         .def("expand", &Engine::expand, "seed"_a)
-        .def("switch_key", &Engine::switch_key, "element"_a, "b"_a, "seeds"_a)
-        .def("plaintext", &Engine::plaintext, "coefficients"_a, "level"_a, "extended"_a)
+        .def("switch_key", &Engine::switch_key, "element"_a, "b"_a.noconvert(), "seeds"_a)
+        .def("plaintext", &Engine::plaintext, "coefficients"_a.noconvert(), "level"_a,
+             "extended"_a)
         .def("add", &Engine::add, Unlocked())
         .def("add_plain", &Engine::add_plain, Unlocked())
         .def("multiply_plain", &Engine::multiply_plain, Unlocked())
@@ -418,8 +419,10 @@ NB_MODULE(_core, m) {
         .def("rotate", &Engine::rotate, "a"_a, "key"_a, "threads"_a = 1, Unlocked())
         .def("transform", &Engine::transform, "transform"_a, "sources"_a, "keys"_a,
              "threads"_a = 1)
-        .def("combine", &Engine::combine, "starts"_a, "columns"_a, "values"_a, "sources"_a,
+        .def("combine", &Engine::combine, "starts"_a.noconvert(), "columns"_a.noconvert(),
+             "values"_a.noconvert(), "sources"_a,
              "threads"_a = 1)
-        .def("rerandomize", &Engine::rerandomize, "a"_a, "public_key"_a, "small"_a)
-        .def("transform_rows", &Engine::transform_rows, "rows"_a, "index"_a, "forward"_a);
+        .def("rerandomize", &Engine::rerandomize, "a"_a, "public_key"_a.noconvert(),
+             "small"_a.noconvert())
+        .def("transform_rows", &Engine::transform_rows, "rows"_a.noconvert(), "index"_a, "forward"_a);
 }
