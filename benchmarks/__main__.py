@@ -1,13 +1,14 @@
 """``python -m benchmarks latency|throughput|accuracy|leakage … --json FILE``.
 
-    python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal
-    python -m benchmarks throughput --case tutorial-cnn --backend seal --batch 2048
+    python -m benchmarks primitives --n 8192 --path ifma,scalar
+    python -m benchmarks latency --case tutorial-cnn --threads 1,2 --against tenseal,seal
+    python -m benchmarks throughput --case mnist-lola --threads 2 --batch 4096
     python -m benchmarks accuracy --case mnist-lola --backend simulated --records 1000
     python -m benchmarks accuracy --case tutorial-cnn --http --batch 1024 --records 1000
     python -m benchmarks leakage --reference
     python -m benchmarks leakage --paired --data digits,mnist,fashion-mnist
 
-One thread is what TenSEAL's context and torch are given; this package evaluates on one.
+Peers run on one thread: TenSEAL's context and torch are told so.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import accuracy, cases, latency, record, throughput
+from benchmarks import accuracy, cases, latency, primitives, record, throughput
 from benchmarks.record import Record
 from he_infer.compiler import DEFAULT_PRECISION_BITS
 from he_infer.errors import HEInferError
@@ -34,9 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import leakage
 
         return leakage.main(options)
+    if options.measurement == "primitives":
+        return _primitives(options)
     import torch
 
-    torch.set_num_threads(options.threads)
+    most = options.threads
+    torch.set_num_threads(max(most) if isinstance(most, tuple) else most)
     rng = np.random.default_rng(options.seed)
     try:
         records = _run(options, rng)
@@ -59,7 +63,7 @@ def _run(options: argparse.Namespace, rng: np.random.Generator) -> list[Record]:
             precision_bits=options.precision_bits,
             threads=options.threads,
             repeats=options.repeats,
-            against_tenseal=options.against == "tenseal",
+            against=options.against,
             rng=rng,
         )
     if options.measurement == "throughput":
@@ -84,6 +88,32 @@ def _run(options: argparse.Namespace, rng: np.random.Generator) -> list[Record]:
     )
 
 
+def _primitives(options: argparse.Namespace) -> int:
+    try:
+        rows = [
+            row
+            for n in options.n
+            for path in options.path
+            for row in primitives.run(n, path=path, repeats=options.repeats)
+        ]
+        if options.json is not None:
+            primitives.write(options.json, rows)
+    except HEInferError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return 2
+    for line in primitives.lines(rows):
+        print(line)
+    return 0
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """A comma-separated list of positive numbers; ValueError for anything else."""
+    counts = tuple(int(part) for part in text.split(","))
+    if min(counts) < 1:
+        raise ValueError("at least 1")
+    return counts
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -91,19 +121,34 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="measurement", required=True)
+    sub = commands.add_parser("primitives")
+    sub.add_argument("--n", type=numbers_of, default=(8192,), help="ring degrees, a list")
+    sub.add_argument("--path", type=lambda s: tuple(s.split(",")), default=("best",))
+    sub.add_argument("--repeats", type=int, default=101)
+    sub.add_argument("--json", type=Path, help="write the rows here")
     for name in ("latency", "throughput", "accuracy"):
         sub = commands.add_parser(name)
         sub.add_argument("--case", choices=cases.NAMES, required=True)
         sub.add_argument(
             "--backend", choices=("plain", "simulated", "native", "seal"), default="native"
         )
-        sub.add_argument("--threads", type=int, default=1)
+        sub.add_argument(
+            "--threads",
+            type=numbers_of if name == "latency" else int,
+            default=(1,) if name == "latency" else 1,
+            help="threads of each evaluation; latency takes a list",
+        )
         sub.add_argument("--precision-bits", type=int, default=DEFAULT_PRECISION_BITS)
         sub.add_argument("--seed", type=int, default=0, help="of simulated noise")
         sub.add_argument("--json", type=Path, help="write the records here")
         if name == "latency":
             sub.add_argument("--repeats", type=int, default=20)
-            sub.add_argument("--against", choices=("tenseal",))
+            sub.add_argument(
+                "--against",
+                type=latency.parse_peers,
+                default=(),
+                help=f"comma-separated, of {', '.join(latency.PEERS)}",
+            )
         if name == "throughput":
             sub.add_argument("--repeats", type=int, default=1)
             sub.add_argument("--batch", type=int, default=2048, help="images per query")
@@ -128,7 +173,12 @@ def add_leakage(commands: Any) -> None:
         "--work", type=Path, default=Path("records/leakage"), help="paired: resumes what is there"
     )
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--threads", type=int, default=1)
+    sub.add_argument(
+        "--threads",
+        type=numbers_of if name == "latency" else int,
+        default=(1,) if name == "latency" else 1,
+        help="threads of each evaluation; latency takes a list",
+    )
     sub.add_argument("--json", type=Path, help="write the result here")
 
 

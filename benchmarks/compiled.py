@@ -13,9 +13,10 @@ from he_infer.backends.choose import ENCRYPTED, encrypted_backend
 from he_infer.backends.plain import PlainBackend
 from he_infer.backends.simulated import SimulatedBackend
 from he_infer.backends.slotwise import SlotCiphertext, SlotwiseBackend
+from he_infer.costs import SEAL_COSTS, CostModel
 from he_infer.errors import BackendError
 from he_infer.evaluation_keys import EvaluationKeys
-from he_infer.executor import Executor, run_on
+from he_infer.executor import Executor, count_costs, run_on
 from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
 from he_infer.wire import Ciphertext, Expected, SeededCiphertext
@@ -30,6 +31,7 @@ class _Compiled:
 
     name = "he-infer"
     note = ""
+    predicted_ms: float | None = None
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -110,6 +112,9 @@ class EncryptedEngine(_Compiled):
         super().__init__(plan)
         self.backend = backend
         self._threads = threads
+        if threads == 1:  # the model knows one
+            costs = CostModel() if backend == "native" else SEAL_COSTS
+            self.predicted_ms = count_costs(plan, costs).milliseconds
         self._secret: SecretKeys | None = None
         self._public: EvaluationKeys | None = None
         self._loaded: Loaded | None = None

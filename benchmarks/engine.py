@@ -34,6 +34,11 @@ class Engine(Protocol[Query, Reply]):
     @property
     def note(self) -> str: ...
 
+    @property
+    def predicted_ms(self) -> float | None:
+        """What a cost model says of one evaluation; None without one."""
+        ...
+
     def keygen(self) -> int:
         """Make all keys; returns the bytes of what the server is given."""
         ...

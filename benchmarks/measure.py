@@ -80,5 +80,6 @@ def measure(
         peak_rss_mb=round(record.peak_rss_mb(), 1),
         host=record.host(),
         commit=record.commit(),
+        predicted_ms=engine.predicted_ms,
         note=engine.note,
     )

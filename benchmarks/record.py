@@ -49,7 +49,8 @@ class Record:
     ``security_bits``: by the 2024 guidelines that this package holds to; 0 is below 128.
     ``max_error``: largest absolute logit error against the float64 plaintext network, over
     ``records`` inputs; ``label_agreement`` is with that network, ``accuracy`` with the true
-    labels (None where the weights are random). ``ratio_evaluate``: this engine's median
+    labels (None where the weights are random). ``predicted_ms``: of the evaluation, by the cost
+    model with its default constants; None for engines that have none. ``ratio_evaluate``: this engine's median
     evaluation time over that of the first record in the file.
     """
 
@@ -77,6 +78,7 @@ class Record:
     peak_rss_mb: float
     host: str
     commit: str
+    predicted_ms: float | None = None
     ratio_evaluate: float = 1.0
     note: str = ""
 

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks import record
 from benchmarks.cases import Case
 from benchmarks.record import Record, Timing, timed
+from he_infer import native
 from he_infer.client import Client, Prediction
 from he_infer.errors import InputError
 from he_infer.evaluation_keys import EvaluationKeys
@@ -51,7 +52,7 @@ def measure_served(plan: Plan, case: Case, *, records: int) -> Record:
     return Record(
         engine="he-infer",
         case=case.name,
-        backend="seal",
+        backend="seal" if native.core is None else "native",
         threads=1,
         batch=min(plan.batch, records),
         records=records,

@@ -54,9 +54,9 @@ def compile(
     ``model``: an ``nn.Module`` or a scikit-learn linear model or MLP. ``sample``:
     (records, *record shape) typical inputs; they calibrate every interval, so a few hundred.
     ``batch``: records per query, a power of two (1: least latency; N/2: most throughput; a
-    larger value than the ring offers raises). ``precision_bits``: bits after the binary point
-    that outputs should keep: their error's standard deviation stays below 2^−precision_bits. ``approximation``: for activations that are not polynomials;
-    without one, least squares of degree 3 on the calibrated interval.
+    larger value than the ring offers raises). ``precision_bits``: the standard deviation of the
+    outputs' error stays below 2^−precision_bits. ``approximation``: for activations that are
+    not polynomials; without one, least squares of degree 3 on the calibrated interval.
     Raises CompileError and its subclasses, ParameterError, DepthError, InputError.
     """
     records = check_sample(sample)

@@ -18,7 +18,9 @@ class LinearCounts:
     """What a linear map is made of.
 
     ``hoisted``: sources that are rotated; ``babies``: rotations of sources; ``giants`` and
-    ``folds``: rotations of sums; ``products``: plaintexts; ``targets``: results.
+    ``folds``: rotations of sums; ``products``: plaintexts, ``full`` of them with a word for
+    every coefficient; ``numbers``: products by one number for all slots, in maps that hold
+    nothing else; ``targets``: results.
     """
 
     hoisted: int
@@ -26,6 +28,8 @@ class LinearCounts:
     giants: int
     folds: int
     products: int
+    full: int
+    numbers: int
     targets: int
 
 
@@ -34,15 +38,21 @@ class CostModel:
     """Constants of one way to evaluate; the defaults are the native evaluator's with IFMA.
 
     ``transform_us``: one NTT of length 8192. ``word_ns``: one word of a ciphertext times one of
-    a plaintext, added up. ``key_word_ns``: one word of a key read, multiplied and added up.
-    ``add_ns``: one word added. ``hoisting``: rotations of one ciphertext share its digits and
-    the division by the special prime comes after the sums; otherwise every rotation is whole.
+    a plaintext, added up. ``plain_word_ns``: one word of a plaintext fetched, where it is not
+    one for many. ``number_word_ns``: one word times a number, added up. ``key_word_ns``: one
+    word of a key fetched, multiplied and added up. ``add_ns``: one word added, lifted or
+    permuted. ``ciphertext_ms``: receiving or answering with one of length 8192. ``hoisting``:
+    rotations of one ciphertext share its digits and the division by the special prime comes
+    after the sums; otherwise every rotation is whole.
     """
 
-    transform_us: float = 22.0
-    word_ns: float = 0.45
-    key_word_ns: float = 0.45
+    transform_us: float = 19.0
+    word_ns: float = 0.55
+    plain_word_ns: float = 0.75
+    number_word_ns: float = 0.13
+    key_word_ns: float = 0.6
     add_ns: float = 0.3
+    ciphertext_ms: float = 0.6
     hoisting: bool = True
 
     def transforms_ms(self, n: int, count: float) -> float:
@@ -54,7 +64,12 @@ class CostModel:
 
     def digits_ms(self, n: int, level: int) -> float:
         primes = level + 1
-        return self.transforms_ms(n, primes + primes**2)
+        lifted = primes**2 * n * self.add_ns / 1e6
+        return self.transforms_ms(n, primes + primes**2) + lifted
+
+    def exchange_ms(self, n: int, ciphertexts: int) -> float:
+        """Receiving queries and answering them: seeds expanded, replies re-randomised."""
+        return ciphertexts * self.ciphertext_ms * n / 8192
 
     def key_switch_ms(self, n: int, level: int) -> float:
         divide = self.transforms_ms(n, 2 * (level + 2))
@@ -80,8 +95,9 @@ class CostModel:
         if not self.hoisting:
             rotations = counts.babies + counts.giants + counts.folds
             total = rotations * self.key_switch_ms(n, level)
-            total += counts.products * self.multiply_plain_ms(n, level, size)
-            total += counts.products * self.add_ms(n, level, size)
+            products = counts.products + counts.numbers
+            total += products * self.multiply_plain_ms(n, level, size)
+            total += products * self.add_ms(n, level, size)
             total += counts.targets * self.rescale_ms(n, level, 2)
         else:
             rows = level + (2 if counts.babies else 1)
@@ -89,16 +105,27 @@ class CostModel:
             extended = 2 * (level + 2) * n * self.add_ns / 1e6
             total = counts.hoisted * self.digits_ms(n, level)
             total += counts.babies * (self.key_words_ms(n, level) + 2 * extended)
-            total += counts.products * size * rows * n * self.word_ns / 1e6
+            total += counts.products * 2 * rows * n * self.word_ns / 1e6
+            total += counts.full * rows * n * self.plain_word_ns / 1e6
+            total += counts.numbers * size * (level + 1) * n * self.number_word_ns / 1e6
             rotation = self.transforms_ms(n, level + 2) + self.digits_ms(n, level)
             rotation += self.key_words_ms(n, level) + 3 * extended
             total += (counts.giants + counts.folds) * rotation
-            total += counts.targets * self.transforms_ms(n, 2 * (level + 2))
+            moved = counts.babies + counts.giants + counts.folds
+            divided = level + 2 if moved else level + 1
+            total += counts.targets * self.transforms_ms(n, 2 * divided)
         if size > 2:
             total += counts.targets * self.key_switch_ms(n, level)
         return total
 
 
 SEAL_COSTS: Final = CostModel(
-    transform_us=105.0, word_ns=4.4, key_word_ns=0.0, add_ns=1.0, hoisting=False
+    transform_us=105.0,
+    word_ns=4.4,
+    plain_word_ns=0.0,
+    number_word_ns=0.0,
+    key_word_ns=0.0,
+    add_ns=1.0,
+    ciphertext_ms=5.0,
+    hoisting=False,
 )

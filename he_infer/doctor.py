@@ -1,4 +1,4 @@
-"""What this machine has, and how fast SEAL's primitives are on it."""
+"""What this machine has, which evaluator it runs, and what evaluation costs on it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ import math
 import os
 import platform
 import shutil
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from he_infer import datasets
+from he_infer import datasets, native
 from he_infer.costs import CostModel
 from he_infer.errors import DataError, FileFormatError
-from he_infer.params import CKKSParams
 
 TENSEAL_FLOOR: Final = (0, 3, 18)
-CPU_FEATURES: Final = ("aes", "avx2", "avx512f", "avx512ifma", "neon", "asimd")
+CPU_FEATURES: Final = ("aes", "avx2", "avx512f", "avx512ifma", "avx512_vbmi", "neon", "asimd")
 COMPILERS: Final = ("c++", "g++", "clang++", "cmake", "ninja")
-# 128-bit at N = 8192; about what a network of depth six uses.
-TIMING_BITS: Final = (30, 25, 25, 25, 25, 25, 25)
-REPEATS: Final = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the machine offers. ``data``: where each data set was found, "" if it was not."""
+    """What the machine offers. ``evaluator``: the native paths that run here, best first, none
+    if the extension was not built. ``data``: where each data set was found, "" if it was not."""
 
     python: str
     system: str
@@ -45,34 +37,8 @@ class Machine:
     cores: int
     memory_gb: float
     compilers: tuple[str, ...]
+    evaluator: tuple[str, ...]
     data: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrimitiveTimings:
-    """Medians of SEAL's primitives in milliseconds, one thread, at the top level."""
-
-    n: int
-    primes: int
-    rotate_ms: float
-    relinearize_ms: float
-    multiply_plain_ms: float
-    add_ms: float
-    rescale_ms: float
-
-    def cost_model(self) -> CostModel:
-        """The constants that reproduce these timings; see CostModel for the counts."""
-        transforms = self.primes + self.primes**2 + 2 * (self.primes + 2)
-        share = (self.n * math.log2(self.n)) / (8192 * 13)
-        words = 2 * self.primes * self.n
-        return CostModel(
-            transform_us=self.rotate_ms * 1e3 / transforms / share,
-            word_ns=self.multiply_plain_ms * 1e6 / words,
-            add_ns=self.add_ms * 1e6 / words,
-        )
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -93,6 +59,7 @@ def inspect_machine() -> Machine:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),
         memory_gb=round(_memory_bytes() / 1e9, 1),
         compilers=tuple(name for name in COMPILERS if shutil.which(name)),
+        evaluator=native.paths(),
         data=find_data(),
     )
 
@@ -109,30 +76,13 @@ def find_data() -> dict[str, str]:
     return found
 
 
-def time_primitives(*, repeats: int = REPEATS) -> PrimitiveTimings:
-    """Time rotate, relinearise, ciphertext × plaintext, add and rescale; takes about a second."""
-    from he_infer.backends.seal import SealBackend
-    from he_infer.keys import SecretKeys
+def measure_costs() -> CostModel | None:
+    """The native evaluator's constants on this machine; None where it was not built."""
+    if not native.paths():
+        return None
+    from he_infer.calibration import calibrate
 
-    params = CKKSParams.from_bits(8192, TIMING_BITS, special_bits=30)
-    secret = SecretKeys.generate(params)
-    plain = SealBackend(params)
-    backend = plain.with_keys(plain.load_keys(secret.evaluation_keys([1])))
-    values = np.linspace(-1.0, 1.0, params.slots)
-    scale = 2.0**25
-    fresh = backend.import_ciphertext(secret.encrypt(values[None], scale)[0])
-    weight = backend.encode(values, level=params.max_level, scale=scale)
-    product = backend.multiply(fresh, fresh)
-    scaled = backend.multiply_plain(fresh, weight)
-    return PrimitiveTimings(
-        n=params.n,
-        primes=len(params.primes),
-        rotate_ms=_median_ms(lambda: backend.rotate(fresh, 1), repeats),
-        relinearize_ms=_median_ms(lambda: backend.relinearize(product), repeats),
-        multiply_plain_ms=_median_ms(lambda: backend.multiply_plain(fresh, weight), repeats),
-        add_ms=_median_ms(lambda: backend.add(fresh, fresh), repeats),
-        rescale_ms=_median_ms(lambda: backend.rescale(scaled), repeats),
-    )
+    return calibrate()
 
 
 def write_costs(path: Path, model: CostModel) -> None:
@@ -149,19 +99,12 @@ def read_costs(path: Path) -> CostModel:
         raise FileFormatError(f"{path} is no file of measured costs: {error}") from error
     if not isinstance(values, dict) or set(values) != names:
         raise FileFormatError(f"{path} must hold exactly {', '.join(sorted(names))}")
-    if not all(type(v) in (int, float) and 0 < v < math.inf for v in values.values()):
+    if type(values["hoisting"]) is not bool:
+        raise FileFormatError(f"{path}: hoisting must be true or false")
+    costs = [value for name, value in values.items() if name != "hoisting"]
+    if not all(type(v) in (int, float) and 0 < v < math.inf for v in costs):
         raise FileFormatError(f"{path}: every cost must be a positive number")
     return CostModel(**values)
-
-
-def _median_ms(run: Callable[[], object], repeats: int) -> float:
-    run()  # the first call allocates
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -106,7 +106,9 @@ def count_costs(plan: Plan, model: CostModel) -> CostBackend:
     """Run the plan on the cost backend and return it with its counts."""
     backend = CostBackend(plan.params, model, steps=plan.rotation_steps)
     fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
-    run_on(backend, plan, [fresh] * plan.packing.input.layout.ciphertexts)
+    queries = plan.packing.input.layout.ciphertexts
+    run_on(backend, plan, [fresh] * queries)
+    backend.milliseconds += model.exchange_ms(plan.params.n, queries)
     return backend
 
 

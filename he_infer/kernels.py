@@ -15,7 +15,7 @@ import numpy as np
 from he_infer.backends.base import Backend, C, P
 from he_infer.backends.linear import Group, LinearMap, Product
 from he_infer.ir import FloatArray
-from he_infer.packing import Diagonals
+from he_infer.packing import Diagonals, repeats
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -166,6 +166,7 @@ def linear_map(machine: Machine[C, P], part: Diagonals, level: int, scale: float
         targets=tuple(targets),
         folds=tuple(slot_step(fold) for fold in part.folds),
         scalars=scalars,
+        repeats=repeats(part.period * machine.batch, slots),
     )
 
 

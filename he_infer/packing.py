@@ -228,7 +228,14 @@ def diagonals(found: Entries, split: Split) -> Diagonals:
     )
 
 
-def best_split(found: Entries, *, n: int, level: int, cost: CostModel) -> tuple[Split, float]:
+def repeats(period: int, slots: int) -> bool:
+    """Whether values of this period, in slots, encode to runs of eight or more equal words."""
+    return 8 * period <= slots
+
+
+def best_split(
+    found: Entries, *, n: int, level: int, cost: CostModel, batch: int = 1
+) -> tuple[Split, float]:
     """The cheapest baby-step/giant-step split and its predicted milliseconds.
 
     All of it happens at ``level``: the rescale comes last.
@@ -240,7 +247,7 @@ def best_split(found: Entries, *, n: int, level: int, cost: CostModel) -> tuple[
     while modulus <= top:
         for centred in (False, True):
             split = Split(modulus=modulus, centred=centred)
-            price = _price(distinct, split, found, n=n, level=level, cost=cost)
+            price = _price(distinct, split, found, n=n, level=level, cost=cost, batch=batch)
             if best is None or price < best[1] * 0.999:
                 best = (split, price)
         modulus *= 2
@@ -249,7 +256,14 @@ def best_split(found: Entries, *, n: int, level: int, cost: CostModel) -> tuple[
 
 
 def _price(
-    distinct: IntArray, split: Split, found: Entries, *, n: int, level: int, cost: CostModel
+    distinct: IntArray,
+    split: Split,
+    found: Entries,
+    *,
+    n: int,
+    level: int,
+    cost: CostModel,
+    batch: int,
 ) -> float:
     baby, giant = split.apply(distinct[:, 2])
     rotated = unique_rows(distinct[:, 1], baby)
@@ -259,12 +273,15 @@ def _price(
     outermost = np.zeros(found.targets, dtype=np.int64)
     np.maximum.at(outermost, distinct[:, 0], giant)
     walked = np.searchsorted(steps[steps > 0], outermost, side="right")
+    numbers = found.period == 1
     counts = LinearCounts(
         hoisted=len(np.unique(hoisted[:, 0])),
         babies=len(hoisted),
         giants=int(walked.sum()),
         folds=len(found.folds) * found.targets,
-        products=len(distinct),
+        products=0 if numbers else len(distinct),
+        full=0 if numbers or repeats(found.period * batch, n // 2) else len(distinct),
+        numbers=len(distinct) if numbers else 0,
         targets=found.targets,
     )
     return cost.linear_ms(n, level, counts)

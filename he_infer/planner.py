@@ -182,7 +182,9 @@ def _place_affine(
                 found = entries(
                     matrix if first is None else first, state.layouts[source], target, lanes=lanes
                 )
-                split, price = best_split(found, n=params.n, level=level, cost=cost)
+                split, price = best_split(
+                    found, n=params.n, level=level, cost=cost, batch=params.slots // slots
+                )
                 choices[node.name, source] = Choice(lanes=lanes, split=split)
                 total += price
             layout = target if lanes == 1 else dirty(target)

@@ -102,8 +102,11 @@ def test_measured_costs_change_the_prediction(
     costs = {
         "transform_us": 1000.0,
         "word_ns": 4.4,
+        "plain_word_ns": 1.0,
+        "number_word_ns": 1.0,
         "key_word_ns": 1.0,
         "add_ns": 1.0,
+        "ciphertext_ms": 1.0,
         "hoisting": True,
     }
     (workplace / "costs.json").write_text(json.dumps(costs))

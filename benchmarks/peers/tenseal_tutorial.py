@@ -105,6 +105,8 @@ class TenSEALEngine:
     def log_qp(self) -> float:
         return self._settings.log_qp
 
+    predicted_ms = None
+
     @property
     def note(self) -> str:
         if security_bits(self.n, self.log_qp) < 128:

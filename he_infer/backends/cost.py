@@ -120,15 +120,16 @@ class CostBackend:
         return replace(a, level=level)
 
     def rerandomize(self, a: CostCiphertext) -> CostCiphertext:
-        # An encryption of zero one level up, and its rescale.
-        price = self._model.transforms_ms(self._params.n, 6.0 * (a.level + 2))
-        self._spend("rerandomize", price)
+        self._spend("rerandomize", self._model.exchange_ms(self._params.n, 1))
         return a
 
     def prepare(self, linear: LinearMap) -> LinearMap:
         if not linear.scalars:
-            rows = linear.level + (2 if self._model.hoisting and linear.counts.babies else 1)
-            self.plaintext_words += linear.counts.products * rows * self._params.n
+            counts = linear.counts
+            rows = linear.level + (2 if self._model.hoisting and counts.babies else 1)
+            # Runs of equal words are stored once; the shortest are of eight.
+            short = (counts.products - counts.full) // 8
+            self.plaintext_words += (counts.full + short) * rows * self._params.n
         return linear
 
     def apply(self, prepared: LinearMap, sources: Sequence[CostCiphertext]) -> list[CostCiphertext]:
@@ -146,7 +147,7 @@ class CostBackend:
         self.counts["hoisted rotate"] += counts.babies
         self.counts["giant step"] += counts.giants
         self.counts["fold"] += counts.folds
-        self.counts["multiply_plain"] += counts.products
+        self.counts["multiply_plain"] += counts.products + counts.numbers
         self.counts["rescale"] += counts.targets
         if first.size > 2:
             self.counts["relinearize"] += counts.targets

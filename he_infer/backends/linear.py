@@ -40,7 +40,8 @@ class Group:
 class LinearMap:
     """Groups by target. ``level``: of the sources; ``scale``: of the encoded values.
 
-    ``scalars``: every value is one number for all slots, so nothing is rotated.
+    ``scalars``: every value is one number for all slots, so nothing is rotated. ``repeats``:
+    values repeat often enough for plaintexts to be shorter than ciphertexts.
     """
 
     level: int
@@ -48,6 +49,7 @@ class LinearMap:
     targets: tuple[tuple[Group, ...], ...]
     folds: tuple[int, ...]
     scalars: bool
+    repeats: bool = False
 
     @cached_property
     def counts(self) -> LinearCounts:
@@ -58,12 +60,15 @@ class LinearMap:
             for p in group.products
             if p.rotation
         }
+        products = sum(len(group.products) for groups in self.targets for group in groups)
         return LinearCounts(
             hoisted=len({source for source, _ in rotated}),
             babies=len(rotated),
             giants=sum(1 for groups in self.targets for group in groups if group.then),
             folds=len(self.folds) * len(self.targets),
-            products=sum(len(group.products) for groups in self.targets for group in groups),
+            products=0 if self.scalars else products,
+            full=0 if self.scalars or self.repeats else products,
+            numbers=products if self.scalars else 0,
             targets=len(self.targets),
         )
 

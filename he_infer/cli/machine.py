@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from he_infer.cli.console import print_facts, print_json, progress_bars, warn
+from he_infer.costs import SEAL_COSTS
 
 # Packages above this one end the demonstration with what they add; see run_epilogues.
 DEMO_GROUP: Final = "he_infer.demo"
@@ -38,15 +41,16 @@ def run_doctor(options: argparse.Namespace) -> int:
     from he_infer import doctor
 
     machine = doctor.inspect_machine()
-    timings = None if options.no_timing else doctor.time_primitives()
+    costs = None
+    if options.save_costs is not None or not options.no_timing:
+        costs = doctor.measure_costs()
     if options.save_costs is not None:
-        timings = timings or doctor.time_primitives()
-        doctor.write_costs(options.save_costs, timings.cost_model())
+        doctor.write_costs(options.save_costs, costs or SEAL_COSTS)
     if not machine.tenseal_is_safe:
         warn("this TenSEAL has known holes: pip install 'tenseal>=0.3.18'")
     if options.json:
-        measured = None if timings is None else timings.to_json()
-        print_json({"machine": machine.to_json(), "timings": measured})
+        measured = None if costs is None else dataclasses.asdict(costs)
+        print_json({"machine": machine.to_json(), "costs": measured})
         return 0
     facts = [
         ("python", f"{machine.python} on {machine.system}"),
@@ -56,24 +60,34 @@ def run_doctor(options: argparse.Namespace) -> int:
         ("features", ", ".join(machine.cpu_features) or "none that matters here"),
         ("cores", str(machine.cores)),
         ("memory", f"{machine.memory_gb} GB"),
-        ("compilers", ", ".join(machine.compilers) or "none (none is needed)"),
+        ("compilers", ", ".join(machine.compilers) or "none"),
+        ("evaluator", evaluator_text(machine.evaluator)),
         *[(f"data: {name}", place or "not found") for name, place in machine.data.items()],
     ]
     print_facts(facts)
-    if timings is not None:
-        print(f"\nSEAL, one thread, N = {timings.n}, {timings.primes} data primes, median:")
+    if costs is not None:
+        print("\nwhat evaluation costs here, one thread, for the planner:")
         print_facts(
             [
-                ("rotate", f"{timings.rotate_ms:.2f} ms"),
-                ("relinearise", f"{timings.relinearize_ms:.2f} ms"),
-                ("ciphertext × plaintext", f"{timings.multiply_plain_ms:.2f} ms"),
-                ("add", f"{timings.add_ms:.2f} ms"),
-                ("rescale", f"{timings.rescale_ms:.2f} ms"),
+                ("NTT, N = 8192", f"{costs.transform_us:.1f} µs"),
+                ("a word of a key", f"{costs.key_word_ns:.2f} ns"),
+                ("ciphertext × plaintext", f"{costs.word_ns:.2f} ns a word"),
+                ("a word of a plaintext", f"{costs.plain_word_ns:.2f} ns"),
+                ("a word times a number", f"{costs.number_word_ns:.2f} ns"),
+                ("add, lift, permute", f"{costs.add_ns:.2f} ns a word"),
+                ("in and out", f"{costs.ciphertext_ms:.2f} ms a ciphertext"),
             ]
         )
     if options.save_costs is not None:
         print(f"\ncosts: {options.save_costs}")
     return 0
+
+
+def evaluator_text(paths: Sequence[str]) -> str:
+    """Which evaluator serves on a machine with these native paths."""
+    if not paths:
+        return "seal (the native one was not built: install a C++ compiler and reinstall)"
+    return f"native: {paths[0]}" + "".join(f", {path}" for path in paths[1:])
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -137,14 +137,15 @@ def test_malformed_arguments(name: str) -> None:
 def test_objects_of_another_ring() -> None:
     other = CORE.Engine(8192, key_moduli(CKKSParams.from_bits(8192, [36, 30], special_bits=38)))
     foreign = other.ciphertext(residues(2, 2, 8192))
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: ENGINE.add(foreign, foreign),
         lambda: ENGINE.multiply(foreign, foreign),
         lambda: ENGINE.rescale(foreign),
         lambda: ENGINE.multiply_plain(foreign, plain(1)),
         lambda: ENGINE.rotate(foreign, key(3, 1)),
         lambda: other.rotate(foreign, key(3, 1)),
-    ):
+    )
+    for call in calls:
         with pytest.raises(ValueError, match="another"):
             call()
 

@@ -16,13 +16,13 @@ RUN = """
 import sys
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
-import he_infer.native
 path = sys.argv[1]
 spec = spec_from_file_location("he_infer.native._core", path)
 core = module_from_spec(spec)
-spec.loader.exec_module(core)
 sys.modules["he_infer.native._core"] = core
-he_infer.native.core = core
+spec.loader.exec_module(core)
+import he_infer.native
+assert he_infer.native.core is core
 import pytest
 sys.exit(pytest.main(sys.argv[2:]))
 """
