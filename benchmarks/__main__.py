@@ -173,12 +173,7 @@ def add_leakage(commands: Any) -> None:
         "--work", type=Path, default=Path("records/leakage"), help="paired: resumes what is there"
     )
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument(
-        "--threads",
-        type=numbers_of if name == "latency" else int,
-        default=(1,) if name == "latency" else 1,
-        help="threads of each evaluation; latency takes a list",
-    )
+    sub.add_argument("--threads", type=int, default=1)
     sub.add_argument("--json", type=Path, help="write the result here")
 
 
@@ -187,8 +182,13 @@ def summary(records: Sequence[Record]) -> list[str]:
     lines = []
     for r in records:
         accuracy_text = "" if r.accuracy is None else f", accuracy {r.accuracy:.2%}"
+        predicted = ""
+        if r.predicted_ms is not None:
+            share = r.predicted_ms / r.evaluate_ms.median - 1
+            predicted = f", predicted {r.predicted_ms:.1f} ms ({share:+.0%})"
+        threads = "" if r.threads == 1 else f", {r.threads} threads"
         lines.append(
-            f"{r.engine} ({r.backend}) {r.case}: N={r.n} log2(QP)={r.log_qp:.0f} "
+            f"{r.engine} ({r.backend}{threads}) {r.case}: N={r.n} log2(QP)={r.log_qp:.0f} "
             f"{r.security_bits or '<128'} bits, keygen {r.keygen_ms:.0f} ms, "
             f"encrypt {r.encrypt_ms:.1f} ms, evaluate {r.evaluate_ms.median:.1f} ms "
             f"(min {r.evaluate_ms.min:.1f}, max {r.evaluate_ms.max:.1f}, {r.evaluate_ms.repeats} "
@@ -196,7 +196,7 @@ def summary(records: Sequence[Record]) -> list[str]:
             f"{r.upload_bytes / 1e3:.0f} kB, down {r.download_bytes / 1e3:.0f} kB, max error "
             f"{r.max_error:.2g}, labels {r.label_agreement:.2%}{accuracy_text}, "
             f"{r.images_per_s:.1f} images/s ({r.images_per_s_end_to_end:.1f} end to end), "
-            f"ratio {r.ratio_evaluate:.2f}"
+            f"ratio {r.ratio_evaluate:.2f}{predicted}"
         )
     return lines
 

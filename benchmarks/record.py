@@ -50,8 +50,8 @@ class Record:
     ``max_error``: largest absolute logit error against the float64 plaintext network, over
     ``records`` inputs; ``label_agreement`` is with that network, ``accuracy`` with the true
     labels (None where the weights are random). ``predicted_ms``: of the evaluation, by the cost
-    model with its default constants; None for engines that have none. ``ratio_evaluate``: this engine's median
-    evaluation time over that of the first record in the file.
+    model with its default constants; None for engines that have none. ``ratio_evaluate``: this
+    engine's median evaluation time over that of the first record in the file.
     """
 
     engine: str
