@@ -186,10 +186,13 @@ def summary(records: Sequence[Record]) -> list[str]:
         if r.predicted_ms is not None:
             share = r.predicted_ms / r.evaluate_ms.median - 1
             predicted = f", predicted {r.predicted_ms:.1f} ms ({share:+.0%})"
+        modulus = "modulus unstated,"
+        if r.log_qp is not None:
+            modulus = f"log2(QP)={r.log_qp:.0f} {r.security_bits or '<128'} bits,"
         threads = "" if r.threads == 1 else f", {r.threads} threads"
         lines.append(
-            f"{r.engine} ({r.backend}{threads}) {r.case}: N={r.n} log2(QP)={r.log_qp:.0f} "
-            f"{r.security_bits or '<128'} bits, keygen {r.keygen_ms:.0f} ms, "
+            f"{r.engine} ({r.backend}{threads}) {r.case}: N={r.n} {modulus} "
+            f"keygen {r.keygen_ms:.0f} ms, "
             f"encrypt {r.encrypt_ms:.1f} ms, evaluate {r.evaluate_ms.median:.1f} ms "
             f"(min {r.evaluate_ms.min:.1f}, max {r.evaluate_ms.max:.1f}, {r.evaluate_ms.repeats} "
             f"times), decrypt {r.decrypt_ms:.1f} ms, keys {r.key_bytes / 1e6:.1f} MB, up "

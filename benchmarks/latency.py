@@ -20,7 +20,7 @@ from he_infer.errors import HEInferError, InputError
 from he_infer.plan import Plan
 
 PEER_REPEATS: Final = 3  # a peer's evaluation takes up to half a minute
-PEERS: Final = ("tenseal", "seal")
+PEERS: Final = ("tenseal", "seal", "helayers")
 
 
 def parse_peers(text: str) -> tuple[str, ...]:
@@ -67,5 +67,9 @@ def _peers(
     if name == "seal":
         return [lambda: compiled_engine(plan, "seal", rng)]
     network = read_square_network(case.model, case.sample)
+    if name == "helayers":
+        from benchmarks.peers.helayers_peer import HElayersEngine
+
+        return [lambda: HElayersEngine(network)]
     settings = (TUTORIAL, tuned_settings(network))
     return [lambda s=s: TenSEALEngine(network, s, threads=1) for s in settings]  # type: ignore[misc]

@@ -63,7 +63,7 @@ def measure(
         batch=filled,
         records=total,
         n=engine.n,
-        log_qp=round(engine.log_qp, 2),
+        log_qp=None if engine.log_qp is None else round(engine.log_qp, 2),
         security_bits=record.security_bits(engine.n, engine.log_qp),
         keygen_ms=keygen_ms,
         encrypt_ms=statistics.median(encrypt_ms),

@@ -61,8 +61,8 @@ class Record:
     batch: int
     records: int
     n: int
-    log_qp: float
-    security_bits: int
+    log_qp: float | None
+    security_bits: int | None
     keygen_ms: float
     encrypt_ms: float
     evaluate_ms: Timing
@@ -111,8 +111,13 @@ def timed(run: Callable[[], T]) -> tuple[T, float]:
     return result, (time.perf_counter() - start) * 1e3
 
 
-def security_bits(n: int, log_qp: float) -> int:
-    """128, 192 or 256 by the 2024 guidelines; 0 if below 128 or for an unknown ring degree."""
+def security_bits(n: int, log_qp: float | None) -> int | None:
+    """128, 192 or 256 by the 2024 guidelines; 0 if below 128 or for an unknown ring degree.
+
+    None if the modulus is not known.
+    """
+    if log_qp is None:
+        return None
     table = MAX_LOG_QP.get(n, {})
     return max((bits for bits, most in table.items() if log_qp <= most), default=0)
 
