@@ -109,7 +109,7 @@ class TenSEALEngine:
 
     @property
     def note(self) -> str:
-        if security_bits(self.n, self.log_qp) < 128:
+        if not security_bits(self.n, self.log_qp):
             return "128-bit by SEAL's table of 2018, below 128 by the 2024 guidelines"
         return ""
 
