@@ -25,7 +25,7 @@ def run(
 ) -> list[Record]:
     """One record over the first ``records`` test inputs, ``batch`` to a query.
 
-    ``through_http``: ask a real server through the client; it evaluates with the native evaluator where there is one.
+    ``through_http``: ask a real server through the client; its backend is the best there is.
     """
     plan = compile_model(
         case.model, case.sample, name=case.name, batch=batch, precision_bits=precision_bits

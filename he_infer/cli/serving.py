@@ -35,6 +35,8 @@ def add_commands(commands: Any) -> None:
     serve.add_argument("plans", type=Path, nargs="+", metavar="PLAN")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    serve.add_argument("--backend", choices=("auto", "native", "seal"), default="auto")
+    serve.add_argument("--threads-per-evaluation", type=int, default=1, help="native backend only")
     serve.add_argument("--threads", type=int, default=1, help="evaluations at a time")
     serve.add_argument("--queue", type=int, default=8, help="evaluations that may wait")
     serve.add_argument("--certificate", type=Path, help="PEM file, for HTTPS")
@@ -101,7 +103,12 @@ def run_serve(options: argparse.Namespace) -> int:
             plans,
             host=options.host,
             port=options.port,
-            settings=Settings(evaluation_threads=options.threads, queue=options.queue),
+            settings=Settings(
+                backend=options.backend,
+                evaluation_threads=options.threads,
+                threads_per_evaluation=options.threads_per_evaluation,
+                queue=options.queue,
+            ),
             certificate=options.certificate,
             private_key=options.private_key,
             on_started=lambda url: print(f"serving at {url}", flush=True),

@@ -45,7 +45,7 @@ def run(
     chosen = Settings() if settings is None else settings
     listener = _listen(host, port)
     with listener:
-        hosts = [PlanHost(plan, progress=progress) for plan in plans]
+        hosts = _hosts(plans, chosen, progress=progress)
         log_to_stderr()
         server = Server(
             InferenceService(hosts, settings=chosen),
@@ -59,6 +59,20 @@ def run(
             on_started(server.url)
         server.run(sockets=[listener])
         log_event(logging.INFO, "stopped", {})
+
+
+def _hosts(
+    plans: Sequence[Plan], settings: Settings, *, progress: Progress | None = None
+) -> list[PlanHost]:
+    return [
+        PlanHost(
+            plan,
+            backend=settings.backend,
+            threads=settings.threads_per_evaluation,
+            progress=progress,
+        )
+        for plan in plans
+    ]
 
 
 class Server(uvicorn.Server):
@@ -143,7 +157,7 @@ class BackgroundServer:
     @classmethod
     def of_plans(cls, plans: Sequence[Plan], *, settings: Settings | None = None) -> Self:
         """Encode the plans' weights and serve them."""
-        return cls([PlanHost(plan) for plan in plans], settings=settings)
+        return cls(_hosts(plans, settings or Settings()), settings=settings)
 
     def __enter__(self) -> Self:
         self._thread.start()

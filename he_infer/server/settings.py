@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from he_infer.backends.choose import AUTO
 from he_infer.errors import ParameterError
 
 
@@ -12,8 +13,9 @@ from he_infer.errors import ParameterError
 class Settings:
     """Limits of one server process; raises ParameterError for values that make no sense.
 
-    ``evaluation_threads``: evaluations at a time. ``queue``: evaluations that may wait; beyond,
-    503. ``key_quota_bytes``, ``key_ttl_s``: see KeyStore. ``receive_quota_bytes``: bodies being
+    ``backend``: auto, native or seal. ``evaluation_threads``: evaluations at a time;
+    ``threads_per_evaluation``: of the native backend, for each of them. ``queue``:
+    evaluations that may wait; beyond, 503. ``key_quota_bytes``, ``key_ttl_s``: see KeyStore. ``receive_quota_bytes``: bodies being
     received at one time, all together. ``body_grace_s`` and ``body_min_bytes_per_s``: a sender
     may keep the server waiting for ``grace + received / min_rate`` seconds. ``header_timeout_s``:
     from connection (or the first byte of a later request) to complete headers.
@@ -22,7 +24,9 @@ class Settings:
     ``drain_timeout_s``: most that work in flight gets after SIGTERM.
     """
 
+    backend: str = AUTO
     evaluation_threads: int = 1
+    threads_per_evaluation: int = 1
     queue: int = 8
     key_quota_bytes: int = 4 * 2**30
     key_ttl_s: float = 3600.0
@@ -38,10 +42,11 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "backend":
+                continue  # refused by name where it is made
             lowest = 0 if field.name in ("queue", "drain_notice_s") else 1e-3
             if not math.isfinite(value) or value < lowest:
                 raise ParameterError(f"{field.name} = {value}: expected at least {lowest}")
-        if not 1 <= self.evaluation_threads <= 256:
-            raise ParameterError(
-                f"evaluation_threads = {self.evaluation_threads}: expected 1 to 256"
-            )
+        for name in ("evaluation_threads", "threads_per_evaluation"):
+            if not 1 <= getattr(self, name) <= 256:
+                raise ParameterError(f"{name} = {getattr(self, name)}: expected 1 to 256")

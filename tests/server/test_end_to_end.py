@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,17 @@ from he_infer import zoo
 from he_infer.client import Client
 from he_infer.compiler import compile
 from he_infer.errors import (
+    BackendError,
     InputError,
     MismatchError,
     OutOfRangeError,
+    ParameterError,
     RefusedError,
     ServiceError,
 )
 from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
-from he_infer.server import BackgroundServer
+from he_infer.server import BackgroundServer, Settings
 from he_infer.server.plan_host import PlanHost
 from he_infer.transport import HttpTransport
 
@@ -146,6 +149,24 @@ def test_a_pinned_plan_and_an_unknown_model(server: BackgroundServer, keys: Secr
     with HttpTransport(server.url) as transport, pytest.raises(RefusedError) as refused:
         Client.connect(transport, model="nobody", keys=keys)
     assert (refused.value.status, refused.value.code) == (404, "unknown_model")
+
+
+@pytest.mark.parametrize("settings", [{"backend": "seal"}, {"threads_per_evaluation": 2}])
+def test_the_backend_and_its_threads_are_settings(
+    plan: Plan, records: np.ndarray, settings: dict[str, Any]
+) -> None:
+    records = records[:2]
+    with BackgroundServer.of_plans([plan], settings=Settings(**settings)) as server:
+        with Client.connect(server.url, model=plan.name) as client:
+            found = client.predict(records).logits
+    assert np.abs(found - plaintext_logits(records)).max() < 2.0**-8
+
+
+def test_settings_of_the_backend_are_refused_by_name(plan: Plan) -> None:
+    with pytest.raises(BackendError, match="no encrypted backend is called 'gpu'"):
+        BackgroundServer.of_plans([plan], settings=Settings(backend="gpu"))
+    with pytest.raises(ParameterError, match="threads_per_evaluation = 0"):
+        Settings(threads_per_evaluation=0)
 
 
 def test_a_plan_that_exceeds_the_memory_is_refused_before_it_is_encoded(plan: Plan) -> None:
