@@ -32,9 +32,10 @@ test-slow: setup
 bench: setup
 	mkdir -p records
 	$(BIN)/python -m benchmarks accuracy --case tutorial-cnn --backend simulated --json records/accuracy-tutorial.json
-	$(BIN)/python -m benchmarks latency --case tutorial-cnn --backend seal --threads 1 --against tenseal --json records/latency-tutorial.json
-	$(BIN)/python -m benchmarks latency --case mlp-784-128-10 --backend seal --threads 1 --against tenseal --json records/latency-mlp.json
-	$(BIN)/python -m benchmarks throughput --case tutorial-cnn --backend seal --batch 4096 --json records/throughput-tutorial.json
+	$(BIN)/python -m benchmarks primitives --n 4096,8192,16384 --path ifma,avx2,scalar --json records/primitives.json
+	$(BIN)/python -m benchmarks latency --case tutorial-cnn --threads 1,2 --against tenseal,seal --json records/latency-tutorial-cnn.json
+	$(BIN)/python -m benchmarks latency --case mlp-784-128-10 --against tenseal,seal,helayers --json records/latency-mlp-784-128-10.json
+	$(BIN)/python -m benchmarks throughput --case mnist-lola --threads 2 --batch 4096 --json records/throughput-mnist-lola.json
 
 # The figures of docs/auditing.md; about an hour on two cores, and it resumes.
 leakage: setup
