@@ -9,7 +9,7 @@ from he_infer.costs import CostModel
 from he_infer.executor import count_costs
 from he_infer.kernels import AffineStep, PolynomialStep, SquareStep, Step
 from he_infer.layout import Layout
-from he_infer.plan import Plan
+from he_infer.plan import Plan, encoded_bytes
 
 
 def describe_plan(plan: Plan) -> str:
@@ -37,7 +37,7 @@ def describe_plan(plan: Plan) -> str:
         f"output {plan.graph.output.shape}, largest {plan.output_range:.3g} on the sample",
         f"total: {counted}",
         f"Galois keys: {len(plan.rotation_steps)} {list(plan.rotation_steps)}",
-        f"encoded weights: {costs.plaintext_words * 8 / 1e6:.1f} MB",
+        f"encoded weights: {encoded_bytes(plan) / 1e6:.1f} MB",
         "why this packing (predicted for the whole plan, upload included):",
         *(f"  {line}" for line in plan.packing.considered),
     ]

@@ -20,7 +20,7 @@ from he_infer.errors import CompileError
 from he_infer.kernels import AffineStep, PolynomialStep, SquareStep, Step
 from he_infer.layout import IntArray, Layout
 from he_infer.levels import Placement, is_lazy, place
-from he_infer.packing import diagonals, entries
+from he_infer.packing import diagonals, entries, repeats
 from he_infer.params import CKKSParams
 from he_infer.planner import Packing
 from he_infer.wire.key_levels import KeyLevels
@@ -203,11 +203,27 @@ def input_slots(layout: Layout, gather: IntArray) -> NDArray[np.int32]:
     return np.tile(filled, (1, layout.slots // layout.period))
 
 
-def encoded_bytes(plan: Plan) -> int:
-    """Memory that the encoded weights take; scalars are encoded on the fly and take none."""
-    words = 0
+def encoded_bytes(plan: Plan, *, packed: bool = True) -> int:
+    """Memory that the encoded weights take; numbers for all slots take none to speak of.
+
+    ``packed``: as the native evaluator keeps them, each word in its prime's bits and runs of
+    equal words once; otherwise as SEAL does, every word in full.
+    """
+    params, total = plan.params, 0
     for step in plan.steps:
-        if isinstance(step, AffineStep) and any(part.period > 1 for part in step.parts):
-            terms = sum(len(part.terms) for part in step.parts)
-            words += terms * (step.level + 1) * plan.params.n
-    return words * 8
+        if not isinstance(step, AffineStep):
+            continue
+        for part in step.parts:
+            if part.period == 1:
+                continue
+            period = part.period * plan.batch
+            hoisted = packed and len(part.babies) > 1
+            rows = [*params.primes[: step.level + 1], *([params.special_prime] * hoisted)]
+            if not packed:
+                each = len(rows) * params.n * 8
+            elif repeats(period, params.slots):
+                each = len(rows) * 2 * period * 8
+            else:
+                each = sum(q.bit_length() for q in rows) * params.n // 8
+            total += len(part.terms) * each
+    return total

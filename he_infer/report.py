@@ -16,7 +16,7 @@ from he_infer.compiler import check_sample, flatten, trace_any
 from he_infer.costs import CostModel
 from he_infer.errors import InputError
 from he_infer.executor import count_costs, run_on
-from he_infer.plan import Plan
+from he_infer.plan import Plan, encoded_bytes
 from he_infer.wire import Expected
 
 
@@ -129,7 +129,7 @@ def compile_report(
         key_bytes=sizes[0],
         query_bytes=sizes[1],
         reply_bytes=sizes[2],
-        encoded_weights_bytes=costs.plaintext_words * 8,
+        encoded_weights_bytes=encoded_bytes(plan),
         output_range=plan.output_range,
         predicted_error_std=float(errors.std()),
         predicted_error_max=float(np.abs(errors).max()),

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 from torch import Tensor, nn
 
-from he_infer import ir, zoo
+from he_infer import ir, native, zoo
 from he_infer.activations import PolynomialActivation
+from he_infer.backends.native import NativeBackend
 from he_infer.backends.plain import PlainBackend
 from he_infer.compiler import compile as compile_model
 from he_infer.errors import FileFormatError, HEInferError, VersionError
-from he_infer.executor import run_on
-from he_infer.kernels import AffineStep
+from he_infer.executor import encoded_weights, run_on
+from he_infer.kernels import AffineStep, Machine, linear_map
 from he_infer.params import CKKSParams
 from he_infer.plan import Plan, encoded_bytes
 from he_infer.plan_file import _checksum
@@ -313,4 +315,31 @@ def test_memory_of_the_encoded_weights(plan: Plan) -> None:
         if isinstance(step, AffineStep)
         for part in step.parts
     )
-    assert encoded_bytes(plan) == words * 8
+    assert encoded_bytes(plan, packed=False) == words * 8
+
+
+def test_memory_of_packed_weights_is_what_the_evaluator_takes() -> None:
+    """Up to the few bytes behind each plaintext that a wide read may touch."""
+    if native.core is None:
+        pytest.skip("the extension was not built")
+    for model in (SmallCNN().double(), zoo.load("digits-mlp")):
+        sample = small_sample() if isinstance(model, SmallCNN) else zoo.sample("digits-mlp", 64)
+        plan = compile_model(model, sample)
+        backend = NativeBackend(plan.params)
+        taken = plaintexts = 0
+        encode = backend._encode
+
+        def counted(*args: Any, encode: Any = encode, **options: Any) -> Any:
+            nonlocal taken, plaintexts
+            handle = encode(*args, **options)
+            taken, plaintexts = taken + handle.nbytes, plaintexts + 1
+            return handle
+
+        backend._encode = counted  # type: ignore[method-assign]
+        for step in plan.steps:
+            if isinstance(step, AffineStep):
+                weights = encoded_weights(backend)
+                machine = Machine(backend=backend, plaintexts=weights, batch=plan.batch)
+                for part in step.parts:
+                    backend.prepare(linear_map(machine, part, step.level, 2.0**20))
+        assert taken - 64 * plaintexts == encoded_bytes(plan)

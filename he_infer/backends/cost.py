@@ -46,7 +46,6 @@ class CostBackend:
         self._steps = None if steps is None else frozenset(steps)
         self.counts: Counter[str] = Counter()
         self.milliseconds = 0.0
-        self.plaintext_words = 0
 
     @property
     def params(self) -> CKKSParams:
@@ -64,7 +63,6 @@ class CostBackend:
     def encode(self, values: FloatArray | float, *, level: int, scale: float) -> CostPlaintext:
         if not isinstance(values, float):
             check_slots(values, self._params.slots)
-            self.plaintext_words += (level + 1) * self._params.n
         return CostPlaintext(level=level, scale=scale)
 
     def level(self, a: CostCiphertext) -> int:
@@ -124,12 +122,6 @@ class CostBackend:
         return a
 
     def prepare(self, linear: LinearMap) -> LinearMap:
-        if not linear.scalars:
-            counts = linear.counts
-            rows = linear.level + (2 if self._model.hoisting and counts.babies else 1)
-            # Runs of equal words are stored once; the shortest are of eight.
-            short = (counts.products - counts.full) // 8
-            self.plaintext_words += (counts.full + short) * rows * self._params.n
         return linear
 
     def apply(self, prepared: LinearMap, sources: Sequence[CostCiphertext]) -> list[CostCiphertext]:

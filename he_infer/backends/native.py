@@ -88,6 +88,8 @@ class NativeBackend:
     where the extension is missing or the path cannot run.
     """
 
+    name = "native"
+
     def __init__(self, params: CKKSParams, *, threads: int = 1, path: str = "best") -> None:
         if native.core is None:
             raise BackendError(

@@ -47,6 +47,8 @@ class LoadedKeys:
 class SealBackend:
     """CKKS on SEAL; ciphertexts are ``sealapi.Ciphertext``, plaintexts ``sealapi.Plaintext``."""
 
+    name = "seal"
+
     def __init__(self, params: CKKSParams) -> None:
         self._params = params
         self._context = seal_bytes.seal_context(params)

@@ -88,14 +88,15 @@ class PlanHost:
         progress: Progress | None = None,
     ) -> None:
         limit = _physical_memory_bytes() if memory_limit_bytes is None else memory_limit_bytes
-        if (needed := encoded_bytes(plan)) > limit:
+        evaluator = encrypted_backend(plan.params, backend, threads=threads)
+        if (needed := encoded_bytes(plan, packed=evaluator.name == "native")) > limit:
             raise ServiceError(
                 f"the encoded weights of {plan.name} take {needed / 1e9:.1f} GB, the limit is "
                 f"{limit / 1e9:.1f} GB: use smaller layers, another batch size or more memory"
             )
         self._plan = plan
         self._spec = plan.client_spec
-        self._backend = encrypted_backend(plan.params, backend, threads=threads)
+        self._backend = evaluator
         self._executor = Executor(plan, self._backend, progress=progress)
         self._keys_expected = Expected.evaluation_keys(plan.params, plan.key_levels)
 

@@ -16,9 +16,10 @@ class Settings:
     ``backend``: auto, native or seal. ``evaluation_threads``: evaluations at a time;
     ``threads_per_evaluation``: of the native backend, for each of them. ``queue``:
     evaluations that may wait; beyond, 503. ``key_quota_bytes``, ``key_ttl_s``: see KeyStore.
-    ``receive_quota_bytes``: bodies being received at one time, all together. ``body_grace_s`` and ``body_min_bytes_per_s``: a sender
-    may keep the server waiting for ``grace + received / min_rate`` seconds. ``header_timeout_s``:
-    from connection (or the first byte of a later request) to complete headers.
+    ``receive_quota_bytes``: bodies being received at one time, all together. ``body_grace_s``
+    and ``body_min_bytes_per_s``: a sender may keep the server waiting for ``grace + received /
+    min_rate`` seconds. ``header_timeout_s``: from connection (or the first byte of a later
+    request) to complete headers.
     ``send_timeout_s``: most a reply may wait for its reader. ``drain_notice_s``: time between
     SIGTERM and closing the listening socket, in which readiness says 503.
     ``drain_timeout_s``: most that work in flight gets after SIGTERM.
