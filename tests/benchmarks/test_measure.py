@@ -16,12 +16,14 @@ from benchmarks.cases import Case, Square, load
 from benchmarks.compiled import EncryptedEngine, compiled_engine
 from benchmarks.measure import measure
 from benchmarks.record import Record, Timing
+from he_infer import native
 from he_infer.compiler import compile as compile_model
 from he_infer.errors import BackendError, InputError
 from he_infer.params import CKKSParams
 from he_infer.plan import Plan
 
 # 38-bit scale: logits are exact to about 1e-6, and the test can tell noise from mistakes.
+ENCRYPTED = "seal" if native.core is None else "native"
 PARAMS = CKKSParams.from_bits(8192, [46, 38, 38, 38], special_bits=46)
 
 
@@ -60,12 +62,12 @@ def test_every_backend_answers_like_the_network(small: Case, backend: str, batch
 
 
 def test_sizes_are_those_of_the_bytes(small: Case) -> None:
-    engine = EncryptedEngine(plan_of(small, 1), backend="native", threads=1)
+    engine = EncryptedEngine(plan_of(small, 1), backend=ENCRYPTED, threads=1)
     assert engine.keygen() == engine.key_bytes
 
 
 def test_stages_out_of_order_are_refused(small: Case) -> None:
-    engine = EncryptedEngine(plan_of(small, 1), backend="native", threads=1)
+    engine = EncryptedEngine(plan_of(small, 1), backend=ENCRYPTED, threads=1)
     with pytest.raises(BackendError, match="keygen"):
         engine.encrypt(small.inputs[:1])
     with pytest.raises(BackendError, match="prepare"):

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import cases, latency
 from benchmarks.peers.helayers_peer import HElayersEngine, write_onnx
 from benchmarks.peers.square_network import Dense, SquareNetwork
+from he_infer import native
 from he_infer.errors import BackendError, InputError
 
 
@@ -37,6 +38,7 @@ def test_a_missing_peer_is_skipped_with_a_reason(
     assert "skipped: helayers: pyhelayers is not installed" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(native.core is None, reason="the extension was not built")
 def test_seal_runs_the_same_plan() -> None:
     records = latency.run(
         cases.load("digits-mlp"),
