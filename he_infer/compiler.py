@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -110,7 +110,20 @@ def compile(
                 output_range=output_range,
             )
         )
-    return min(found, key=lambda plan: plan.packing.predicted_ms)
+    return cheapest(found)
+
+
+def cheapest(plans: Sequence[Plan]) -> Plan:
+    """The plan of the least predicted time, with the others named among what was considered."""
+    best = min(plans, key=lambda plan: plan.packing.predicted_ms)
+    others = tuple(
+        f"{plan.packing.predicted_ms:.0f} ms: the best with primes of "
+        f"{[q.bit_length() for q in plan.params.primes]} bits at N = {plan.params.n}"
+        for plan in plans
+        if plan is not best
+    )
+    considered = (*best.packing.considered, *others)
+    return replace(best, packing=replace(best.packing, considered=considered))
 
 
 def trace_any(model: Any, records: ir.FloatArray) -> ir.Graph:
