@@ -9,6 +9,7 @@ its replies are parsed strictly before SEAL sees them. It can still answer wrong
 
 from __future__ import annotations
 
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from he_infer import inference_protocol as protocol
+from he_infer.client_keys import KeySender
 from he_infer.client_messages import (
-    MAX_ERROR_BYTES,
     Limits,
     expect_status,
     expected_query,
@@ -30,11 +31,13 @@ from he_infer.client_messages import (
     fetch_spec,
     refusal_in,
 )
-from he_infer.client_spec import ClientSpec, OutOfRangeWarning
+from he_infer.client_spec import ClientSpec, FloatArray, OutOfRangeWarning
 from he_infer.errors import InputError, MismatchError, WireError
 from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.keys import SecretKeys
+from he_infer.patience import Patience, ask
 from he_infer.progress import Progress
+from he_infer.release import DEFAULT_BITS, release
 from he_infer.transport import HttpTransport, Request, Response, Transport
 from he_infer.wire import Ciphertext, Expected, SeededCiphertext, read_envelope
 from he_infer.wire.frames import write_frame
@@ -89,6 +92,7 @@ class Client:
         spec: ClientSpec,
         keys: SecretKeys,
         strict: bool = False,
+        patience: Patience | None = None,
         progress: Progress | None = None,
     ) -> None:
         if keys.params != spec.params:
@@ -99,6 +103,7 @@ class Client:
         self._spec = spec
         self._keys = keys
         self._strict = strict
+        self._patience = patience or Patience()
         self._progress = progress
         self._evaluation_keys: EvaluationKeys | None = None
         self._uploaded = False
@@ -114,6 +119,7 @@ class Client:
         plan_digest: str | None = None,
         strict: bool = False,
         limits: Limits | None = None,
+        patience: Patience | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Fetch what ``model`` needs and be ready to predict; keys are uploaded when missing.
@@ -121,6 +127,7 @@ class Client:
         ``server``: an address or a transport. ``keys`` None draws a fresh secret for this
         client. ``evaluation_keys``: made before from ``keys``; made when needed if None.
         ``plan_digest`` pins the plan: MismatchError if the server has another one.
+        ``patience``: how often and how long to wait for a server that is busy or stopping.
         """
         with ExitStack() as on_failure:
             transport: Transport
@@ -132,7 +139,14 @@ class Client:
             if plan_digest is not None and spec.plan_digest != plan_digest:
                 raise MismatchError("the server runs another plan than the one asked for")
             chosen = SecretKeys.generate(spec.params, progress=progress) if keys is None else keys
-            client = cls(transport, spec=spec, keys=chosen, strict=strict, progress=progress)
+            client = cls(
+                transport,
+                spec=spec,
+                keys=chosen,
+                strict=strict,
+                patience=patience,
+                progress=progress,
+            )
             if evaluation_keys is not None:
                 client._use(evaluation_keys)
             on_failure.pop_all()
@@ -203,32 +217,36 @@ class Client:
             bytes_received=sum(answer.bytes_received for answer in answers),
         )
 
+    def release(self, prediction: Prediction, *, bits: int = DEFAULT_BITS) -> FloatArray:
+        """The logits (batch, outputs) with noise of their own and rounded, fit to be shown.
+
+        A decryption shown as it is can give the secret key away; see ``he_infer.release``.
+        """
+        return release(prediction.logits, bits=bits)
+
     def upload_keys(self) -> bool:
         """Make sure that the server has the evaluation keys; True if they had to be sent."""
         if self._uploaded:
             return False
-        keys = self._made_keys()
-        path = protocol.keys_path(self._spec.model, keys.digest)
-        found = self._transport.request(Request(method="HEAD", path=path, max_reply_bytes=0))
-        if found.status not in (200, 404):
-            expect_status(found, 200)
-        sent = found.status == 404
+        keys, sender = self._made_keys(), self._sender()
+        sent = not sender.known(keys.digest)
         if sent:
-            self._send_keys(path, keys.to_bytes())
+            sender.send(keys.to_bytes(), keys.digest)
         self._uploaded = True
         return sent
 
     def delete_keys(self) -> bool:
         """Ask the server to forget the evaluation keys; False if it did not have them."""
-        path = protocol.keys_path(self._spec.model, self._made_keys().digest)
-        answer = self._transport.request(
-            Request(method="DELETE", path=path, max_reply_bytes=MAX_ERROR_BYTES)
-        )
         self._uploaded = False
-        if answer.status == 404:
-            return False
-        expect_status(answer, 204)
-        return True
+        return self._sender().forget(self._made_keys().digest)
+
+    def _sender(self) -> KeySender:
+        return KeySender(
+            self._transport,
+            self._spec.model,
+            patience=self._patience,
+            progress=self._progress,
+        )
 
     def _use(self, keys: EvaluationKeys) -> None:
         wanted = self._spec.key_levels
@@ -245,19 +263,6 @@ class Client:
                 self._spec.key_levels, progress=self._progress
             )
         return self._evaluation_keys
-
-    def _send_keys(self, path: str, data: bytes) -> None:
-        answer = self._transport.request(
-            Request(
-                method="PUT",
-                path=path,
-                open_body=lambda: self._chunks([data], len(data), "upload keys"),
-                body_bytes=len(data),
-                max_reply_bytes=MAX_ERROR_BYTES,
-            )
-        )
-        if answer.status != 200:
-            expect_status(answer, 201)
 
     def _query(self, records: NDArray[Any]) -> Prediction:
         """One query of at most ``spec.batch`` records, which were checked before."""
@@ -309,6 +314,8 @@ class Client:
     def _post(self, ciphertexts: list[SeededCiphertext], expected: Expected) -> Response:
         """Send a query, packing one frame at a time: the envelope is never held whole."""
         head = protocol.query_head(expected.total_bytes)
+        # Asked again after a broken connection, the query is evaluated and charged only once.
+        idempotency_key = secrets.token_hex(16)
 
         def parts() -> Iterator[bytes]:
             yield head
@@ -318,18 +325,21 @@ class Client:
 
         total = len(head) + expected.total_bytes
         reply_bytes = expected_reply(self._spec, "0" * 64).total_bytes
-        return self._transport.request(
+        return ask(
+            self._transport,
             Request(
                 method="POST",
                 path=protocol.infer_path(self._spec.model),
                 headers={
                     "content-type": "application/octet-stream",
                     protocol.HEAD_LENGTH_HEADER: str(len(head)),
+                    protocol.IDEMPOTENCY_HEADER: idempotency_key,
                 },
                 open_body=lambda: self._chunks(parts(), total, "upload query"),
                 body_bytes=total,
                 max_reply_bytes=protocol.MAX_HEAD_BYTES + reply_bytes,
-            )
+            ),
+            self._patience,
         )
 
     def _parse(self, answer: Response, keys_digest: str) -> tuple[list[Ciphertext], float]:

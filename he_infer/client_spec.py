@@ -92,7 +92,7 @@ class ClientSpec:
                 for scale in (self.input_scale, self.output_scale)
             ),
             "output level": 0 <= self.output_level <= self.params.max_level,
-            "key levels": self._keys_exist() and 0 not in self.key_levels.steps,
+            "key levels": self._keys_exist(),
             "input range": all(math.isfinite(v) for v in self.input_range)
             and self.input_range[0] <= self.input_range[1],
         }

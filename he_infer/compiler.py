@@ -20,6 +20,7 @@ from he_infer.levels import Chain, choose_chains, output_scale_of, place, scale_
 from he_infer.params import MAX_LOG_QP, CKKSParams
 from he_infer.plan import Plan
 from he_infer.planner import plan_packing
+from he_infer.privacy import FunctionPrivacy
 
 if TYPE_CHECKING:
     from he_infer.approx import Polynomial
@@ -48,6 +49,7 @@ def compile(
     approximation: Approximation | None = None,
     params: CKKSParams | None = None,
     cost: CostModel | None = None,
+    privacy: FunctionPrivacy | None = None,
 ) -> Plan:
     """Compile a model into a plan that evaluates it on encrypted records.
 
@@ -57,6 +59,7 @@ def compile(
     larger value than the ring offers raises). ``precision_bits``: the standard deviation of the
     outputs' error stays below 2^−precision_bits. ``approximation``: for activations that are
     not polynomials; without one, least squares of degree 3 on the calibrated interval.
+    ``privacy``: what is done to replies, by default everything; see ``he_infer.privacy``.
     Raises CompileError and its subclasses, ParameterError, DepthError, InputError.
     """
     records = check_sample(sample)
@@ -87,6 +90,7 @@ def compile(
         bits = scale_bits_of(graph, params)
         chains = [Chain(params=params, scale_bits=bits)]
     model_costs = cost or CostModel()
+    defences = privacy or FunctionPrivacy()
     found: list[Plan] = []
     for chain in chains:
         if batch > chain.params.slots:
@@ -96,7 +100,14 @@ def compile(
         scale = 2.0**chain.scale_bits
         output_scale = output_scale_of(chain.params, output_range, scale)
         placed = place(graph, chain.params, scale=scale, output_scale=output_scale)
-        packing = plan_packing(graph, placed, chain.params, batch=batch, cost=model_costs)
+        packing = plan_packing(
+            graph,
+            placed,
+            chain.params,
+            batch=batch,
+            cost=model_costs,
+            spills=defences.spills,
+        )
         found.append(
             Plan(
                 name=name,
@@ -108,6 +119,7 @@ def compile(
                 packing=packing,
                 input_range=(float(records.min()), float(records.max())),
                 output_range=output_range,
+                privacy=defences,
             )
         )
     return cheapest(found)

@@ -49,3 +49,10 @@ def _tables(n: int) -> tuple[NDArray[np.int64], NDArray[np.complex128]]:
         exponent = exponent * 3 % (2 * n)
     twist = np.exp(-1j * np.pi * np.arange(n) / n) / n
     return (exponents - 1) // 2, twist
+
+
+def embed(coefficients: NDArray[np.int64], n: int) -> NDArray[np.complex128]:
+    """The values (n/2,) at the slots of a polynomial with coefficients (n,), complex."""
+    places, twist = _tables(n)
+    values = np.fft.ifft(coefficients * np.conj(twist) * n) * n
+    return np.asarray(values[places])

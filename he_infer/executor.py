@@ -14,6 +14,7 @@ from he_infer.errors import BackendError, MismatchError
 from he_infer.ir import FloatArray
 from he_infer.kernels import AffineStep, Machine, Plaintexts, Step, run_step
 from he_infer.plan import Plan
+from he_infer.privacy import flooding_width_bits
 from he_infer.progress import Progress
 
 if TYPE_CHECKING:
@@ -89,7 +90,19 @@ class PlanRunner(Generic[C, P]):
                     del values[name]  # large batches would not fit otherwise
             if progress is not None:
                 progress("evaluate", i + 1, len(plan.steps))
-        return [backend.rerandomize(c) for c in values[plan.graph.output.name]]
+        replies = values[plan.graph.output.name]
+        return backend.each(lambda c: sanitise(backend, plan, c), replies)
+
+
+def sanitise(backend: Backend[C, P], plan: Plan, reply: C) -> C:
+    """Leave the outputs in a reply, and as little else as possible; see ``privacy``."""
+    privacy = plan.privacy
+    if privacy.real_part:
+        reply = backend.real_part(reply)
+    if privacy.flooding_bits is not None:
+        bits = flooding_width_bits(plan.params.n, privacy.flooding_bits)
+        reply = backend.rerandomize(backend.flood(reply, bits))
+    return reply
 
 
 def _sources(step: Step) -> tuple[str, ...]:

@@ -23,9 +23,12 @@ HEAD_LENGTH_HEADER: Final = "inference-header-content-length"
 QUERY_TENSOR: Final = "query"
 REPLY_TENSOR: Final = "reply"
 MAX_HEAD_BYTES: Final = 16 * 1024
+MAX_UPLOAD_BYTES: Final = 2**40
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+IDEMPOTENCY_HEADER: Final = "idempotency-key"
+IDEMPOTENCY_KEY: Final = re.compile(r"[A-Za-z0-9-]{16,64}")
 VERSION_CHARACTERS: Final = 12
 
 
@@ -45,6 +48,11 @@ def infer_path(model: str) -> str:
 
 def keys_path(model: str, digest: str) -> str:
     return f"{model_path(model)}/keys/{digest}"
+
+
+def uploads_path(model: str) -> str:
+    """Where an upload of evaluation keys begins."""
+    return f"{model_path(model)}/keys/uploads"
 
 
 def version_of(plan_digest: str) -> str:

@@ -25,8 +25,9 @@ from he_infer import ir
 from he_infer.errors import CompileError, DepthError, ParameterError
 from he_infer.params import MAX_LOG_QP, MAX_PRIME_BITS, CKKSParams
 
-# Room in the first prime above an output of the largest magnitude seen: sign and outliers.
-HEADROOM_BITS: Final = 3
+# Room in the first prime above an output of the largest magnitude seen: sign, the conjugate that
+# is added to a reply, and outliers.
+HEADROOM_BITS: Final = 4
 MIN_OUTPUT_BITS: Final = 12
 # How far the special prime exceeds the first: SEAL's digits are not centred, so the noise of
 # a key switch is a thousand roundings in the slots whose root of unity is near 1.

@@ -8,7 +8,7 @@ it, so that two parties who compare digests talk about the same computation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from he_infer import ir
 from he_infer.client_spec import ClientSpec
 from he_infer.errors import CompileError
+from he_infer.evaluation_keys import CONJUGATION_STEP
 from he_infer.kernels import AffineStep, PolynomialStep, SquareStep, Step
 from he_infer.layout import IntArray, Layout
 from he_infer.levels import Placement, is_lazy, place
 from he_infer.packing import diagonals, entries, repeats
 from he_infer.params import CKKSParams
 from he_infer.planner import Packing
+from he_infer.privacy import FunctionPrivacy
 from he_infer.wire.key_levels import KeyLevels
 
 
@@ -44,6 +46,18 @@ class Plan:
     packing: Packing
     input_range: tuple[float, float]
     output_range: float
+    privacy: FunctionPrivacy = field(default_factory=FunctionPrivacy)
+
+    @property
+    def records_charged(self) -> int:
+        """Records that a query counts as: what its ciphertexts can carry, used or not."""
+        return self.batch * self.privacy.records_per_slot
+
+    @property
+    def reply_scale(self) -> float:
+        """The reply's scale; adding the conjugate doubles that of the last Affine."""
+        scale = self.placed[self.graph.output.name].scale
+        return 2 * scale if self.privacy.real_part else scale
 
     @cached_property
     def placed(self) -> dict[str, Placement]:
@@ -74,8 +88,11 @@ class Plan:
             elif isinstance(step, PolynomialStep) or step.relinearizes:
                 relin.append(self.placed[step.source].level)
         rotations.pop(0, None)
+        last = self.placed[self.graph.output.name].level
+        if self.privacy.real_part:
+            rotations[CONJUGATION_STEP] = last
         return KeyLevels(
-            public=self.placed[self.graph.output.name].level,
+            public=last,
             relin=max(relin, default=None),
             rotations=tuple(sorted(rotations.items())),
         )
@@ -113,7 +130,7 @@ class Plan:
             output_slots=out.positions.astype(np.int32),
             n_output_ciphertexts=out.ciphertexts,
             input_scale=self.scale,
-            output_scale=placed.scale,
+            output_scale=self.reply_scale,
             output_level=placed.level,
             key_levels=self.key_levels,
             input_range=self.input_range,
@@ -168,10 +185,18 @@ class Plan:
             name=node.name,
             sources=node.sources,
             parts=tuple(parts),
-            bias=by_slot(node.bias, target),
+            bias=self._bias(node, target),
             level=placed.level + 1,
             scale=placed.scale,
         )
+
+    def _bias(self, node: ir.Affine, target: Layout) -> ir.FloatArray:
+        placed = by_slot(node.bias, target)
+        if self.privacy.spills and node.name == self.graph.output.name:
+            # As a naive product leaves it: the bias repeated through slots that hold no output.
+            rows, columns = np.nonzero(by_slot(np.ones(len(node.bias)), target) == 0)
+            placed[rows, columns] = node.bias[columns % len(node.bias)]
+        return placed
 
     def _lower_polynomial(self, node: ir.Polynomial) -> PolynomialStep:
         layout = self.packing.layouts[node.name]

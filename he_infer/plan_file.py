@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,10 @@ from he_infer.packing import Split
 from he_infer.params import CKKSParams
 from he_infer.plan import Plan
 from he_infer.planner import Choice, InputPacking, Packing
+from he_infer.privacy import FunctionPrivacy
 
 FORMAT: Final = "he-infer plan"
-VERSION: Final = 2
+VERSION: Final = 3
 _KEY: Final = "he_infer"
 _SUM: Final = "sha256"
 
@@ -125,6 +127,7 @@ def _encode(plan: Plan) -> tuple[dict[str, Any], Tensors]:
         ],
         "predicted_ms": packing.predicted_ms,
         "considered": list(packing.considered),
+        "privacy": asdict(plan.privacy),
         "unrolled": packing.input.first_matrix is not None,
     }
     tensors["input.gather"] = packing.input.gather
@@ -261,4 +264,5 @@ def _decode(header: dict[str, Any], tensors: Tensors) -> Plan:
         packing=packing,
         input_range=(float(low), float(high)),
         output_range=float(header["output_range"]),
+        privacy=FunctionPrivacy(**header["privacy"]),
     )

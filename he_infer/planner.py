@@ -76,8 +76,12 @@ def plan_packing(
     *,
     batch: int,
     cost: CostModel,
+    spills: bool = False,
 ) -> Packing:
-    """Choose layouts for ``batch`` records per query; raises PackingError if nothing fits."""
+    """Choose layouts for ``batch`` records per query; raises PackingError if nothing fits.
+
+    ``spills`` lets the last layer leave partial sums outside the reply.
+    """
     slots = params.slots // batch
     beam: list[_State] = []
     for packing in _input_candidates(graph, slots):
@@ -95,7 +99,8 @@ def plan_packing(
         grown: list[_State] = []
         for state in beam:
             if isinstance(node, ir.Affine):
-                grown += _place_affine(node, graph, state, placed, params, slots, cost)
+                clean = node.name == graph.output.name and not spills
+                grown += _place_affine(node, graph, state, placed, params, slots, cost, clean)
             else:
                 layout = state.layouts[node.sources[0]]
                 price = layout.ciphertexts * _nonlinear_ms(node, placed, params, cost)
@@ -106,6 +111,8 @@ def plan_packing(
         beam = _distinct(grown)[:BEAM]
     # The reply must hold the outputs and nothing else.
     final = [s for s in beam if s.layouts[graph.output.name].clean]
+    if spills:
+        final = [s for s in beam if s not in final] or final
     best = final[0]
     return Packing(
         input=best.packing,
@@ -166,13 +173,13 @@ def _place_affine(
     params: CKKSParams,
     slots: int,
     cost: CostModel,
+    clean: bool,
 ) -> list[_State]:
     level = placed[node.name].level + 1
-    last = node.name == graph.output.name
     results = []
     for target in _targets(node, state, slots):
         options = [1]
-        if len(node.sources) == 1 and not last and not _feeds_high_degree(node, graph):
+        if len(node.sources) == 1 and not clean and not _feeds_high_degree(node, graph):
             options = lane_counts(state.layouts[node.sources[0]], target.period)
         for lanes in options:
             choices: dict[tuple[str, str], Choice] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from he_infer.costs import CostModel
 from he_infer.errors import InputError
 from he_infer.executor import count_costs, run_on
 from he_infer.plan import Plan, encoded_bytes
+from he_infer.privacy import FunctionPrivacy, flooding_std
 from he_infer.wire import Expected
 
 
@@ -48,6 +49,9 @@ class CompileReport:
     predicted_error_max: float
     predicted_label_agreement: float
     simulated_records: int
+    privacy_ms: float
+    flooding_error_std: float
+    records_charged: int
     key_switches: int
     operations: Mapping[str, int]
     predicted_ms: float
@@ -77,6 +81,11 @@ class CompileReport:
                 f"over {self.simulated_records} simulated records",
             ),
             ("predicted label agreement", f"{100 * self.predicted_label_agreement:.2f} %"),
+            (
+                "function privacy",
+                f"{self.privacy_ms:.2g} ms and {self.flooding_error_std:.2g} std of that error; a "
+                f"query counts as {self.records_charged} record(s)",
+            ),
             ("key switches", f"{self.key_switches}"),
             ("predicted evaluation", f"{self.predicted_ms:.0f} ms a query on one core"),
             ("sample outside ranges", outside or "no nonlinear layers"),
@@ -135,12 +144,26 @@ def compile_report(
         predicted_error_max=float(np.abs(errors).max()),
         predicted_label_agreement=float(agreement.mean()),
         simulated_records=len(simulated),
+        privacy_ms=privacy_ms(plan, cost or CostModel()),
+        flooding_error_std=_flooding_std(plan),
+        records_charged=plan.records_charged,
         key_switches=costs.key_switches,
         operations=dict(costs.counts),
         predicted_ms=costs.milliseconds,
         outside_ranges=outside_ranges(plan.graph, values),
         approximation_agreement=None if model is None else _agreement(model, given, exact),
     )
+
+
+def privacy_ms(plan: Plan, cost: CostModel) -> float:
+    """Predicted milliseconds that conjugate, flooding and fresh encryption of zero take."""
+    bare = replace(plan, privacy=FunctionPrivacy.unchecked())
+    return count_costs(plan, cost).milliseconds - count_costs(bare, cost).milliseconds
+
+
+def _flooding_std(plan: Plan) -> float:
+    bits = plan.privacy.flooding_bits
+    return 0.0 if bits is None else flooding_std(plan.params.n, bits, plan.reply_scale)
 
 
 def simulate(plan: Plan, records: ArrayLike, *, rng: np.random.Generator) -> ir.FloatArray:

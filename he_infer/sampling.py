@@ -25,3 +25,10 @@ def centred_binomial(n: int) -> NDArray[np.int8]:
     positive = _ONES[drawn[0]] + _ONES[drawn[1]] + _ONES[drawn[2] & 0x1F]
     negative = _ONES[drawn[3]] + _ONES[drawn[4]] + _ONES[drawn[5] & 0x1F]
     return np.asarray(positive - negative, dtype=np.int8)
+
+
+def uniform(n: int, bits: int) -> NDArray[np.int64]:
+    """(n,) integers, uniform on [−2^bits, 2^bits); at most 62 bits."""
+    drawn = np.frombuffer(os.urandom(8 * n), dtype=np.uint64)
+    kept = (drawn >> np.uint64(63 - bits)).astype(np.int64)  # bits + 1 of the 64
+    return np.asarray(kept - (np.int64(1) << np.int64(bits)), dtype=np.int64)

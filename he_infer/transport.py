@@ -56,6 +56,8 @@ class HttpTransport:
     ``url``: http(s)://host[:port]. ``timeout_s``: longest silence of the server, evaluation
     included. ``attempts``: tries in all when the connection fails; nothing else is retried.
     ``authority``: PEM file of the certificate authority to trust instead of the system's.
+    ``token``: shown with every request, and only to this server. ``certificate``: PEM files of
+    the client's certificate and private key.
     Proxies from the environment are used, except for loopback addresses.
     """
 
@@ -68,6 +70,8 @@ class HttpTransport:
         attempts: int = 3,
         pause_s: float = 0.2,
         authority: Path | None = None,
+        token: str | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         try:
             parsed = httpx.URL(url)
@@ -85,9 +89,12 @@ class HttpTransport:
             timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
             follow_redirects=False,
             trust_env=not _is_loopback(parsed.host),
-            verify=True if authority is None else _trusting(authority),
+            verify=_context(authority, certificate),
             # Identity: what is counted against the limit is what came, and nothing inflates.
-            headers={"accept-encoding": "identity"},
+            headers={
+                "accept-encoding": "identity",
+                **({} if token is None else {"authorization": f"Bearer {_harmless(token)}"}),
+            },
         )
 
     def __enter__(self) -> HttpTransport:
@@ -149,5 +156,19 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _trusting(authority: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(authority))
+def _context(authority: Path | None, certificate: tuple[Path, Path] | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if authority is None else str(authority))
+        if certificate is not None:
+            context.load_cert_chain(*certificate)
+    except (OSError, ssl.SSLError) as error:
+        raise ParameterError(
+            "a certificate or its key cannot be read: give PEM files, the key unencrypted"
+        ) from error
+    return context
+
+
+def _harmless(token: str) -> str:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ParameterError("a token is one word of printable ASCII characters")
+    return token

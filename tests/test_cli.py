@@ -16,7 +16,7 @@ import pytest
 from he_infer import demo
 from he_infer.cli import console, modelling
 from he_infer.cli.main import main
-from he_infer.cli.serving import public_file
+from he_infer.cli.querying import public_file
 from he_infer.cli.sources import PASSPHRASE_VARIABLE
 from he_infer.plan import Plan
 from he_infer.version import __version__

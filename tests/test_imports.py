@@ -18,7 +18,7 @@ PACKAGES_OUTSIDE_IN = ("benchmarks", "attacks", "he_infer")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
     ("params", "progress", "inference_protocol"),
-    ("costs", "idx", "activations", "approx", "wire", "store"),
+    ("costs", "idx", "activations", "approx", "wire", "store", "privacy", "release"),
     ("client_spec", "datasets", "ir", "layout", "evaluation_keys", "keyfile", "torch_ops"),
     ("native", "sampling"),
     ("calibrate", "encoding", "im2col", "levels", "seal_bytes", "trace", "trace_sklearn"),
@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("planner", "kernels"),
     ("plan",),
     ("compiler",),
-    ("batching", "calibration", "report", "transport", "server"),
+    ("batching", "calibration", "report", "transport", "server", "certificates", "canaries"),
     ("client", "doctor"),
     ("demo",),
     ("cli",),
@@ -38,6 +38,9 @@ PARTS = {
     "describe": "plan",
     "executor": "plan",
     "client_messages": "client",
+    "client_keys": "client",
+    "client_async": "client",
+    "patience": "client",
     "demo_picture": "demo",
 }
 LAYER_OF = {name: depth for depth, row in enumerate(LAYERS) for name in row}

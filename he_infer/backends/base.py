@@ -67,6 +67,14 @@ class Backend(Protocol[C, P]):
         """``operation`` on every ciphertext, in parallel where the backend can."""
         ...
 
+    def real_part(self, a: C) -> C:
+        """The slots' real parts: a plus its conjugate, at twice the scale; needs key step 0."""
+        ...
+
+    def flood(self, a: C, bits: int) -> C:
+        """Add coefficients uniform on [−2^bits, 2^bits), drawn from the operating system."""
+        ...
+
     def rerandomize(self, a: C) -> C:
         """Add a fresh encryption of zero, so that the randomness of ``a`` is not its history."""
         ...
@@ -105,6 +113,14 @@ def check_rotatable(step: int, slots: int, size: int, keys: Collection[int] | No
         raise BackendError(f"no Galois key for rotation step {step}")
     if size != 2:
         raise BackendError("relinearise before rotating")
+
+
+def check_conjugable(size: int, keys: Collection[int] | None) -> None:
+    """Raise BackendError without the key of step 0 (None: all keys exist)."""
+    if keys is not None and 0 not in keys:
+        raise BackendError("no Galois key for conjugation")
+    if size != 2:
+        raise BackendError("relinearise before conjugating")
 
 
 def check_slots(values: FloatArray, slots: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from he_infer.backends.base import (
     check_addable,
+    check_conjugable,
     check_droppable,
     check_factors,
     check_level,
@@ -116,6 +117,15 @@ class CostBackend:
     def drop_to(self, a: CostCiphertext, level: int) -> CostCiphertext:
         check_droppable(a.level, level)
         return replace(a, level=level)
+
+    def real_part(self, a: CostCiphertext) -> CostCiphertext:
+        check_conjugable(a.size, self._steps)
+        self._spend("conjugate", self._model.key_switch_ms(self._params.n, a.level))
+        return replace(a, scale=2 * a.scale)
+
+    def flood(self, a: CostCiphertext, bits: int) -> CostCiphertext:
+        self._spend("flood", self._model.exchange_ms(self._params.n, 1) / 2)
+        return a
 
     def rerandomize(self, a: CostCiphertext) -> CostCiphertext:
         self._spend("rerandomize", self._model.exchange_ms(self._params.n, 1))

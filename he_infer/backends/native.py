@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from he_infer import native
 from he_infer.backends.base import (
     check_addable,
+    check_conjugable,
     check_droppable,
     check_factors,
     check_level,
@@ -31,10 +32,10 @@ from he_infer.backends.base import (
 from he_infer.backends.linear import Group, LinearMap
 from he_infer.encoding import encode_slots
 from he_infer.errors import BackendError, MismatchError
-from he_infer.evaluation_keys import EvaluationKeys, galois_element
+from he_infer.evaluation_keys import CONJUGATION_STEP, EvaluationKeys, galois_element
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
-from he_infer.sampling import centred_binomial, ternary
+from he_infer.sampling import centred_binomial, ternary, uniform
 from he_infer.wire import Ciphertext, SeededCiphertext
 from he_infer.wire.types import key_moduli
 
@@ -214,6 +215,18 @@ class NativeBackend:
         if current == level:
             return a
         return NativeCiphertext(self._engine.drop(a.handle, level), a.scale)
+
+    def real_part(self, a: NativeCiphertext) -> NativeCiphertext:
+        keys = self._loaded()
+        check_conjugable(self.size(a), keys.steps)
+        key = keys.switch[galois_element(CONJUGATION_STEP, self._params.n)]
+        conjugate = self._checked(lambda: self._engine.rotate(a.handle, key, self._threads))
+        return NativeCiphertext(self._engine.add(a.handle, conjugate), 2 * a.scale)
+
+    def flood(self, a: NativeCiphertext, bits: int) -> NativeCiphertext:
+        drawn = uniform(self._params.n, bits)
+        plain = self._checked(lambda: self._engine.plaintext(drawn, self.level(a), False))
+        return NativeCiphertext(self._engine.add_plain(a.handle, plain), a.scale)
 
     def rerandomize(self, a: NativeCiphertext) -> NativeCiphertext:
         keys, level, n = self._loaded(), self.level(a), self._params.n

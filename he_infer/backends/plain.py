@@ -21,6 +21,9 @@ class _Noiseless:
     def key_switch(self, step: int, level: int, scale: float, *, centred: bool) -> complex:
         return 0j
 
+    def flooding(self, bits: int, scale: float) -> complex:
+        return 0j
+
     def rerandomization(self, level: int, scale: float) -> complex:
         return 0j
 

@@ -17,6 +17,7 @@ from tenseal import sealapi
 from he_infer import seal_bytes
 from he_infer.backends.base import (
     check_addable,
+    check_conjugable,
     check_droppable,
     check_factors,
     check_level,
@@ -26,10 +27,12 @@ from he_infer.backends.base import (
     check_slots,
 )
 from he_infer.backends.linear import Encoded, LinearMap, apply_stepwise, encode_linear
+from he_infer.encoding import embed
 from he_infer.errors import BackendError, MismatchError
 from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
+from he_infer.sampling import uniform
 from he_infer.wire import Ciphertext, SeededCiphertext
 
 
@@ -180,6 +183,21 @@ class SealBackend:
         out = sealapi.Ciphertext()
         self._evaluator.mod_switch_to(a, self._ids[level], out)
         return out
+
+    def real_part(self, a: Any) -> Any:
+        keys = self._loaded()
+        check_conjugable(self.size(a), keys.steps)
+        conjugate = sealapi.Ciphertext()
+        self._evaluator.complex_conjugate(a, keys.galois, conjugate)
+        total = self.add(a, conjugate)
+        total.scale = 2 * a.scale
+        return total
+
+    def flood(self, a: Any, bits: int) -> Any:
+        drawn = embed(uniform(self._params.n, bits), self._params.n) / a.scale
+        plain = sealapi.Plaintext()
+        self._encoder.encode(drawn.tolist(), self._ids[self.level(a)], a.scale, plain)
+        return self.add_plain(a, plain)
 
     def rerandomize(self, a: Any) -> Any:
         zero = sealapi.Ciphertext()

@@ -73,6 +73,9 @@ class _CKKSNoise:
             total += (spread + offset) * errors[digit] * (q / self._params.special_prime)
         return total / scale + self.rounding(scale, 2)
 
+    def flooding(self, bits: int, scale: float) -> ComplexArray:
+        return self._polynomial(4.0**bits / 3) / scale
+
     def rerandomization(self, level: int, scale: float) -> ComplexArray:
         """SEAL encrypts zero one level higher and divides, which leaves the rounding."""
         if level == self._params.max_level:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from he_infer.backends.base import (
     check_addable,
+    check_conjugable,
     check_droppable,
     check_factors,
     check_level,
@@ -25,6 +26,7 @@ from he_infer.backends.base import (
     check_slots,
 )
 from he_infer.backends.linear import Encoded, LinearMap, apply_stepwise, encode_linear
+from he_infer.evaluation_keys import CONJUGATION_STEP
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
 
@@ -57,6 +59,7 @@ class Noise(Protocol):
     def key_switch(
         self, step: int, level: int, scale: float, *, centred: bool
     ) -> ComplexArray | complex: ...
+    def flooding(self, bits: int, scale: float) -> ComplexArray | complex: ...
     def rerandomization(self, level: int, scale: float) -> ComplexArray | complex: ...
 
 
@@ -140,6 +143,15 @@ class SlotwiseBackend:
     def drop_to(self, a: SlotCiphertext, level: int) -> SlotCiphertext:
         check_droppable(a.level, level)
         return replace(a, level=level)
+
+    def real_part(self, a: SlotCiphertext) -> SlotCiphertext:
+        check_conjugable(a.size, self._steps)
+        noise = self._noise.key_switch(CONJUGATION_STEP, a.level, a.scale, centred=False)
+        doubled = a.values + np.conj(a.values) + noise
+        return replace(a, values=doubled / 2, scale=2 * a.scale)
+
+    def flood(self, a: SlotCiphertext, bits: int) -> SlotCiphertext:
+        return replace(a, values=a.values + self._noise.flooding(bits, a.scale))
 
     def rerandomize(self, a: SlotCiphertext) -> SlotCiphertext:
         return replace(a, values=a.values + self._noise.rerandomization(a.level, a.scale))

@@ -24,7 +24,7 @@ COMMANDS_GROUP: Final = "he_infer.commands"
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command; each sets ``run`` to its function."""
-    from he_infer.cli import machine, modelling, serving
+    from he_infer.cli import machine, modelling, querying, serving
 
     parser = argparse.ArgumentParser(
         prog="he-infer",
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modelling.add_commands(commands)
     serving.add_commands(commands)
+    querying.add_commands(commands)
     machine.add_commands(commands)
     for plugin in entry_points(group=COMMANDS_GROUP):
         plugin.load()(commands)

@@ -1,200 +1,245 @@
-"""Commands that work with a service: keygen, serve, query."""
+"""Commands of an operator: serve, tenants, audit-log, certs."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from he_infer.cli.console import megabytes, print_facts, print_json, progress_bars
-from he_infer.errors import InputError, KeyFileError
+from he_infer.cli.console import print_facts, print_json, print_table
+from he_infer.errors import InputError
 
 if TYPE_CHECKING:
-    from he_infer.client_spec import ClientSpec
-    from he_infer.evaluation_keys import EvaluationKeys
-    from he_infer.keys import SecretKeys
-
-PUBLIC_SUFFIX: Final = ".public"
-DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+    from he_infer.server.state import State
 
 
 def add_commands(commands: Any) -> None:
-    """Add the three parsers to argparse's subparsers."""
-    keygen = commands.add_parser("keygen", help="make a client's keys for a model")
-    source = keygen.add_mutually_exclusive_group(required=True)
-    source.add_argument("--plan", type=Path, help="plan file that the keys are for")
-    source.add_argument("--server", help="address of a server to ask, with --model")
-    keygen.add_argument("--model", help="the model's name on the server")
-    keygen.add_argument("--out", type=Path, required=True, help="key file to write")
-    keygen.add_argument("--overwrite", action="store_true", help="replace keys that are there")
-    keygen.add_argument("--passphrase-file", type=Path)
-    keygen.add_argument("--json", action="store_true")
-    keygen.set_defaults(run=run_keygen)
+    """Add the parsers to argparse's subparsers."""
+    _add_serve(commands)
+    _add_tenants(commands)
+    _add_audit_log(commands)
+    _add_certs(commands)
 
+
+def _add_serve(commands: Any) -> None:
     serve = commands.add_parser("serve", help="answer encrypted queries for some plans")
     serve.add_argument("plans", type=Path, nargs="+", metavar="PLAN")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    serve.add_argument("--reuse-port", action="store_true", help="share the port while restarting")
+    _add_state(serve)
+    serve.add_argument(
+        "--require-tokens", action="store_true", help="refuse who shows no token or certificate"
+    )
     serve.add_argument("--backend", choices=("auto", "native", "seal"), default="auto")
+    serve.add_argument("--workers", type=int, default=1, help="evaluations at a time")
     serve.add_argument("--threads-per-evaluation", type=int, default=1, help="native backend only")
-    serve.add_argument("--threads", type=int, default=1, help="evaluations at a time")
     serve.add_argument("--queue", type=int, default=8, help="evaluations that may wait")
+    serve.add_argument("--worker-memory-gb", type=float, help="most a worker may take")
+    serve.add_argument("--key-quota-gb", type=float, help="stored keys of each tenant")
     serve.add_argument("--certificate", type=Path, help="PEM file, for HTTPS")
     serve.add_argument("--private-key", type=Path, help="PEM file, for HTTPS")
+    serve.add_argument("--client-authority", type=Path, help="PEM file, for mutual TLS")
+    serve.add_argument("--cluster", action="store_true", help="evaluate on a Ray cluster")
+    serve.add_argument("--cluster-address", help="of the Ray cluster (default: a local one)")
     serve.set_defaults(run=run_serve)
 
-    query = commands.add_parser("query", help="encrypt records, ask a server, decrypt the answers")
-    query.add_argument("input", type=Path, help=".npy with (records, *record shape)")
-    query.add_argument("--server", default=DEFAULT_SERVER)
-    query.add_argument("--model", required=True)
-    query.add_argument("--key", type=Path, help="key file (default: fresh keys for this query)")
-    query.add_argument("--passphrase-file", type=Path)
-    query.add_argument("--plan-digest", help="refuse a server that runs another plan")
-    query.add_argument("--strict", action="store_true", help="refuse values outside the range")
-    query.add_argument("--json", action="store_true")
-    query.set_defaults(run=run_query)
+
+def _add_tenants(commands: Any) -> None:
+    parser = commands.add_parser("tenants", help="who may query, and for how many records")
+    _add_state(parser)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="add a tenant and print its first token")
+    token = actions.add_parser("token", help="print a new token of a tenant")
+    budget = actions.add_parser("budget", help="give a tenant another budget")
+    revoke = actions.add_parser("revoke", help="revoke a tenant's tokens")
+    for action in (add, token, budget, revoke):
+        action.add_argument("name")
+    for action in (add, budget):
+        action.add_argument("--records", type=int, help="most records (default: no limit)")
+        action.add_argument("--period-hours", type=float, help="after which they are given anew")
+    for action in (add, token):
+        action.add_argument("--days", type=float, help="that the token is valid")
+    for name, text in (("disable", "lock a tenant out"), ("enable", "let it in again")):
+        actions.add_parser(name, help=text).add_argument("name")
+    listing = actions.add_parser("list", help="all tenants with what is left of their budgets")
+    listing.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run_tenants)
 
 
-def run_keygen(options: argparse.Namespace) -> int:
-    from he_infer.cli.sources import read_passphrase
-    from he_infer.keys import SecretKeys
+def _add_audit_log(commands: Any) -> None:
+    parser = commands.add_parser("audit-log", help="the service's log of what was answered")
+    _add_state(parser)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    verify = actions.add_parser("verify", help="check that no entry was altered")
+    verify.add_argument("--head", help="COUNT:DIGEST noted before, which must be in the log")
+    show = actions.add_parser("show", help="print entries as JSON lines")
+    show.add_argument("--since", type=int, default=0, help="number of the entry before the first")
+    parser.set_defaults(run=run_audit_log)
 
-    spec = _spec(options)
-    public = public_file(options.out)
-    if public.exists() and not options.overwrite:
-        raise KeyFileError(f"{public} exists: choose another name or give --overwrite")
-    passphrase = read_passphrase(options.passphrase_file, confirm=True)
-    with progress_bars() as progress:
-        secret = SecretKeys.generate(spec.params, progress=progress)
-        evaluation = secret.evaluation_keys(spec.key_levels, progress=progress)
-    secret.save(options.out, passphrase, overwrite=options.overwrite)
-    data = evaluation.to_bytes()
-    public.write_bytes(data)
-    if options.json:
-        print_json(
-            {
-                "key_file": str(options.out),
-                "public_file": str(public),
-                "public_bytes": len(data),
-                "keys_digest": evaluation.digest,
-                "params_digest": spec.params.digest,
-            }
-        )
-        return 0
-    print_facts(
-        [
-            ("secret key", f"{options.out} (encrypted; keep it, and its passphrase)"),
-            ("evaluation keys", f"{public}, {megabytes(len(data))} (public; uploaded on use)"),
-            ("digest", evaluation.digest),
-        ]
-    )
-    return 0
+
+def _add_certs(commands: Any) -> None:
+    parser = commands.add_parser("certs", help="a certificate authority for development")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--server", nargs="+", metavar="NAME", help="names or addresses")
+    parser.add_argument("--client", nargs="+", metavar="TENANT")
+    parser.add_argument("--days", type=int, default=397)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.set_defaults(run=run_certs)
+
+
+def _add_state(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--state", type=Path, help="folder for keys, tenants and the log")
+    parser.add_argument("--database", help="URL of PostgreSQL, instead of SQLite in the folder")
+    parser.add_argument("--blobs", help="URL for key bytes, instead of files in the folder")
 
 
 def run_serve(options: argparse.Namespace) -> int:
-    from he_infer.plan import Plan
     from he_infer.server import Settings, run
+    from he_infer.server.processes import ProcessWorkers
+    from he_infer.server.running import Tls
+    from he_infer.server.state import State
 
     if (options.certificate is None) != (options.private_key is None):
         raise InputError("HTTPS needs both --certificate and --private-key")
-    plans = [Plan.load(str(path)) for path in options.plans]
-    with progress_bars() as progress:
-        run(
-            plans,
-            host=options.host,
-            port=options.port,
-            settings=Settings(
-                backend=options.backend,
-                evaluation_threads=options.threads,
-                threads_per_evaluation=options.threads_per_evaluation,
-                queue=options.queue,
-            ),
+    if options.client_authority is not None and options.certificate is None:
+        raise InputError("mutual TLS needs --certificate and --private-key as well")
+    if options.state is None and (options.database is None) != (options.blobs is None):
+        raise InputError("--database and --blobs go together, or give --state for what is missing")
+    limits: dict[str, Any] = {}
+    if options.worker_memory_gb is not None:
+        limits["worker_memory_bytes"] = int(options.worker_memory_gb * 1e9)
+    if options.key_quota_gb is not None:
+        limits["key_quota_bytes"] = int(options.key_quota_gb * 1e9)
+    settings = Settings(
+        backend=options.backend,
+        workers=options.workers,
+        threads_per_evaluation=options.threads_per_evaluation,
+        queue=options.queue,
+        tokens_required=options.require_tokens or options.client_authority is not None,
+        **limits,
+    )
+    tls = None
+    if options.certificate is not None:
+        tls = Tls(
             certificate=options.certificate,
             private_key=options.private_key,
-            on_started=lambda url: print(f"serving at {url}", flush=True),
-            progress=progress,
+            authority=options.client_authority,
         )
-    return 0
+    make_workers: Any = ProcessWorkers
+    if options.cluster:
+        from he_infer.server.cluster import cluster_workers
 
-
-def run_query(options: argparse.Namespace) -> int:
-    from he_infer.cli.sources import load_array, read_passphrase
-    from he_infer.client import Client
-    from he_infer.client_messages import fetch_spec
-    from he_infer.keys import SecretKeys
-    from he_infer.transport import HttpTransport
-
-    records = load_array(options.input)
-    secret = None
-    if options.key is not None:
-        secret = SecretKeys.load(
-            options.key, read_passphrase(options.passphrase_file, confirm=False)
-        )
-    with HttpTransport(options.server) as transport, progress_bars() as progress:
-        stored = None
-        if secret is not None:
-            spec = fetch_spec(transport, options.model)
-            stored = _stored_keys(options.key, secret, spec)
-        client = Client.connect(
-            transport,
-            model=options.model,
-            keys=secret,
-            evaluation_keys=stored,
-            plan_digest=options.plan_digest,
-            strict=options.strict,
-            progress=progress,
-        )
-        answer = client.predict(records)
-        if stored is None:
-            client.delete_keys()  # the next query makes others, so nobody needs these again
-    if options.json:
-        print_json(
-            {
-                "labels": answer.labels.tolist(),
-                "logits": answer.logits.tolist(),
-                "queries": answer.queries,
-                "bytes_sent": answer.bytes_sent,
-                "bytes_received": answer.bytes_received,
-                "encrypt_ms": answer.timings.encrypt_ms,
-                "exchange_ms": answer.timings.exchange_ms,
-                "decrypt_ms": answer.timings.decrypt_ms,
-            }
-        )
-        return 0
-    for index, (label, logits) in enumerate(zip(answer.labels, answer.logits, strict=True)):
-        print(f"{index}\t{label}\t{' '.join(f'{value:.4f}' for value in logits)}")
-    return 0
-
-
-def public_file(key_file: Path) -> Path:
-    """Where the evaluation keys of a key file lie: beside it."""
-    return key_file.with_name(key_file.name + PUBLIC_SUFFIX)
-
-
-def _stored_keys(key_file: Path, secret: SecretKeys, spec: ClientSpec) -> EvaluationKeys | None:
-    """The evaluation keys that keygen wrote, so that a server that has them need not be sent any.
-
-    Raises WireError if the file was made for another model or altered.
-    """
-    from he_infer.evaluation_keys import EvaluationKeys
-
-    path = public_file(key_file)
-    if not path.exists():
-        return None
-    return EvaluationKeys.from_bytes(
-        path.read_bytes(), params=secret.params, levels=spec.key_levels
+        make_workers = cluster_workers(options.cluster_address)
+    run(
+        options.plans,
+        host=options.host,
+        port=options.port,
+        settings=settings,
+        state=State.open(options.state, database=options.database, blobs=options.blobs),
+        tls=tls,
+        reuse_port=options.reuse_port,
+        make_workers=make_workers,
+        on_started=lambda url: print(f"serving at {url}", flush=True),
     )
+    return 0
 
 
-def _spec(options: argparse.Namespace) -> ClientSpec:
-    if options.plan is not None:
-        from he_infer.plan import Plan
+def run_tenants(options: argparse.Namespace) -> int:
+    from he_infer.server.state import tenants
 
-        return Plan.load(str(options.plan)).client_spec
-    if options.model is None:
-        raise InputError("--server needs --model NAME as well")
-    from he_infer.client_messages import fetch_spec
-    from he_infer.transport import HttpTransport
+    now = time.time()
+    days = getattr(options, "days", None)
+    lifetime_s = None if days is None else days * 86400
+    with _state(options) as state, state.database.transaction() as connection:
+        match options.action:
+            case "add":
+                tenants.add_tenant(connection, options.name, now=now, **_budget(options))
+                print(tenants.issue_token(connection, options.name, now=now, lifetime_s=lifetime_s))
+            case "token":
+                print(tenants.issue_token(connection, options.name, now=now, lifetime_s=lifetime_s))
+            case "budget":
+                tenants.set_budget(connection, options.name, now=now, **_budget(options))
+            case "revoke":
+                count = tenants.revoke_tokens(connection, options.name)
+                print(f"revoked {count} token(s)")
+            case "disable" | "enable":
+                tenants.set_active(connection, options.name, options.action == "enable")
+            case "list":
+                found = tenants.all_tenants(connection)
+                if options.json:
+                    print_json([_row(tenant, now) for tenant in found])
+                else:
+                    rows = [[str(v) for v in _row(tenant, now).values()] for tenant in found]
+                    print_table(["tenant", "active", "limit", "left", "period_s"], rows)
+    return 0
 
-    with HttpTransport(options.server) as transport:
-        return fetch_spec(transport, options.model)
+
+def run_audit_log(options: argparse.Namespace) -> int:
+    import json
+
+    from he_infer.server.state import audit_log
+
+    with _state(options) as state, state.database.transaction() as connection:
+        if options.action == "show":
+            for entry in audit_log.entries(connection, since=options.since, limit=10**9):
+                print(json.dumps(entry))
+            return 0
+        noted = None
+        if options.head is not None:
+            count, _, digest = options.head.partition(":")
+            if not count.isdigit() or len(digest) != 64:
+                raise InputError("a head is COUNT:DIGEST, as verify prints it")
+            noted = audit_log.Head(entries=int(count), digest=digest)
+        head = audit_log.verify(connection, noted=noted)
+    print_facts([("entries", f"{head.entries}, none altered"), ("head", str(head))])
+    return 0
+
+
+def run_certs(options: argparse.Namespace) -> int:
+    from he_infer import certificates
+
+    made = []
+    if not (options.folder / "ca.pem").exists() or options.overwrite:
+        certificates.make_authority(options.folder, overwrite=options.overwrite)
+        made.append(("authority", f"{options.folder / 'ca.pem'}"))
+    if options.server:
+        certificates.issue_server(
+            options.folder, options.server, days=options.days, overwrite=options.overwrite
+        )
+        made.append(("server", f"{options.folder / 'server.pem'} with server.key"))
+    for tenant in options.client or ():
+        certificates.issue_client(
+            options.folder, tenant, days=options.days, overwrite=options.overwrite
+        )
+        made.append((f"tenant {tenant}", f"{options.folder / tenant}.pem with {tenant}.key"))
+    print_facts(made)
+    return 0
+
+
+def _state(options: argparse.Namespace) -> State:
+    from he_infer.server.state import State
+
+    if options.state is None and options.database is None:
+        raise InputError("give --state FOLDER (or --database URL) of the server")
+    blobs = options.blobs or ("memory://" if options.state is None else None)
+    return State.open(options.state, database=options.database, blobs=blobs)
+
+
+def _budget(options: argparse.Namespace) -> dict[str, Any]:
+    hours = options.period_hours
+    return {
+        "records_limit": options.records,
+        "period_s": None if hours is None else hours * 3600,
+    }
+
+
+def _row(tenant: Any, now: float) -> dict[str, Any]:
+    return {
+        "tenant": tenant.name,
+        "active": tenant.active,
+        "limit": tenant.records_limit,
+        "left": tenant.left(now),
+        "period_s": tenant.period_s,
+    }

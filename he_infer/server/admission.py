@@ -3,61 +3,85 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
-from he_infer.server.refusal import Refusal
-
-T = TypeVar("T")
+from he_infer.server.refusal import ClientGoneError, Refusal
 
 
 class Gate:
-    """Runs evaluations in threads, ``threads`` at a time, while at most ``queue`` wait.
+    """Lets ``places`` in at a time while at most ``queue`` wait, first come, first served.
 
-    Used from one event loop. ``close`` joins the threads.
+    Used from one event loop at a time.
     """
 
-    def __init__(self, *, threads: int, queue: int) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="evaluate")
-        self._threads = threads
+    def __init__(self, *, places: int, queue: int) -> None:
+        self._places = places
         self._queue = queue
-        self.admitted = 0
+        self._inside = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def inside(self) -> int:
+        return self._inside
 
     @property
     def waiting(self) -> int:
-        return max(0, self.admitted - self._threads)
+        return len(self._waiting)
 
     def check(self) -> None:
-        """Raise Refusal 503 if one more evaluation would have to wait in a full queue."""
-        if self.admitted >= self._threads + self._queue:
+        """Raise Refusal 503 if one more would find the queue full."""
+        if self._inside >= self._places and len(self._waiting) >= self._queue:
             raise Refusal(
                 503, "busy", f"{self._queue} queries are waiting already: retry", retry_after_s=1
             )
 
-    async def run(self, work: Callable[[], T], *, gone: asyncio.Event) -> T | None:
-        """Run ``work`` in turn; None if ``gone`` was set while it still waited its turn.
+    @asynccontextmanager
+    async def turn(self, gone: asyncio.Event | None = None) -> AsyncIterator[None]:
+        """Wait for a place and hold it.
 
-        Raises Refusal 503 if the queue is full, and whatever ``work`` raises.
+        Raises Refusal 503 if the queue is full, ClientGoneError if ``gone`` is set before the
+        turn has come.
         """
         self.check()
-        self.admitted += 1
-        future = self._pool.submit(work)
-        result = asyncio.wrap_future(future)
-        watch = asyncio.create_task(gone.wait())
+        if self._inside >= self._places or self._waiting:
+            await self._wait(gone)
+        else:
+            self._inside += 1
         try:
-            either: set[asyncio.Future[Any]] = {result, watch}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not result.done() and future.cancel():
-                return None
-            return await result
+            yield
         finally:
-            watch.cancel()
-            self.admitted -= 1
+            self._leave()
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    async def _wait(self, gone: asyncio.Event | None) -> None:
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        watch = None if gone is None else asyncio.create_task(gone.wait())
+        try:
+            either: set[asyncio.Future[Any]] = {mine} if watch is None else {mine, watch}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not mine.done():
+                raise ClientGoneError
+        except BaseException:
+            if mine.done():  # the place was handed over just before: pass it on
+                self._leave()
+            else:
+                self._waiting.remove(mine)
+            raise
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    def _leave(self) -> None:
+        # A place is handed on without becoming free in between, so nobody overtakes.
+        while self._waiting:
+            following = self._waiting.popleft()
+            if not following.done():
+                following.set_result(None)
+                return
+        self._inside -= 1
 
 
 class ReceiveQuota:

@@ -1,62 +1,63 @@
 """The ASGI application: Open Inference Protocol V2 over an InferenceService.
 
-GET   /v2, /v2/health/live, /v2/health/ready, /v2/models, /metrics
+GET   /, /openapi.json, /metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models, /v2/budget
 GET   /v2/models/{m}[/versions/{v}][/ready]
 POST  /v2/models/{m}[/versions/{v}]/infer
-HEAD, PUT, DELETE  /v2/models/{m}/keys/{sha256}
+      /v2/models/{m}[/versions/{v}]/keys/…      see key_routes
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+import time
+from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, Router
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route, Router
 
-from he_infer.errors import HEInferError
+from he_infer.errors import HEInferError, WireError
 from he_infer.inference_protocol import (
     HEAD_LENGTH_HEADER,
+    IDEMPOTENCY_HEADER,
     QUERY_TENSOR,
     REPLY_TENSOR,
     head_length,
     parse_query_head,
     reply_head,
     request_id,
-    version_of,
 )
-from he_infer.server.admission import Gate, ReceiveQuota
+from he_infer.server.admission import ReceiveQuota
 from he_infer.server.body import Body, content_length, expect_length
-from he_infer.server.hosting import Host
+from he_infer.server.burnt import refuse_burnt
+from he_infer.server.hosting import HostFacts
+from he_infer.server.key_routes import KeyRoutes
 from he_infer.server.metrics import Metrics
-from he_infer.server.observed import Observed, Trace
-from he_infer.server.refusal import KEY_BURNT, ClientGoneError, Refusal
+from he_infer.server.observed import Observed, Trace, trace_of
+from he_infer.server.openapi import describe
+from he_infer.server.refusal import Refusal
 from he_infer.server.responses import EnvelopeResponse
-from he_infer.server.service import Answer, InferenceService
+from he_infer.server.service import InferenceService
+from he_infer.server.state import key_index
+from he_infer.server.state.tenants import Tenant
+from he_infer.server.status_page import render
+from he_infer.store import UnknownKeysError
 from he_infer.version import __version__
-from he_infer.wire import HEADER_BYTES, looks_like_seal_object, looks_like_tenseal_context
+from he_infer.wire import HEADER_BYTES, Kind, read_header
 
-T = TypeVar("T")
 PLATFORM: Final = "he_infer_ckks"
-_PEEK_BYTES: Final = 64
 EXTENSIONS: Final = ["binary_tensor_data", "evaluation_keys"]
 
 
 class Application:
-    """The ASGI callable with the state that its requests share; ``close`` joins its threads."""
+    """The ASGI callable with the state that its requests share."""
 
     def __init__(self, service: InferenceService) -> None:
         self.service = service
-        settings = service.settings
         self.metrics = Metrics()
-        self.gate = Gate(threads=settings.evaluation_threads, queue=settings.queue)
-        self.quota = ReceiveQuota(limit_bytes=settings.receive_quota_bytes)
-        # Parsing holds the GIL in numpy calls of milliseconds: off the loop, one at a time.
-        self._parser = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parse")
-        self._observed = Observed(self._router(), metrics=self.metrics)
+        self.quota = ReceiveQuota(limit_bytes=service.settings.receive_quota_bytes)
+        self._observed = Observed(self._router(), metrics=self.metrics, on_burnt=self._note_burnt)
+        self.started = time.time()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self._observed(scope, receive, send)
@@ -66,228 +67,225 @@ class Application:
         """Whether no request is being answered."""
         return self._observed.in_flight == 0
 
-    def close(self) -> None:
-        self.gate.close()
-        self._parser.shutdown(wait=True, cancel_futures=True)
-
     def _router(self) -> Router:
         model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
-        routes = [
+        routes: list[BaseRoute] = [
+            Route("/", self.status_page),
+            Route("/openapi.json", self.openapi),
             Route("/v2", self.server_metadata),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/v2/models", self.models),
+            Route("/v2/budget", self.budget),
             Route("/metrics", self.exposition),
-            Route(f"{model}/keys/{{digest}}", self.keys, methods=["HEAD", "PUT", "DELETE"]),
         ]
+        keys = KeyRoutes(self.service, self.quota)
         for base in (model, version):
             routes += [
                 Route(base, self.model_metadata),
                 Route(f"{base}/ready", self.model_ready),
                 Route(f"{base}/infer", self.infer, methods=["POST"]),
+                *keys.routes(base),
             ]
         # A bare router: Starlette's own middleware would answer 500 before ours sees an error.
         return Router(routes=routes, redirect_slashes=False)
 
+    # -- what anybody may see ----------------------------------------------------------
+
+    async def status_page(self, request: Request) -> Response:
+        trace_of(request, "status_page")
+        page = render(self.service, uptime_s=time.time() - self.started)
+        return HTMLResponse(page.html, headers={"content-security-policy": page.policy})
+
+    async def openapi(self, request: Request) -> Response:
+        trace_of(request, "openapi")
+        return JSONResponse(describe())
+
     async def server_metadata(self, request: Request) -> Response:
-        _trace(request, "server_metadata")
+        trace_of(request, "server_metadata")
         return JSONResponse({"name": "he-infer", "version": __version__, "extensions": EXTENSIONS})
 
     async def live(self, request: Request) -> Response:
-        _trace(request, "live")
+        trace_of(request, "live")
         return JSONResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        _trace(request, "ready")
+        trace_of(request, "ready")
         ready = self.service.ready
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
     async def models(self, request: Request) -> Response:
-        _trace(request, "models")
-        hosts = [self.service.model(name) for name in self.service.model_names()]
-        listed = [{"name": h.name, "version": version_of(h.plan_digest)} for h in hosts]
+        trace_of(request, "models")
+        catalog = self.service.catalog
+        listed = [
+            {"name": fact.name, "version": fact.version}
+            for name in catalog.names
+            for fact in catalog.versions(name)
+        ]
         return JSONResponse({"models": listed})
 
     async def exposition(self, request: Request) -> Response:
-        _trace(request, "metrics")
-        self.metrics.admitted.set(self.gate.admitted)
-        self.metrics.receiving_bytes.set(self.quota.reserved_bytes)
-        self.metrics.key_bytes.set(self.service.keys.held_bytes)
-        self.metrics.keys.set(len(self.service.keys))
+        trace_of(request, "metrics")
+        self.metrics.show(self.service.workers.load, receiving_bytes=self.quota.reserved_bytes)
+        count, size = await self.service.state.database.run(key_index.stored)
+        self.metrics.keys.set(count)
+        self.metrics.key_bytes.set(size)
         return Response(self.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
     async def model_metadata(self, request: Request) -> Response:
-        host = self._host(request, _trace(request, "model_metadata"))
-        return JSONResponse(metadata(host))
+        facts = self._facts(request, trace_of(request, "model_metadata"))
+        versions = [fact.version for fact in self.service.catalog.versions(facts.name)]
+        return JSONResponse(metadata(facts, versions))
 
     async def model_ready(self, request: Request) -> Response:
-        host = self._host(request, _trace(request, "model_ready"))
+        facts = self._facts(request, trace_of(request, "model_ready"))
         ready = self.service.ready
         status = 200 if ready else 503
-        return JSONResponse({"name": host.name, "ready": ready}, status_code=status)
+        return JSONResponse({"name": facts.name, "ready": ready}, status_code=status)
 
-    async def keys(self, request: Request) -> Response:
-        trace = _trace(request, f"{request.method.lower()}_keys")
-        if request.method == "PUT":
-            self._check_open()
-        host = self._host(request, trace)
-        digest = request.path_params["digest"]
-        name = self.service.key_name(host, digest)
-        if request.method == "PUT":
-            return await self._receive_keys(request, host, digest, trace)
-        known = self.service.keys.contains(name)
-        if not known:
-            raise Refusal(404, "unknown_keys", "these evaluation keys are not here: upload them")
-        if request.method == "DELETE":
-            self.service.keys.delete(name)
-        return Response(status_code=204 if request.method == "DELETE" else 200)
+    # -- what tenants may do -----------------------------------------------------------
 
-    async def _receive_keys(
-        self, request: Request, host: Host, digest: str, trace: Trace
-    ) -> Response:
-        length = content_length(request.headers.get("content-length"))
-        body = Body(request.receive, length=length, settings=self.service.settings)
-        try:
-            expect_length(length, host.keys_bytes, what="an evaluation key envelope")
-            if self.service.keys.contains(self.service.key_name(host, digest)):
-                return await self._drain_known(body, trace)
-            with self.quota.reserved(length):
-                incoming = self.service.open_keys(host, digest)
-                await self._parse_all(body, incoming.feed, trace)
-                trace.body_open = False
-                with trace.stage("load"):
-                    await self._off_loop(lambda: self.service.store_keys(host, digest, incoming))
-        except (Refusal, HEInferError) as error:
-            await _refuse_burnt(body, error, trace)
-            raise
-        finally:
-            trace.received_bytes = body.received_bytes
-        return JSONResponse({"keys": digest}, status_code=201)
-
-    async def _drain_known(self, body: Body, trace: Trace) -> Response:
-        """The keys are here: read what comes without keeping it, as HTTP wants for success."""
-        with trace.stage("receive"):
-            async for _ in body.blocks():
-                pass
-        trace.body_open = False
-        return Response(status_code=200)
+    async def budget(self, request: Request) -> Response:
+        trace_of(request, "budget")
+        tenant = await self.service.access.tenant(request)
+        now = time.time()
+        resets = None if tenant.period_s is None else tenant.period_start + tenant.period_s - now
+        return JSONResponse(
+            {
+                "tenant": tenant.name,
+                "records_limit": tenant.records_limit,
+                "records_left": tenant.left(now),
+                "period_s": tenant.period_s,
+                "resets_in_s": None if resets is None else max(0.0, round(resets, 1)),
+            }
+        )
 
     async def infer(self, request: Request) -> Response:
-        trace = _trace(request, "infer")
-        self._check_open()
-        host = self._host(request, trace)
+        trace = trace_of(request, "infer")
+        if self.service.draining:
+            raise Refusal(503, "draining", "this server is stopping: retry", retry_after_s=5)
+        first = self._facts(request, trace)
         length = content_length(request.headers.get("content-length"))
         body = Body(request.receive, length=length, settings=self.service.settings)
-        answer_id, head_bytes = trace.id, 0
+        head_bytes = 0
         try:
             head_bytes = head_length(request.headers.get(HEAD_LENGTH_HEADER))
-            expect_length(length, head_bytes + host.query_bytes, what="head and query")
-            self.gate.check()
-            with self.quota.reserved(length):
-                with trace.stage("receive"):
-                    head = await body.take(head_bytes)
-                identity = parse_query_head(head, length=host.query_bytes)
-                answer_id = request_id(identity, trace.id)
-                with trace.stage("receive"):
-                    header = await body.take(HEADER_BYTES)
-                incoming = self.service.open_query(host, header)
-                await self._parse_all(body, incoming.feed, trace)
-                trace.body_open = False
-                query = incoming.finish()
+            _expect_one_of(length - head_bytes, self._lengths(request, first))
+            self.service.workers.check()
+            with self.quota.reserved(length), trace.stage("receive"):
+                head = await body.take(head_bytes)
+                header = await body.take(HEADER_BYTES)
+                tenant, facts, keys_digest = await self._bound(request, header, trace)
+                expect_length(length, head_bytes + facts.query_bytes, what="head and query")
+                identity = parse_query_head(head, length=facts.query_bytes)
+                query = header + await body.rest()
         except (Refusal, HEInferError) as error:
-            await _refuse_burnt(body, error, trace, head_bytes=head_bytes)
+            await refuse_burnt(body, error, trace, head_bytes=head_bytes)
             raise
         finally:
             trace.received_bytes = body.received_bytes
-        answer = await self._evaluate(request, lambda: self.service.answer(host, query), trace)
+        trace.body_open = False
+        with trace.stage("admit"):
+            admitted = await self.service.accounts.admit(
+                facts,
+                tenant.name,
+                query,
+                keys_digest=keys_digest,
+                request=trace.id,
+                idempotency_key=request.headers.get(IDEMPOTENCY_HEADER),
+            )
+        gone = asyncio.Event()
+        watcher = asyncio.create_task(_watch(request, gone))
+        try:
+            with trace.stage("queue_and_evaluate"):
+                answer = await self.service.answer(admitted, query, gone=gone)
+        finally:
+            watcher.cancel()
+        trace.stages_ms["evaluate"] = answer.evaluate_ms
         head = reply_head(
-            sum(len(piece) for piece in answer.pieces),
-            model=host.name,
-            version=version_of(host.plan_digest),
-            request=answer_id,
+            len(answer.reply),
+            model=facts.name,
+            version=facts.version,
+            request=request_id(identity, trace.id),
             evaluate_ms=answer.evaluate_ms,
         )
         timeout_s = self.service.settings.send_timeout_s
-        response = EnvelopeResponse(head, answer.pieces, timeout_s=timeout_s)
+        response = EnvelopeResponse(head, [answer.reply], timeout_s=timeout_s)
         response.headers["x-evaluate-ms"] = f"{answer.evaluate_ms:.3f}"
+        if admitted.kept is not None:
+            response.headers["idempotent-replay"] = "true"
         return response
 
-    async def _parse_all(self, body: Body, feed: Callable[[bytes], None], trace: Trace) -> None:
-        """Feed the rest of a body to a parser as it arrives."""
-        blocks = body.blocks()
-        while True:
-            with trace.stage("receive"):
-                block = await anext(blocks, None)
-            if block is None:
-                return
-            with trace.stage("parse"):
-                await self._off_loop(lambda block=block: feed(block))  # type: ignore[misc]
+    async def _bound(
+        self, request: Request, header: bytes, trace: Trace
+    ) -> tuple[Tenant, HostFacts, str]:
+        """Whose query this is and what it is bound to, from its envelope's header.
 
-    async def _evaluate(self, request: Request, work: Callable[[], Answer], trace: Trace) -> Answer:
-        """Wait for a turn and evaluate; gives up the turn if the client leaves before it."""
-        gone = asyncio.Event()
+        Raises Refusal and UnknownKeysError: a query that cannot be answered is refused before
+        its ciphertexts are read.
+        """
+        tenant = await self.service.access.tenant(request)
+        trace.tenant = tenant.name
+        claimed = read_header(header)
+        if claimed.kind is not Kind.QUERY:
+            raise WireError(f"expected a query, got {claimed.kind.name.lower()}")
+        parameters = request.path_params
+        facts = self.service.catalog.of_plan(
+            parameters["model"], claimed.plan_digest, parameters.get("version")
+        )
+        if not await self.service.keys.known(facts, tenant.name, claimed.keys_digest):
+            raise UnknownKeysError("these evaluation keys are not here: upload them (again)")
+        left = tenant.left(time.time())
+        if left is not None and left < facts.records and IDEMPOTENCY_HEADER not in request.headers:
+            await self.service.accounts.check(tenant.name, facts.records)
+        return tenant, facts, claimed.keys_digest
 
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            gone.set()
+    def _facts(self, request: Request, trace: Trace) -> HostFacts:
+        parameters = request.path_params
+        facts = self.service.catalog.find(parameters["model"], parameters.get("version"))
+        trace.model = facts.name
+        return facts
 
-        watcher = asyncio.create_task(watch())
-        try:
-            with trace.stage("queue_and_evaluate"):
-                answer = await self.gate.run(work, gone=gone)
-        finally:
-            watcher.cancel()
-        if answer is None:
-            raise ClientGoneError
-        trace.stages_ms["evaluate"] = answer.evaluate_ms
-        return answer
+    def _lengths(self, request: Request, facts: HostFacts) -> set[int]:
+        if "version" in request.path_params:
+            return {facts.query_bytes}
+        return {fact.query_bytes for fact in self.service.catalog.versions(facts.name)}
 
-    async def _off_loop(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._parser, work)
-
-    def _host(self, request: Request, trace: Trace) -> Host:
-        host = self.service.model(request.path_params["model"], request.path_params.get("version"))
-        trace.model = host.name
-        return host
-
-    def _check_open(self) -> None:
-        if self.service.draining:
-            raise Refusal(503, "draining", "this server is stopping: retry", retry_after_s=5)
+    async def _note_burnt(self, trace: Trace) -> None:
+        await self.service.accounts.note(
+            "secret_key_posted", {"request": trace.id, "operation": trace.operation}
+        )
 
 
-def metadata(host: Host) -> dict[str, Any]:
+def metadata(facts: HostFacts, versions: list[str]) -> dict[str, Any]:
     """V2 model metadata; ``parameters`` hold the client spec and every length in bytes."""
     return {
-        "name": host.name,
-        "versions": [version_of(host.plan_digest)],
+        "name": facts.name,
+        "versions": versions,
         "platform": PLATFORM,
-        "inputs": [{"name": QUERY_TENSOR, "datatype": "UINT8", "shape": [host.query_bytes]}],
-        "outputs": [{"name": REPLY_TENSOR, "datatype": "UINT8", "shape": [host.reply_bytes]}],
+        "inputs": [{"name": QUERY_TENSOR, "datatype": "UINT8", "shape": [facts.query_bytes]}],
+        "outputs": [{"name": REPLY_TENSOR, "datatype": "UINT8", "shape": [facts.reply_bytes]}],
         "parameters": {
-            "client_spec": host.spec_json(),
-            "plan_digest": host.plan_digest,
-            "params_digest": host.params_digest,
-            "query_bytes": host.query_bytes,
-            "reply_bytes": host.reply_bytes,
-            "keys_bytes": host.keys_bytes,
+            "client_spec": facts.spec,
+            "plan_digest": facts.plan_digest,
+            "params_digest": facts.params_digest,
+            "query_bytes": facts.query_bytes,
+            "reply_bytes": facts.reply_bytes,
+            "keys_bytes": facts.keys_bytes,
+            "records_per_query": facts.records,
         },
     }
 
 
-def _trace(request: Request, operation: str) -> Trace:
-    trace: Trace = request.scope["state"]["trace"]
-    trace.operation = operation
-    return trace
+def _expect_one_of(found: int, lengths: set[int]) -> None:
+    if found not in lengths:
+        nearest = max(lengths) if found > max(lengths) else min(lengths)
+        expect_length(found, nearest, what="a query envelope")
+        raise Refusal(400, "wrong_length", f"no version of this model takes {found} bytes")
 
 
-async def _refuse_burnt(body: Body, error: Exception, trace: Trace, *, head_bytes: int = 0) -> None:
-    """Replace a refusal if what was posted looks like a SEAL object: its key may be burnt."""
-    trace.body_open = not body.ended
-    if isinstance(error, Refusal) and error.status in (408, 410, 503):
-        return
-    beginning = await body.peek(head_bytes + _PEEK_BYTES)
-    trace.body_open = not body.ended
-    starts = (beginning, beginning[head_bytes:])
-    if any(looks_like_tenseal_context(b) or looks_like_seal_object(b) for b in starts):
-        raise Refusal(400, "secret_key_posted", KEY_BURNT) from None
+async def _watch(request: Request, gone: asyncio.Event) -> None:
+    """Set ``gone`` when the client closes the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from he_infer.inference_protocol import MAX_HEAD_BYTES, decimal
@@ -12,7 +12,6 @@ from he_infer.server.refusal import ClientGoneError, Refusal
 from he_infer.server.settings import Settings
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-BLOCK_BYTES: Final = 256 * 1024  # handed to the parser at a time: amortises the thread switch
 _KEPT_BYTES: Final = MAX_HEAD_BYTES + 64  # of the beginning, to tell what a refused body was
 _PEEK_S: Final = 1.0
 
@@ -70,12 +69,16 @@ class Body:
             await self._more()
         return self._pop(size)
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """The rest, in blocks of BLOCK_BYTES and a last one that may be shorter."""
-        while self.received_bytes < self._length or self._pending:
-            while len(self._pending) < BLOCK_BYTES and self.received_bytes < self._length:
-                await self._more()
-            yield self._pop(min(BLOCK_BYTES, len(self._pending)))
+    async def rest(self) -> bytes:
+        """All that is left."""
+        while not self.complete:
+            await self._more()
+        return self._pop(len(self._pending))
+
+    def wipe(self) -> None:
+        """Overwrite what was received and not taken."""
+        for kept in (self._pending, self._beginning):
+            kept[:] = bytes(len(kept))
 
     async def peek(self, size: int) -> bytes:
         """Up to ``size`` bytes from the beginning, of a body that was refused; never raises."""

@@ -7,6 +7,8 @@ from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from he_infer.server.access import CERTIFICATE_NAME
+
 
 def guarded_protocol(header_timeout_s: float) -> type[H11Protocol]:
     """A protocol class that closes connections whose headers take longer than the timeout.
@@ -20,6 +22,10 @@ def guarded_protocol(header_timeout_s: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            name = _certificate_name(transport)
+            if name is not None:
+                # Copied into the scope of every request of this connection.
+                self.app_state = {**self.app_state, CERTIFICATE_NAME: name}
             self._watch_headers()
 
         def data_received(self, data: bytes) -> None:
@@ -50,3 +56,15 @@ def guarded_protocol(header_timeout_s: float) -> type[H11Protocol]:
                 self.transport.close()
 
     return GuardedProtocol
+
+
+def _certificate_name(transport: asyncio.Transport) -> str | None:
+    """The common name in the client certificate, which the TLS layer has checked; None if none."""
+    certificate = transport.get_extra_info("peercert")
+    if not certificate:
+        return None
+    for attributes in certificate.get("subject", ()):
+        for key, value in attributes:
+            if key == "commonName":
+                return str(value)
+    return ""

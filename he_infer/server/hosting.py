@@ -3,8 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, Self
+
+from he_infer.inference_protocol import version_of
+from he_infer.store import KeyName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What is known of a model without evaluating it; survives JSON between processes.
+
+    ``query_bytes``, ``keys_bytes``, ``reply_bytes``: exact envelope lengths, computed from the
+    plan. ``loaded_keys_bytes``: memory that loaded keys take. ``records``: what a query counts
+    as against a budget, which is what its ciphertexts can carry. ``spec``: for clients.
+    """
+
+    name: str
+    plan_digest: str
+    params_digest: str
+    levels_digest: str
+    query_bytes: int
+    keys_bytes: int
+    loaded_keys_bytes: int
+    reply_bytes: int
+    records: int
+    spec: Mapping[str, Any]
+
+    @property
+    def version(self) -> str:
+        return version_of(self.plan_digest)
+
+    def key_name(self, digest: str) -> KeyName:
+        """What keys with this SHA-256 are bound to if they are for this model."""
+        return KeyName(
+            digest=digest, params_digest=self.params_digest, levels_digest=self.levels_digest
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +56,16 @@ class Query:
     inputs: Sequence[Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An encrypted reply envelope, and how long the evaluation took."""
+
+    reply: bytes
+    evaluate_ms: float
+
+
 class IncomingQuery(Protocol):
-    """A query that is parsed while it arrives; methods raise WireError, never keep a chunk."""
+    """A query that is parsed in pieces; methods raise WireError, never keep a chunk."""
 
     def feed(self, chunk: bytes) -> None: ...
 
@@ -32,33 +81,10 @@ class IncomingKeys(Protocol):
 
 
 class Host(Protocol):
-    """One model, ready to answer; safe to use from several threads.
-
-    ``query_bytes``, ``keys_bytes``, ``reply_bytes``: exact envelope lengths, computed from the
-    plan. ``loaded_keys_bytes``: memory that loaded keys take.
-    """
+    """One model, ready to answer; safe to use from several threads."""
 
     @property
-    def name(self) -> str: ...
-    @property
-    def plan_digest(self) -> str: ...
-    @property
-    def params_digest(self) -> str: ...
-    @property
-    def levels_digest(self) -> str:
-        """Names the list of evaluation keys that the model needs."""
-        ...
-
-    @property
-    def query_bytes(self) -> int: ...
-    @property
-    def keys_bytes(self) -> int: ...
-    @property
-    def loaded_keys_bytes(self) -> int: ...
-    @property
-    def reply_bytes(self) -> int: ...
-
-    def spec_json(self) -> Mapping[str, Any]: ...
+    def facts(self) -> HostFacts: ...
 
     def open_query(self, keys_digest: str) -> IncomingQuery: ...
 

@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from he_infer.server.workers import Load
+
 _DURATIONS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -39,10 +41,17 @@ class Metrics:
             ["operation"],
             registry=self._registry,
         )
-        self.admitted = Gauge(
-            "he_infer_evaluations_admitted",
-            "Evaluations running or waiting.",
+        self.workers = Gauge(
+            "he_infer_workers",
+            "Workers, by what they do.",
+            ["state"],
             registry=self._registry,
+        )
+        self.waiting = Gauge(
+            "he_infer_queries_waiting", "Queries that wait for a worker.", registry=self._registry
+        )
+        self.restarts = Gauge(
+            "he_infer_worker_restarts", "Workers replaced so far.", registry=self._registry
         )
         self.receiving_bytes = Gauge(
             "he_infer_receiving_bytes", "Bytes reserved for bodies.", registry=self._registry
@@ -53,6 +62,14 @@ class Metrics:
         self.keys = Gauge(
             "he_infer_key_store_entries", "Evaluation keys held.", registry=self._registry
         )
+
+    def show(self, load: Load, *, receiving_bytes: int) -> None:
+        """Set the gauges that are read rather than counted."""
+        self.workers.labels("busy").set(load.busy)
+        self.workers.labels("idle").set(load.workers - load.busy)
+        self.waiting.set(load.waiting)
+        self.restarts.set(load.restarts)
+        self.receiving_bytes.set(receiving_bytes)
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from he_infer.errors import HEInferError
@@ -28,6 +29,8 @@ class Trace:
     id: str
     operation: str = "other"
     model: str = ""
+    tenant: str = ""
+    burnt: bool = False
     body_open: bool = False
     received_bytes: int = 0
     stages_ms: dict[str, float] = field(default_factory=dict)
@@ -46,8 +49,11 @@ class Trace:
 class Observed:
     """Middleware: ``app`` raises Refusal or HEInferError to refuse; all else becomes a 500."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, on_burnt: Callable[[Trace], Awaitable[None]]
+    ) -> None:
         self._app = app
+        self._on_burnt = on_burnt
         self._metrics = metrics
         self.in_flight = 0
 
@@ -83,6 +89,8 @@ class Observed:
         except Exception as error:
             refusal = _as_refusal(error)
             code = refusal.code
+            if trace.burnt:
+                await self._on_burnt(trace)
             if refusal.status >= 500 and not isinstance(error, Refusal):
                 level = logging.ERROR
                 failure = {"request": trace.id, "error": where_raised(error)}
@@ -113,6 +121,7 @@ class Observed:
                 "operation": trace.operation,
                 "method": scope["method"],
                 "model": trace.model,
+                "tenant": trace.tenant,
                 "status": status,
                 "code": code,
                 "received_bytes": trace.received_bytes,
@@ -120,6 +129,13 @@ class Observed:
                 **stages,
             },
         )
+
+
+def trace_of(request: Request, operation: str) -> Trace:
+    """The trace of a request, with its operation named."""
+    trace: Trace = request.scope["state"]["trace"]
+    trace.operation = operation
+    return trace
 
 
 def _as_refusal(error: Exception) -> Refusal:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from he_infer.backends.choose import AUTO, encrypted_backend
 from he_infer.errors import MismatchError, ServiceError
@@ -13,7 +13,7 @@ from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.executor import Executor
 from he_infer.plan import Plan, encoded_bytes
 from he_infer.progress import Progress
-from he_infer.server.hosting import Query
+from he_infer.server.hosting import HostFacts, Query
 from he_infer.wire import (
     NO_DIGEST,
     Expected,
@@ -99,43 +99,22 @@ class PlanHost:
         self._backend = evaluator
         self._executor = Executor(plan, self._backend, progress=progress)
         self._keys_expected = Expected.evaluation_keys(plan.params, plan.key_levels)
+        self._facts = HostFacts(
+            name=self._spec.model,
+            plan_digest=self._spec.plan_digest,
+            params_digest=plan.params.digest,
+            levels_digest=plan.key_levels.digest,
+            query_bytes=self._query_expected(NO_DIGEST).total_bytes,
+            keys_bytes=self._keys_expected.total_bytes,
+            loaded_keys_bytes=_loaded_bytes(plan),
+            reply_bytes=self._reply_expected(NO_DIGEST).total_bytes,
+            records=plan.records_charged,
+            spec=self._spec.to_json(),
+        )
 
     @property
-    def name(self) -> str:
-        return self._spec.model
-
-    @property
-    def plan_digest(self) -> str:
-        return self._spec.plan_digest
-
-    @property
-    def params_digest(self) -> str:
-        return self._spec.params.digest
-
-    @property
-    def levels_digest(self) -> str:
-        return self._plan.key_levels.digest
-
-    @property
-    def query_bytes(self) -> int:
-        return self._query_expected(NO_DIGEST).total_bytes
-
-    @property
-    def keys_bytes(self) -> int:
-        return self._keys_expected.total_bytes
-
-    @property
-    def loaded_keys_bytes(self) -> int:
-        levels, n = self._plan.key_levels, self._spec.params.n
-        polynomials = sum((level + 1) * (level + 2) for level in levels.switches)
-        return 2 * (polynomials + levels.public + 2) * n * _WORD_BYTES
-
-    @property
-    def reply_bytes(self) -> int:
-        return self._reply_expected(NO_DIGEST).total_bytes
-
-    def spec_json(self) -> Mapping[str, Any]:
-        return self._spec.to_json()
+    def facts(self) -> HostFacts:
+        return self._facts
 
     def open_query(self, keys_digest: str) -> ParsedQuery:
         return ParsedQuery(self._query_expected(keys_digest))
@@ -165,6 +144,13 @@ class PlanHost:
             scale=self._spec.output_scale,
             level=self._spec.output_level,
         )
+
+
+def _loaded_bytes(plan: Plan) -> int:
+    """Memory of a client's expanded keys."""
+    levels, n = plan.key_levels, plan.params.n
+    polynomials = sum((level + 1) * (level + 2) for level in levels.switches)
+    return 2 * (polynomials + levels.public + 2) * n * _WORD_BYTES
 
 
 def _physical_memory_bytes() -> int:

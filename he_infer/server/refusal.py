@@ -12,6 +12,10 @@ from he_infer.errors import (
     VersionError,
     WireError,
 )
+from he_infer.server.blobs import NoRoomError
+from he_infer.server.state.database import DatabaseError
+from he_infer.server.state.replies import InProgressError, OtherRequestError
+from he_infer.server.state.tenants import BudgetSpentError
 from he_infer.store import StoreFullError, UnknownKeysError
 
 KEY_BURNT: Final = (
@@ -45,6 +49,11 @@ class ClientGoneError(Exception):
 _STATUS_OF: Final[tuple[tuple[type[HEInferError], int, str], ...]] = (
     (UnknownKeysError, 404, "unknown_keys"),
     (StoreFullError, 507, "key_store_full"),
+    (NoRoomError, 507, "disk_full"),
+    (BudgetSpentError, 429, "budget_spent"),
+    (OtherRequestError, 409, "idempotency_mismatch"),
+    (InProgressError, 409, "in_progress"),
+    (DatabaseError, 503, "database_unavailable"),
     (TooLargeError, 413, "too_large"),
     (VersionError, 400, "unsupported_version"),
     (MismatchError, 409, "mismatch"),
@@ -53,11 +62,15 @@ _STATUS_OF: Final[tuple[tuple[type[HEInferError], int, str], ...]] = (
 )
 
 
+_RETRY_AFTER_S: Final = {"in_progress": 1, "database_unavailable": 5, "disk_full": 60}
+
+
 def refusal_for(error: HEInferError) -> Refusal:
     """The refusal that tells a client about ``error``; anything unforeseen says nothing more."""
     for kind, status, code in _STATUS_OF:
         if isinstance(error, kind):
             if status == 500:
                 break
-            return Refusal(status, code, str(error))
+            retry_after_s = getattr(error, "retry_after_s", _RETRY_AFTER_S.get(code))
+            return Refusal(status, code, str(error), retry_after_s=retry_after_s)
     return Refusal(500, "internal", "the server failed to answer; its log has the request id")

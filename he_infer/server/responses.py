@@ -28,6 +28,8 @@ class RefusalResponse(Response):
         headers = {}
         if refusal.retry_after_s is not None:
             headers["retry-after"] = str(refusal.retry_after_s)
+        if refusal.status == 401:
+            headers["www-authenticate"] = "Bearer"
         if linger:
             headers["connection"] = "close"
         content = json.dumps({"error": refusal.message, "code": refusal.code})

@@ -2,77 +2,93 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 
 from he_infer.errors import ServiceError
 from he_infer.plan import Plan
-from he_infer.progress import Progress
 from he_infer.server.app import Application
 from he_infer.server.guard import guarded_protocol
 from he_infer.server.hosting import Host
 from he_infer.server.logs import log_event, log_to_stderr
 from he_infer.server.plan_host import PlanHost
+from he_infer.server.processes import ProcessWorkers
 from he_infer.server.service import InferenceService
 from he_infer.server.settings import Settings
+from he_infer.server.state import State
+from he_infer.server.workers import ThreadWorkers, Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """PEM files: the server's ``certificate`` chain and ``private_key``; with ``authority``,
+    clients must show a certificate that it signed, whose common name is their tenant's."""
+
+    certificate: Path
+    private_key: Path
+    authority: Path | None = None
 
 
 def run(
-    plans: Sequence[Plan],
+    plans: Sequence[Path],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     settings: Settings | None = None,
-    certificate: Path | None = None,
-    private_key: Path | None = None,
+    state: State | None = None,
+    tls: Tls | None = None,
+    reuse_port: bool = False,
+    make_workers: Callable[[Sequence[Path], str, Settings], Workers] = ProcessWorkers,
     on_started: Callable[[str], None] | None = None,
-    progress: Progress | None = None,
 ) -> None:
-    """Serve ``plans`` until SIGTERM or SIGINT, then finish what is in flight and return.
+    """Serve plan files until SIGTERM or SIGINT, then finish what is in flight and return.
 
-    ``port`` 0 takes a free one; ``on_started`` gets the address. ``certificate`` and
-    ``private_key`` (PEM files) switch to HTTPS. Logs JSON lines to standard error. Call it
-    from the main thread. Raises ServiceError if the address cannot be bound.
+    ``port`` 0 takes a free one; ``on_started`` gets the address. ``state``: closed at the end;
+    None takes a temporary one. ``reuse_port`` lets the next server share the port before this
+    one stops. Logs JSON lines to standard error. Call it from the main thread. Raises
+    ServiceError if the address cannot be bound or a plan cannot be served.
     """
     chosen = Settings() if settings is None else settings
-    listener = _listen(host, port)
-    with listener:
-        hosts = _hosts(plans, chosen, progress=progress)
+    _check_access(host, chosen)
+    with _listen(host, port, reuse_port=reuse_port) as listener, state or State.open() as kept:
         log_to_stderr()
-        server = Server(
-            InferenceService(hosts, settings=chosen),
-            listener,
-            certificate=certificate,
-            private_key=private_key,
-        )
-        models = [h.name for h in hosts]
-        log_event(logging.INFO, "started", {"address": server.url, "models": models})
-        if on_started is not None:
-            on_started(server.url)
-        server.run(sockets=[listener])
+        workers = make_workers(plans, kept.blobs.url, chosen)
+        try:
+            server = Server(InferenceService(workers, kept, chosen), listener, tls=tls)
+            models = [f"{f.name}/{f.version}" for f in workers.facts]
+            log_event(logging.INFO, "started", {"address": server.url, "models": models})
+            if on_started is not None:
+                on_started(server.url)
+            server.run(sockets=[listener])
+        finally:
+            workers.close()
         log_event(logging.INFO, "stopped", {})
 
 
-def _hosts(
-    plans: Sequence[Plan], settings: Settings, *, progress: Progress | None = None
-) -> list[PlanHost]:
-    return [
-        PlanHost(
-            plan,
-            backend=settings.backend,
-            threads=settings.threads_per_evaluation,
-            progress=progress,
+def _check_access(host: str, settings: Settings) -> None:
+    if settings.tokens_required or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ServiceError(
+            f"serving at {host} to whoever comes: require tokens (--require-tokens), or listen on "
+            "127.0.0.1"
         )
-        for plan in plans
-    ]
 
 
 class Server(uvicorn.Server):
@@ -87,8 +103,7 @@ class Server(uvicorn.Server):
         service: InferenceService,
         listener: socket.socket,
         *,
-        certificate: Path | None = None,
-        private_key: Path | None = None,
+        tls: Tls | None = None,
     ) -> None:
         settings = service.settings
         self.application = Application(service)
@@ -103,13 +118,14 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=int(settings.keep_alive_s),
                 timeout_graceful_shutdown=int(settings.drain_timeout_s) + 1,
-                ssl_certfile=None if certificate is None else str(certificate),
-                ssl_keyfile=None if private_key is None else str(private_key),
+                limit_concurrency=settings.connections,
+                **_tls_options(tls),
             )
         )
         self._service = service
         self._stopping_since: float | None = None
-        scheme = "http" if certificate is None else "https"
+        self._sweeper: asyncio.Task[None] | None = None
+        scheme = "http" if tls is None else "https"
         name, port = listener.getsockname()[:2]
         self.url = f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
@@ -135,9 +151,14 @@ class Server(uvicorn.Server):
                 self.should_exit = True
         return await super().on_tick(counter)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._sweeper = asyncio.create_task(self._service.sweep_for_ever())
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         await super().shutdown(sockets)
-        self.application.close()
 
 
 class BackgroundServer:
@@ -146,18 +167,35 @@ class BackgroundServer:
     Listens on 127.0.0.1 at a free port; ``url`` is its address.
     """
 
-    def __init__(self, hosts: Sequence[Host], *, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        *,
+        settings: Settings | None = None,
+        state: State | None = None,
+    ) -> None:
         chosen = Settings(drain_notice_s=0.0) if settings is None else settings
         self._listener = _listen("127.0.0.1", 0)
-        self.service = InferenceService(hosts, settings=chosen)
+        self.state = state or State.open()
+        workers = ThreadWorkers(hosts, self.state.blobs, chosen)
+        self.service = InferenceService(workers, self.state, chosen)
         self._server = Server(self.service, self._listener)
         self.url = self._server.url
         self._thread = threading.Thread(target=self._run, name="he-infer-server", daemon=True)
 
     @classmethod
-    def of_plans(cls, plans: Sequence[Plan], *, settings: Settings | None = None) -> Self:
+    def of_plans(
+        cls,
+        plans: Sequence[Plan],
+        *,
+        settings: Settings | None = None,
+        state: State | None = None,
+    ) -> Self:
         """Encode the plans' weights and serve them."""
-        return cls(_hosts(plans, settings or Settings()), settings=settings)
+        chosen = settings or Settings()
+        threads = chosen.threads_per_evaluation
+        hosts = [PlanHost(plan, backend=chosen.backend, threads=threads) for plan in plans]
+        return cls(hosts, settings=settings, state=state)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -177,15 +215,31 @@ class BackgroundServer:
         self._server.stop()
         self._thread.join(timeout=60.0)
         self._listener.close()
+        self.service.close()
+        self.state.close()
 
     def _run(self) -> None:
         self._server.run(sockets=[self._listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _tls_options(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    options: dict[str, Any] = {
+        "ssl_certfile": str(tls.certificate),
+        "ssl_keyfile": str(tls.private_key),
+    }
+    if tls.authority is not None:
+        options |= {"ssl_ca_certs": str(tls.authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return options
+
+
+def _listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        return socket.create_server(
+            (host, port), family=family, backlog=1024, reuse_port=reuse_port
+        )
     except OSError as error:
         raise ServiceError(
             f"cannot listen on {host}:{port}: {error.strerror or 'unknown address'}: choose "

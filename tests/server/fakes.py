@@ -10,11 +10,53 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from he_infer.client_spec import ClientSpec
 from he_infer.errors import MismatchError, WireError
 from he_infer.inference_protocol import HEAD_LENGTH_HEADER, query_head
-from he_infer.server.hosting import Query
-from he_infer.wire import HEADER_BYTES
+from he_infer.params import CKKSParams
+from he_infer.server import InferenceService, Settings
+from he_infer.server.app import Application
+from he_infer.server.hosting import HostFacts, Query
+from he_infer.server.state import State
+from he_infer.server.workers import ThreadWorkers
+from he_infer.wire import HEADER_BYTES, Expected, KeyLevels
 from he_infer.wire.envelope import Header, Kind
+
+PARAMS = CKKSParams.from_bits(4096, [30], special_bits=31)
+LEVELS = (KeyLevels.full(PARAMS, [1]), KeyLevels.full(PARAMS, [2]))
+
+
+def _keys_envelope(levels: KeyLevels) -> bytes:
+    """A header that fits and zeros behind it: what a host without cryptography takes for keys."""
+    expected = Expected.evaluation_keys(PARAMS, levels)
+    return expected.header.to_bytes() + bytes(expected.body_bytes)
+
+
+KEYS = tuple(_keys_envelope(levels) for levels in LEVELS)
+KEYS_DIGEST = hashlib.sha256(KEYS[0]).hexdigest()
+KEYS_PATH = f"/v2/models/toy/keys/{KEYS_DIGEST}"
+UPLOADS_PATH = "/v2/models/toy/keys/uploads"
+
+
+def spec_of(name: str, plan_digest: str, levels: int) -> ClientSpec:
+    return ClientSpec(
+        model=name,
+        plan_digest=plan_digest,
+        params=PARAMS,
+        input_shape=(4,),
+        n_outputs=3,
+        batch=1,
+        input_slots=np.resize(np.arange(4, dtype=np.int32), (1, 2048)),
+        output_slots=np.arange(3, dtype=np.int32),
+        n_output_ciphertexts=1,
+        input_scale=2.0**20,
+        output_scale=2.0**20,
+        output_level=0,
+        key_levels=LEVELS[levels],
+        input_range=(0.0, 1.0),
+    )
 
 
 class CountedQuery:
@@ -58,55 +100,29 @@ class FakeHost:
         name: str = "toy",
         *,
         plan: str = "a",
-        levels_digest: str = "1, 2",
+        levels: int = 0,
+        records: int = 1,
         query_body_bytes: int = 1000,
         let_go: threading.Event | None = None,
     ) -> None:
-        self._name = name
-        self._plan = plan
-        self._levels_digest = levels_digest
         self._let_go = let_go
-        self._query_bytes = HEADER_BYTES + query_body_bytes
+        self.facts = HostFacts(
+            name=name,
+            plan_digest=plan * 64,
+            params_digest=PARAMS.digest,
+            levels_digest=LEVELS[levels].digest,
+            query_bytes=HEADER_BYTES + query_body_bytes,
+            keys_bytes=len(KEYS[levels]),
+            loaded_keys_bytes=10_000,
+            reply_bytes=64,
+            records=records,
+            spec=spec_of(name, plan * 64, levels).to_json(),
+        )
         self.evaluations = 0
         self.queries: list[CountedQuery] = []
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def plan_digest(self) -> str:
-        return self._plan * 64
-
-    @property
-    def params_digest(self) -> str:
-        return "d" * 64
-
-    @property
-    def levels_digest(self) -> str:
-        return self._levels_digest
-
-    @property
-    def query_bytes(self) -> int:
-        return self._query_bytes
-
-    @property
-    def keys_bytes(self) -> int:
-        return 5000
-
-    @property
-    def loaded_keys_bytes(self) -> int:
-        return 10_000
-
-    @property
-    def reply_bytes(self) -> int:
-        return 64
-
-    def spec_json(self) -> Mapping[str, Any]:
-        return {"model": self._name}
-
     def open_query(self, keys_digest: str) -> CountedQuery:
-        self.queries.append(CountedQuery(self._query_bytes, keys_digest))
+        self.queries.append(CountedQuery(self.facts.query_bytes, keys_digest))
         return self.queries[-1]
 
     def open_keys(self, digest: str) -> HashedKeys:
@@ -120,11 +136,6 @@ class FakeHost:
         return [query.keys_digest[:32].encode(), query.keys_digest[32:].encode()]
 
 
-KEYS = b"k" * 5000
-KEYS_DIGEST = hashlib.sha256(KEYS).hexdigest()
-KEYS_PATH = f"/v2/models/toy/keys/{KEYS_DIGEST}"
-
-
 def envelope_header(host: FakeHost, *, keys: str = KEYS_DIGEST, plan: str | None = None) -> bytes:
     return Header(
         kind=Kind.QUERY,
@@ -133,9 +144,9 @@ def envelope_header(host: FakeHost, *, keys: str = KEYS_DIGEST, plan: str | None
         count=1,
         n=4096,
         scale=2.0**30,
-        body_bytes=host.query_bytes - HEADER_BYTES,
-        params_digest=host.params_digest,
-        plan_digest=host.plan_digest if plan is None else plan,
+        body_bytes=host.facts.query_bytes - HEADER_BYTES,
+        params_digest=host.facts.params_digest,
+        plan_digest=host.facts.plan_digest if plan is None else plan,
         keys_digest=keys,
     ).to_bytes()
 
@@ -144,9 +155,9 @@ def query_request(
     host: FakeHost, *, keys: str = KEYS_DIGEST, plan: str | None = None
 ) -> tuple[dict[str, str], bytes]:
     """Headers and body of a query that the host accepts."""
-    head = query_head(host.query_bytes)
+    head = query_head(host.facts.query_bytes)
     body = head + envelope_header(host, keys=keys, plan=plan)
-    body += bytes(host.query_bytes - HEADER_BYTES)
+    body += bytes(host.facts.query_bytes - HEADER_BYTES)
     headers = {HEAD_LENGTH_HEADER: str(len(head)), "content-length": str(len(body))}
     return headers, body
 
@@ -179,6 +190,7 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     chunks: Iterable[bytes] | AsyncIterator[bytes] = (),
     leave: bool = False,
+    query: str = "",
 ) -> Reply:
     """Send one request; after its chunks the client waits, or leaves with ``leave``."""
     source = chunks if isinstance(chunks, AsyncIterator) else _listed(chunks)
@@ -211,7 +223,7 @@ async def ask(
         "method": method,
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "root_path": "",
         "scheme": "http",
         "server": ("127.0.0.1", 80),
@@ -222,7 +234,38 @@ async def ask(
     return reply
 
 
-async def upload_keys(app: Any) -> Reply:
-    return await ask(
-        app, "PUT", KEYS_PATH, headers={"content-length": str(len(KEYS))}, chunks=[KEYS]
-    )
+async def upload_keys(app: Any, *, headers: Mapping[str, str] | None = None) -> Reply:
+    """The whole upload in one piece; the answer to its last request, or the first refusal."""
+    given = dict(headers or {})
+    begun = await ask(app, "POST", UPLOADS_PATH, headers=given)
+    if begun.status != 202:
+        return begun
+    path = begun.headers["location"]
+    sent = await send_piece(app, path, 0, KEYS[0], headers=given)
+    if sent.status != 202:
+        return sent
+    return await ask(app, "PUT", path, query=f"digest={KEYS_DIGEST}", headers=given)
+
+
+async def send_piece(
+    app: Any, path: str, start: int, piece: bytes, *, headers: Mapping[str, str] | None = None
+) -> Reply:
+    given = {
+        "content-length": str(len(piece)),
+        "content-range": f"bytes {start}-{start + len(piece) - 1}/{len(KEYS[0])}",
+        **(headers or {}),
+    }
+    return await ask(app, "PATCH", path, headers=given, chunks=[piece])
+
+
+def application(*hosts: FakeHost, settings: Settings | None = None) -> Application:
+    """The service over hosts without cryptography, with a state that goes when it is closed."""
+    chosen = settings or Settings()
+    state = State.open()
+    workers = ThreadWorkers(hosts, state.blobs, chosen)
+    return Application(InferenceService(workers, state, chosen))
+
+
+def close(app: Application) -> None:
+    app.service.close()
+    app.service.state.close()

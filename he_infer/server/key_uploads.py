@@ -1,0 +1,267 @@
+"""Evaluation keys on their way in: pieces in order, resumed where they broke off, checked whole."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy.engine import Connection
+
+from he_infer.client_spec import ClientSpec
+from he_infer.errors import HEInferError, MismatchError
+from he_infer.inference_protocol import DIGEST
+from he_infer.server.blobs import Blobs, MissingBlobError, keys_blob, part_blob
+from he_infer.server.hosting import HostFacts
+from he_infer.server.refusal import Refusal
+from he_infer.server.settings import Settings
+from he_infer.server.state import State, audit_log, key_index
+from he_infer.server.state.key_index import Upload
+from he_infer.server.workers import Workers
+from he_infer.store import KeyName, UnknownKeysError
+from he_infer.wire import Expected, read_header
+
+MAX_PIECES: Final = 4096  # a piece of one byte costs a row and a file
+MAX_PIECE_BYTES: Final = 8 * 2**20
+RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
+_IDENTITY: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class OutOfOrderError(HEInferError):
+    """A piece that does not begin where the last one ended; ``received`` bytes are here."""
+
+    def __init__(self, received: int) -> None:
+        super().__init__(f"{received} bytes are here: go on from there")
+        self.received = received
+
+
+class KeyUploads:
+    """Stores evaluation keys per tenant; used from one event loop."""
+
+    def __init__(self, state: State, workers: Workers, settings: Settings) -> None:
+        self._database = state.database
+        self._blobs: Blobs = state.blobs
+        self._workers = workers
+        self._settings = settings
+        self._pins: Counter[str] = Counter()
+
+    # -- stored keys -----------------------------------------------------------------
+
+    def name(self, facts: HostFacts, digest: str) -> KeyName:
+        """What keys for a model are stored under; raises Refusal 400 for a malformed digest."""
+        if not DIGEST.fullmatch(digest):
+            raise Refusal(400, "malformed", "a key digest is 64 lower case hexadecimal digits")
+        return facts.key_name(digest)
+
+    async def known(self, facts: HostFacts, tenant: str, digest: str) -> bool:
+        name, now = self.name(facts, digest), time.time()
+        ttl_s = self._settings.key_ttl_s
+        return await self._database.run(
+            lambda c: key_index.find_keys(c, tenant, name, now=now, ttl_s=ttl_s)
+        )
+
+    async def delete(self, facts: HostFacts, tenant: str, digest: str, request: str) -> None:
+        """Forget keys; raises UnknownKeysError if there are none."""
+        self.name(facts, digest)
+
+        def forget(connection: Connection) -> bool:
+            found = key_index.delete_keys(connection, tenant, digest)
+            if found:
+                fields = {"tenant": tenant, "keys": digest, "request": request}
+                audit_log.append(
+                    self._database, connection, "keys_deleted", fields, now=time.time()
+                )
+            return found
+
+        if not await self._database.run(forget):
+            raise UnknownKeysError("these evaluation keys are not here: upload them")
+        await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
+
+    @contextmanager
+    def pinned(self, digest: str) -> Iterator[None]:
+        """Keep keys from being evicted while a query uses them."""
+        self._pins[digest] += 1
+        try:
+            yield
+        finally:
+            self._pins[digest] -= 1
+            if not self._pins[digest]:
+                del self._pins[digest]
+
+    # -- uploads -----------------------------------------------------------------------
+
+    async def begin(self, facts: HostFacts, tenant: str) -> Upload:
+        """Reserve room for one model's keys; raises StoreFullError."""
+        upload = Upload(
+            id=secrets.token_hex(16),
+            tenant=tenant,
+            plan_digest=facts.plan_digest,
+            bytes=facts.keys_bytes,
+            received=0,
+        )
+
+        def reserve(connection: Connection) -> list[str]:
+            leaving = key_index.make_room(
+                connection,
+                tenant,
+                upload.bytes,
+                quota_bytes=self._settings.key_quota_bytes,
+                pinned=frozenset(self._pins),
+            )
+            key_index.begin_upload(connection, upload, now=time.time())
+            return leaving
+
+        for digest in await self._database.run(reserve):
+            await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
+        return upload
+
+    async def find(self, facts: HostFacts, tenant: str, identity: str) -> Upload:
+        """Raises Refusal 404 for an upload that is none of this tenant's for this model."""
+        found = None
+        if _IDENTITY.fullmatch(identity):
+            found = await self._database.run(lambda c: key_index.find_upload(c, tenant, identity))
+        if found is None or found.plan_digest != facts.plan_digest:
+            raise Refusal(404, "unknown_upload", "no such upload: it was finished, or is too old")
+        return found
+
+    async def append(self, facts: HostFacts, upload: Upload, start: int, piece: bytes) -> int:
+        """Store a piece that begins at ``start``; how many bytes of the whole are here then.
+
+        Raises OutOfOrderError, NoRoomError, and WireError for a beginning that is not that of
+        these keys, before any of it is stored.
+        """
+        if start != upload.received:
+            raise OutOfOrderError(upload.received)
+        if start == 0:
+            # The first bytes tell whether these are keys at all: nothing else may touch the
+            # disk, a secret key posted by mistake least of all.
+            _check_beginning(facts, piece)
+        name = f"{upload.id}-{secrets.token_hex(8)}"
+        await asyncio.to_thread(self._blobs.write, part_blob(name), [piece])
+
+        def note(connection: Connection) -> int:
+            if len(key_index.parts_of(connection, upload.id)) >= MAX_PIECES:
+                raise Refusal(409, "too_many_pieces", "send larger pieces: begin a new upload")
+            size = len(piece)
+            if key_index.add_part(
+                connection, upload, start=start, size=size, name=name, now=time.time()
+            ):
+                return start + size
+            found = key_index.find_upload(connection, upload.tenant, upload.id)
+            raise OutOfOrderError(0 if found is None else found.received)
+
+        try:
+            return await self._database.run(note)
+        except BaseException:
+            await asyncio.to_thread(self._blobs.delete, part_blob(name))
+            raise
+
+    async def finish(self, facts: HostFacts, upload: Upload, digest: str, request: str) -> None:
+        """Put the pieces together, check and load the whole, and only then let it be used.
+
+        Raises MismatchError for another SHA-256, OutOfOrderError if bytes are missing, WireError
+        or BackendError for keys that are unusable; these end the upload.
+        """
+        name = self.name(facts, digest)
+        if upload.received != upload.bytes:
+            raise OutOfOrderError(upload.received)
+        pieces = await self._database.run(lambda c: key_index.parts_of(c, upload.id))
+        target = keys_blob(upload.tenant, digest)
+        already = await self.known(facts, upload.tenant, digest)
+        try:
+            if not already:
+                # A worker reads them under their final name; the index says when they exist.
+                found = await asyncio.to_thread(self._join, target, pieces)
+                if found != digest:
+                    raise MismatchError(
+                        "the keys' SHA-256 is not the one in the address: send them again"
+                    )
+                await self._workers.check_keys(facts.plan_digest, upload.tenant, digest)
+        except (HEInferError, Refusal) as error:
+            await asyncio.to_thread(self._blobs.delete, target)
+            if not (isinstance(error, Refusal) and error.status in (503, 507)):
+                await self.abandon(upload)
+            raise
+
+        def note(connection: Connection) -> None:
+            now = time.time()
+            key_index.end_upload(connection, upload.id)
+            if not already:
+                key_index.add_keys(connection, upload.tenant, name, upload.bytes, now=now)
+                fields = {"tenant": upload.tenant, "keys": digest, "request": request}
+                fields["model"] = facts.name
+                audit_log.append(self._database, connection, "keys_stored", fields, now=now)
+
+        await self._database.run(note)
+        await asyncio.to_thread(self._delete_parts, pieces)
+
+    async def abandon(self, upload: Upload) -> None:
+        """Give an upload up and delete its pieces."""
+
+        def forget(connection: Connection) -> list[str]:
+            pieces = key_index.parts_of(connection, upload.id)
+            key_index.end_upload(connection, upload.id)
+            return pieces
+
+        pieces = await self._database.run(forget)
+        await asyncio.to_thread(self._delete_parts, pieces)
+
+    async def sweep(self) -> None:
+        """Delete what nobody used for its time to live."""
+        now = time.time()
+        settings = self._settings
+
+        def expire(connection: Connection) -> tuple[list[tuple[str, str]], list[str]]:
+            return (
+                key_index.expired_keys(connection, before=now - settings.key_ttl_s),
+                key_index.expired_uploads(connection, before=now - settings.upload_ttl_s),
+            )
+
+        gone, pieces = await self._database.run(expire)
+        for tenant, digest in gone:
+            await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
+        await asyncio.to_thread(self._delete_parts, pieces)
+
+    def _join(self, target: str, pieces: list[str]) -> str:
+        found = hashlib.sha256()
+
+        def chunks() -> Iterator[bytes]:
+            for piece in pieces:
+                for block in self._blobs.read(part_blob(piece)):
+                    found.update(block)
+                    yield block
+
+        try:
+            self._blobs.write(target, chunks())
+        except MissingBlobError as error:
+            raise MismatchError("a piece of this upload was lost: send the keys again") from error
+        return found.hexdigest()
+
+    def _delete_parts(self, pieces: list[str]) -> None:
+        for piece in pieces:
+            self._blobs.delete(part_blob(piece))
+
+
+def parse_range(text: str | None, *, total: int) -> tuple[int, int]:
+    """(first byte, bytes) of a Content-Range; raises Refusal 400."""
+    match = RANGE.fullmatch(text or "")
+    if match is None:
+        raise Refusal(400, "malformed", "a piece needs Content-Range: bytes FIRST-LAST/TOTAL")
+    first, last, stated = (int(number) for number in match.groups())
+    if stated != total or not first <= last < total:
+        raise Refusal(400, "wrong_length", f"these keys have exactly {total} bytes")
+    if last - first >= MAX_PIECE_BYTES:
+        raise Refusal(413, "too_large", f"a piece has at most {MAX_PIECE_BYTES} bytes")
+    return first, last - first + 1
+
+
+def _check_beginning(facts: HostFacts, beginning: bytes) -> None:
+    header = read_header(beginning)
+    spec = ClientSpec.from_json(facts.spec)
+    Expected.evaluation_keys(spec.params, spec.key_levels).check(header)

@@ -1,0 +1,110 @@
+"""Answers kept for a while, so that a client may ask again after a broken connection.
+
+A client names a request by an idempotency key. The same key with the same bytes is answered
+from here, once evaluated and once charged; with other bytes it is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Connection
+
+from he_infer.errors import HEInferError
+from he_infer.server.state.schema import replies
+
+
+class OtherRequestError(HEInferError):
+    """The idempotency key was used for a request with other bytes."""
+
+
+class InProgressError(HEInferError):
+    """A request with this idempotency key is being answered at this moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptReply:
+    reply: bytes
+    evaluate_ms: float
+
+
+def begin(
+    connection: Connection,
+    tenant: str,
+    key: str,
+    request_digest: str,
+    *,
+    now: float,
+    patience_s: float,
+) -> KeptReply | None:
+    """Reserve a key, or return the reply that is kept under it.
+
+    A reservation older than ``patience_s`` is taken over: who made it has died. Raises
+    OtherRequestError or InProgressError.
+    """
+    where = (replies.c.tenant == tenant) & (replies.c.idempotency_key == key)
+    row = connection.execute(select(replies).where(where).with_for_update()).one_or_none()
+    if row is None:
+        connection.execute(
+            insert(replies).values(
+                tenant=tenant, idempotency_key=key, request_digest=request_digest, created=now
+            )
+        )
+        return None
+    if row.request_digest != request_digest:
+        raise OtherRequestError(
+            "this idempotency key belongs to a request with other bytes: draw a new one"
+        )
+    if row.reply is not None:
+        return KeptReply(reply=row.reply, evaluate_ms=row.evaluate_ms)
+    if row.created + patience_s > now:
+        raise InProgressError("a request with this idempotency key is being answered: retry")
+    connection.execute(update(replies).where(where).values(created=now))
+    return None
+
+
+def keep(
+    connection: Connection,
+    tenant: str,
+    key: str,
+    reply: bytes,
+    evaluate_ms: float,
+    *,
+    now: float,
+    most: int,
+) -> None:
+    """Keep the reply to a reserved request; the tenant's oldest beyond ``most`` go."""
+    where = (replies.c.tenant == tenant) & (replies.c.idempotency_key == key)
+    connection.execute(
+        update(replies).where(where).values(reply=reply, evaluate_ms=evaluate_ms, created=now)
+    )
+    count = connection.scalar(
+        select(func.count()).select_from(replies).where(replies.c.tenant == tenant)
+    )
+    if count is not None and count > most:
+        oldest = (
+            select(replies.c.idempotency_key)
+            .where(replies.c.tenant == tenant, replies.c.reply.is_not(None))
+            .order_by(replies.c.created)
+            .limit(count - most)
+        )
+        names = [row[0] for row in connection.execute(oldest)]
+        connection.execute(
+            delete(replies).where(replies.c.tenant == tenant, replies.c.idempotency_key.in_(names))
+        )
+
+
+def forget(connection: Connection, tenant: str, key: str) -> None:
+    """Give a reservation up: the request was refused."""
+    connection.execute(
+        delete(replies).where(
+            replies.c.tenant == tenant,
+            replies.c.idempotency_key == key,
+            replies.c.reply.is_(None),
+        )
+    )
+
+
+def expire(connection: Connection, *, before: float) -> None:
+    connection.execute(delete(replies).where(replies.c.created < before))
