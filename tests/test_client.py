@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from he_infer.client import Client
+from he_infer.client_keys import PIECE_BYTES
 from he_infer.client_messages import Limits, fetch_spec
 from he_infer.client_spec import ClientSpec
 from he_infer.errors import (
@@ -27,7 +28,6 @@ from he_infer.errors import (
 from he_infer.inference_protocol import HEAD_LENGTH_HEADER, reply_head
 from he_infer.keys import SecretKeys
 from he_infer.params import CKKSParams
-from he_infer.server.body import BLOCK_BYTES
 from he_infer.transport import HttpTransport, Request, Response
 from he_infer.wire import Ciphertext, Expected, write_envelope
 from he_infer.wire.key_levels import KeyLevels
@@ -71,9 +71,13 @@ class Scripted:
         if request.open_body is not None:
             chunks = list(request.open_body())
             assert sum(map(len, chunks)) == request.body_bytes
-            assert max(map(len, chunks)) <= BLOCK_BYTES
+            assert max(map(len, chunks)) <= PIECE_BYTES
             self.bodies.append(b"".join(chunks))
         match request.method:
+            case "POST" if request.path.endswith("/keys/uploads"):
+                return Response(status=202, headers={}, body=b'{"upload": "%s"}' % (b"0" * 32))
+            case "PATCH":
+                return Response(status=202, headers={}, body=b"{}")
             case "GET":
                 return Response(status=200, headers={}, body=json.dumps(self._metadata).encode())
             case "HEAD":
@@ -124,8 +128,18 @@ def test_batches_are_split_and_keys_sent_once(keys: SecretKeys) -> None:
     assert prediction.timings.evaluate_ms == pytest.approx(3 * 12.5)
     server = client._transport
     assert isinstance(server, Scripted)
-    assert [m for m, _ in server.asked] == ["GET", "HEAD", "PUT", "POST", "POST", "POST"]
-    assert server.bodies[0] == client._made_keys().to_bytes()
+    pieces = -(-len(client._made_keys().to_bytes()) // PIECE_BYTES)
+    assert [m for m, _ in server.asked] == [
+        "GET",
+        "HEAD",
+        "POST",
+        *["PATCH"] * pieces,
+        "PUT",
+        "POST",
+        "POST",
+        "POST",
+    ]
+    assert b"".join(server.bodies[:pieces]) == client._made_keys().to_bytes()
 
 
 def test_no_body_that_is_sent_holds_the_secret(keys: SecretKeys) -> None:

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("planner", "kernels"),
     ("plan",),
     ("compiler",),
-    ("batching", "calibration", "report", "transport", "server", "certificates", "canaries"),
+    ("batching", "calibration", "report", "transport", "server", "certificates", "certificate_files", "canaries"),
     ("client", "doctor"),
     ("demo",),
     ("cli",),

@@ -144,3 +144,4 @@ def _limit_cpu(seconds: float) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))
+    os._exit(0)  # taking gigabytes of weights apart object by object would be of no use

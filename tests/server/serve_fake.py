@@ -11,6 +11,8 @@ from typing import Any
 from he_infer.server import InferenceService, Settings
 from he_infer.server.hosting import Query
 from he_infer.server.running import Server
+from he_infer.server.state import State
+from he_infer.server.workers import ThreadWorkers
 from tests.server.fakes import FakeHost
 
 
@@ -24,7 +26,10 @@ class SlowHost(FakeHost):
 if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings = Settings(drain_notice_s=0.2, drain_timeout_s=20.0)
-        server = Server(InferenceService([SlowHost()], settings=settings), listener)
-        print(server.url, flush=True)
-        server.run(sockets=[listener])
+        with State.open() as state:
+            workers = ThreadWorkers([SlowHost()], state.blobs, settings)
+            server = Server(InferenceService(workers, state, settings), listener)
+            print(server.url, flush=True)
+            server.run(sockets=[listener])
+            workers.close()
     sys.exit(0)

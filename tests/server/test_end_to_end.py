@@ -25,6 +25,7 @@ from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
 from he_infer.server import BackgroundServer, Settings
 from he_infer.server.plan_host import PlanHost
+from he_infer.server.state import key_index
 from he_infer.transport import HttpTransport
 
 RECORDS = 5
@@ -87,8 +88,8 @@ def test_keys_are_sent_once_and_again_when_the_server_lost_them(
     assert client.delete_keys() is True
     client.predict(records[0])
     client._uploaded = True
-    for name in list(server.service.keys._entries):
-        server.service.keys.delete(name)
+    with server.state.database.transaction() as connection:
+        assert key_index.delete_keys(connection, "anonymous", client._made_keys().digest)
     assert client.predict(records[0]).labels.shape == (1,)
 
 

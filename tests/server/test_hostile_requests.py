@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ from he_infer.inference_protocol import HEAD_LENGTH_HEADER
 from he_infer.server import InferenceService, Settings
 from he_infer.server.app import Application
 from he_infer.server.hosting import Query
+from he_infer.server.state import State, audit_log
+from he_infer.server.workers import ThreadWorkers
 from tests.server.fakes import (
-    KEYS,
-    KEYS_PATH,
+    UPLOADS_PATH,
     FakeHost,
     Reply,
+    application,
     ask,
+    close,
     query_request,
     upload_keys,
 )
@@ -35,9 +39,9 @@ def toy() -> FakeHost:
 @pytest.fixture
 def app(toy: FakeHost) -> Iterator[Application]:
     quick = Settings(body_grace_s=0.3, body_min_bytes_per_s=1e6)
-    made = Application(InferenceService([toy], settings=quick))
+    made = application(toy, settings=quick)
     yield made
-    made.close()
+    close(made)
 
 
 def after_keys(app: Application, headers: dict[str, str], chunks: Any) -> Reply:
@@ -63,13 +67,17 @@ def test_a_query_for_another_plan_is_409(app: Application, toy: FakeHost) -> Non
     assert (reply.status, reply.code) == (409, "wrong_plan")
 
 
-def test_a_query_for_a_replaced_plan_is_410(app: Application, toy: FakeHost) -> None:
-    headers, body = query_request(toy)
-    app.service.host(FakeHost(plan="f"))
-    reply = after_keys(app, headers, [body])
-    assert (reply.status, reply.code) == (410, "plan_replaced")
-    old = asyncio.run(ask(app, "GET", "/v2/models/toy/versions/aaaaaaaaaaaa"))
-    assert (old.status, old.code) == (410, "plan_replaced")
+def test_a_query_for_a_replaced_plan_is_410(toy: FakeHost) -> None:
+    with State.open() as state:
+        settings = Settings()
+        for host in (toy, FakeHost(plan="f")):
+            workers = ThreadWorkers([host], state.blobs, settings)
+            app = Application(InferenceService(workers, state, settings))
+        headers, body = query_request(toy)
+        reply = after_keys(app, headers, [body])
+        assert (reply.status, reply.code) == (410, "plan_replaced")
+        old = asyncio.run(ask(app, "GET", "/v2/models/toy/versions/aaaaaaaaaaaa"))
+        assert (old.status, old.code) == (410, "plan_replaced")
 
 
 @pytest.mark.parametrize(
@@ -83,16 +91,14 @@ def test_a_query_for_a_replaced_plan_is_410(app: Application, toy: FakeHost) -> 
         ("9" * 400, 400, "malformed"),
     ],
 )
-@pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_only_the_exact_length_is_read(
-    app: Application, toy: FakeHost, method: str, announced: str | None, status: int, code: str
+    app: Application, toy: FakeHost, announced: str | None, status: int, code: str
 ) -> None:
     headers, body = query_request(toy)
     del headers["content-length"]
     if announced is not None:
         headers["content-length"] = announced
-    path = INFER if method == "POST" else KEYS_PATH
-    reply = asyncio.run(ask(app, method, path, headers=headers, chunks=[body]))
+    reply = asyncio.run(ask(app, "POST", INFER, headers=headers, chunks=[body]))
     assert (reply.status, reply.code) == (status, code)
     assert toy.queries == []
 
@@ -125,7 +131,7 @@ def test_more_bytes_than_announced_are_refused(app: Application, toy: FakeHost) 
     ],
 )
 def test_a_false_head_is_malformed(app: Application, toy: FakeHost, head: bytes) -> None:
-    body = head + bytes(toy.query_bytes)
+    body = head + bytes(toy.facts.query_bytes)
     headers = {HEAD_LENGTH_HEADER: str(len(head)), "content-length": str(len(body))}
     reply = after_keys(app, headers, [body])
     assert (reply.status, reply.code) == (400, "malformed")
@@ -149,19 +155,6 @@ def test_bad_residues_in_the_last_chunk_are_refused(app: Application, toy: FakeH
     reply = after_keys(app, headers, [body[:-1] + b"\xff"])
     assert (reply.status, reply.code) == (400, "malformed")
     assert toy.evaluations == 0
-
-
-def test_keys_with_another_digest_are_not_kept(app: Application) -> None:
-    path = f"/v2/models/toy/keys/{'0' * 64}"
-
-    async def conversation() -> tuple[Reply, Reply]:
-        headers = {"content-length": str(len(KEYS))}
-        put = await ask(app, "PUT", path, headers=headers, chunks=[KEYS])
-        return put, await ask(app, "HEAD", path)
-
-    put, head = asyncio.run(conversation())
-    assert (put.status, put.code) == (409, "mismatch")
-    assert (head.status, head.body) == (404, b"")
 
 
 def test_a_slow_sender_is_cut_off(app: Application, toy: FakeHost) -> None:
@@ -191,19 +184,34 @@ def test_a_client_that_leaves_frees_its_quota(app: Application, toy: FakeHost) -
 
 
 @pytest.mark.parametrize("posted", [SEAL_OBJECT, TENSEAL_CONTEXT])
-@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
 def test_a_posted_context_is_refused_unread(app: Application, posted: bytes, method: str) -> None:
-    path = INFER if method == "POST" else KEYS_PATH
     headers = {"content-length": str(len(posted))}
-    reply = asyncio.run(ask(app, method, path, headers=headers, chunks=[posted]))
+
+    async def conversation() -> Reply:
+        path = INFER
+        if method == "PATCH":
+            begun = await ask(app, "POST", UPLOADS_PATH)
+            path = begun.headers["location"]
+            total = begun.json["bytes"]
+            headers["content-range"] = f"bytes 0-{len(posted) - 1}/{total}"
+        return await ask(app, method, path, headers=headers, chunks=[posted])
+
+    reply = asyncio.run(conversation())
     assert (reply.status, reply.code) == (400, "secret_key_posted")
     assert "burnt" in reply.json["error"]
+    state = app.service.state
+    with state.database.transaction() as connection:
+        (entry,) = audit_log.entries(connection)[-1:]
+    assert entry["event"] == "secret_key_posted"
+    stored = [path for path in Path(state.blobs.url).rglob("*") if path.is_file()]
+    assert stored == []
 
 
 def test_a_context_within_a_sound_tensor_is_recognised(app: Application, toy: FakeHost) -> None:
     headers, body = query_request(toy)
     head_length = int(headers[HEAD_LENGTH_HEADER])
-    context = TENSEAL_CONTEXT.ljust(toy.query_bytes, b"\0")
+    context = TENSEAL_CONTEXT.ljust(toy.facts.query_bytes, b"\0")
     reply = after_keys(app, headers, [body[:head_length] + context])
     assert (reply.status, reply.code) == (400, "secret_key_posted")
 
@@ -213,10 +221,10 @@ def test_an_unforeseen_error_says_nothing(toy: FakeHost, caplog: pytest.LogCaptu
         def evaluate(self, query: Query, loaded_keys: Any) -> list[bytes]:
             raise RuntimeError("logit 3.25 of the client")
 
-    app = Application(InferenceService([Broken()], settings=Settings()))
+    app = application(Broken())
     headers, body = query_request(toy)
     reply = after_keys(app, headers, [body])
-    app.close()
+    close(app)
     assert (reply.status, reply.code) == (500, "internal")
     for text in (reply.body.decode(), caplog.text):
         assert "3.25" not in text and "Traceback" not in text
@@ -224,7 +232,7 @@ def test_an_unforeseen_error_says_nothing(toy: FakeHost, caplog: pytest.LogCaptu
 
 def test_the_receive_quota_bounds_bodies_together(toy: FakeHost) -> None:
     settings = Settings(receive_quota_bytes=2000, body_grace_s=5.0)
-    app = Application(InferenceService([toy], settings=settings))
+    app = application(toy, settings=settings)
     headers, body = query_request(toy)
 
     async def conversation() -> tuple[Reply, Reply]:
@@ -244,6 +252,6 @@ def test_the_receive_quota_bounds_bodies_together(toy: FakeHost) -> None:
         return refused, await slow
 
     refused, slow = asyncio.run(conversation())
-    app.close()
+    close(app)
     assert (refused.status, refused.code) == (503, "busy")
     assert slow.status == 200

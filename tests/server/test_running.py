@@ -15,10 +15,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from he_infer.client_keys import KeySender
 from he_infer.errors import ServiceError
+from he_infer.patience import Patience
 from he_infer.server import BackgroundServer, Settings
 from he_infer.server.running import _listen
-from tests.server.fakes import KEYS, KEYS_PATH, FakeHost, query_request
+from he_infer.transport import HttpTransport
+from tests.server.fakes import KEYS, KEYS_DIGEST, FakeHost, query_request
+
+INFER = "/v2/models/toy/infer"
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -39,7 +44,8 @@ def connect(server: BackgroundServer) -> socket.socket:
 def test_a_conversation_over_a_socket(server: BackgroundServer) -> None:
     with httpx.Client(base_url=server.url, trust_env=False) as http:
         assert http.get("/v2/health/ready").json() == {"ready": True}
-        assert http.put(KEYS_PATH, content=KEYS).status_code == 201
+        with HttpTransport(server.url) as transport:
+            KeySender(transport, "toy", patience=Patience()).send(KEYS[0], KEYS_DIGEST)
         headers, body = query_request(FakeHost())
         assert http.post("/v2/models/toy/infer", headers=headers, content=body).status_code == 200
 
@@ -68,26 +74,28 @@ def test_dripping_later_headers_closes_the_connection(server: BackgroundServer) 
 
 
 def test_a_body_that_stalls_gets_408(server: BackgroundServer) -> None:
+    headers, body = query_request(FakeHost())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     with connect(server) as line:
-        announced = f"PUT {KEYS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(KEYS)}\r\n\r\n"
-        line.sendall(announced.encode() + KEYS[:100])
+        line.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + body[:100])
         assert line.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_huge_upload_is_refused_while_it_is_sent(server: BackgroundServer) -> None:
+def test_a_huge_body_is_refused_while_it_is_sent(server: BackgroundServer) -> None:
     def endless() -> Iterator[bytes]:
         while True:
             yield bytes(65536)
 
+    headers, _ = query_request(FakeHost())
     with httpx.Client(base_url=server.url, trust_env=False, timeout=20) as http:
-        headers = {"content-length": str(10**12)}
-        reply = http.put(KEYS_PATH, headers=headers, content=endless())
+        headers["content-length"] = str(10**12)
+        reply = http.post(INFER, headers=headers, content=endless())
     assert (reply.status_code, reply.json()["code"]) == (413, "too_large")
 
 
 def test_chunked_bodies_are_refused(server: BackgroundServer) -> None:
     with httpx.Client(base_url=server.url, trust_env=False) as http:
-        reply = http.put(KEYS_PATH, content=iter([KEYS]))
+        reply = http.post(INFER, content=iter([b"x"]))
     assert (reply.status_code, reply.json()["code"]) == (411, "length_required")
 
 
@@ -110,7 +118,8 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0() -> None:
         url = process.stdout.readline().strip()
         replies: list[httpx.Response] = []
         with httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
-            assert http.put(KEYS_PATH, content=KEYS).status_code == 201
+            with HttpTransport(url) as transport:
+                KeySender(transport, "toy", patience=Patience()).send(KEYS[0], KEYS_DIGEST)
 
             def query() -> None:
                 headers, body = query_request(FakeHost())

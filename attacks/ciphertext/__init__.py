@@ -1,0 +1,1 @@
+"""Attacks on ciphertexts: what clients and servers learn beside the answers."""
