@@ -20,6 +20,7 @@ from attacks.result import AttackResult
 EXTRACTION: Final = "extraction"
 MEMBERSHIP: Final = "membership"
 FAMILIES: Final = (EXTRACTION, MEMBERSHIP)
+CIPHERTEXT: Final = "ciphertext"  # see attacks.ciphertext.suite
 MALICIOUS_CLIENT: Final = "malicious client"
 
 
@@ -78,6 +79,8 @@ def choose(wanted: Sequence[str]) -> tuple[str, ...]:
     """
     chosen: set[str] = set()
     for word in wanted:
+        if word == CIPHERTEXT:
+            continue  # a suite of its own, not rows of the catalogue
         if word == "all":
             chosen |= ATTACKS.keys()
         elif word in FAMILIES:
@@ -85,7 +88,7 @@ def choose(wanted: Sequence[str]) -> tuple[str, ...]:
         elif word in ATTACKS:
             chosen.add(word)
         else:
-            near = difflib.get_close_matches(word, (*ATTACKS, *FAMILIES, "all"), n=1)
+            near = difflib.get_close_matches(word, (*ATTACKS, *FAMILIES, CIPHERTEXT, "all"), n=1)
             hint = f": did you mean {near[0]!r}?" if near else ": `he-infer attacks` lists them"
             raise AuditError(f"no attack is called {word!r}{hint}")
     return tuple(name for name in ATTACKS if name in chosen)

@@ -26,12 +26,16 @@ from he_infer.client_keys import KeySender
 from he_infer.client_messages import (
     Limits,
     expect_status,
-    expected_query,
-    expected_reply,
     fetch_spec,
     refusal_in,
 )
-from he_infer.client_spec import ClientSpec, FloatArray, OutOfRangeWarning
+from he_infer.client_spec import (
+    ClientSpec,
+    FloatArray,
+    OutOfRangeWarning,
+    expected_query,
+    expected_reply,
+)
 from he_infer.errors import InputError, MismatchError, WireError
 from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.keys import SecretKeys

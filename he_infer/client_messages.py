@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from he_infer import inference_protocol as protocol
-from he_infer.client_spec import ClientSpec
+from he_infer.client_spec import ClientSpec, expected_query, expected_reply
 from he_infer.errors import (
     FileFormatError,
     MismatchError,
@@ -69,29 +69,6 @@ def check_limits(spec: ClientSpec, limits: Limits) -> None:
                 f"the model needs {needed} bytes of {what}, the limit is {limit}: raise it if "
                 "you trust the server"
             )
-
-
-def expected_query(spec: ClientSpec, keys_digest: str) -> Expected:
-    """The one envelope that a query for ``spec`` under these keys can be."""
-    return Expected.query(
-        spec.params,
-        plan_digest=spec.plan_digest,
-        keys_digest=keys_digest,
-        count=spec.n_input_ciphertexts,
-        scale=spec.input_scale,
-    )
-
-
-def expected_reply(spec: ClientSpec, keys_digest: str) -> Expected:
-    """The one envelope that a reply to such a query can be."""
-    return Expected.reply(
-        spec.params,
-        plan_digest=spec.plan_digest,
-        keys_digest=keys_digest,
-        count=spec.n_output_ciphertexts,
-        scale=spec.output_scale,
-        level=spec.output_level,
-    )
 
 
 def expect_status(answer: Response, status: int) -> None:

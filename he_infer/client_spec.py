@@ -20,6 +20,7 @@ from he_infer.errors import (
     WireError,
 )
 from he_infer.params import CKKSParams
+from he_infer.wire.envelope import Expected
 from he_infer.wire.key_levels import KeyLevels
 
 IndexArray: TypeAlias = NDArray[np.int32]
@@ -224,6 +225,29 @@ class ClientSpec:
             raise FileFormatError(f"not a client spec: {type(error).__name__}") from error
         except ParameterError as error:
             raise FileFormatError(f"client spec with refused parameters: {error}") from error
+
+
+def expected_query(spec: ClientSpec, keys_digest: str) -> Expected:
+    """The one envelope that a query for ``spec`` under these keys can be."""
+    return Expected.query(
+        spec.params,
+        plan_digest=spec.plan_digest,
+        keys_digest=keys_digest,
+        count=spec.n_input_ciphertexts,
+        scale=spec.input_scale,
+    )
+
+
+def expected_reply(spec: ClientSpec, keys_digest: str) -> Expected:
+    """The one envelope that a reply to such a query can be."""
+    return Expected.reply(
+        spec.params,
+        plan_digest=spec.plan_digest,
+        keys_digest=keys_digest,
+        count=spec.n_output_ciphertexts,
+        scale=spec.output_scale,
+        level=spec.output_level,
+    )
 
 
 def _integer(value: object) -> int:

@@ -90,7 +90,7 @@ def compile(
         bits = scale_bits_of(graph, params)
         chains = [Chain(params=params, scale_bits=bits)]
     model_costs = cost or CostModel()
-    defences = privacy or FunctionPrivacy()
+    defences = privacy or FunctionPrivacy.for_precision(precision_bits)
     found: list[Plan] = []
     for chain in chains:
         if batch > chain.params.slots:

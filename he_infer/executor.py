@@ -14,7 +14,7 @@ from he_infer.errors import BackendError, MismatchError
 from he_infer.ir import FloatArray
 from he_infer.kernels import AffineStep, Machine, Plaintexts, Step, run_step
 from he_infer.plan import Plan
-from he_infer.privacy import flooding_width_bits
+from he_infer.privacy import flooding_bits
 from he_infer.progress import Progress
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def sanitise(backend: Backend[C, P], plan: Plan, reply: C) -> C:
     privacy = plan.privacy
     if privacy.real_part:
         reply = backend.real_part(reply)
-    if privacy.flooding_bits is not None:
-        bits = flooding_width_bits(plan.params.n, privacy.flooding_bits)
+    if privacy.flooding_std:
+        bits = flooding_bits(plan.params.n, privacy.flooding_std, plan.reply_scale)
         reply = backend.rerandomize(backend.flood(reply, bits))
     return reply
 

@@ -7,57 +7,52 @@ level, whose key is the smallest there is.
 *Re-randomising.* A fresh encryption of zero under the client's public key replaces the
 randomness of the reply, which is a function of the weights.
 
-*Flooding.* The noise of a reply depends on the weights as well. Its last contribution, the
-rounding of the rescale, does not: per coefficient a standard deviation of
+*Flooding.* The noise of a reply depends on the weights as well. A polynomial with coefficients
+uniform on [−2^b, 2^b) is added to it, whose real part in a slot has a standard deviation of
 
-    σ = sqrt((1 + 2N/3) / 12),          a ternary secret of N coefficients, 2N/3 of them not 0
+    2^b / √3 · √(N/2) / scale  ≤  flooding_std,      b the largest integer for which that holds
 
-A polynomial with coefficients uniform on [−2^b, 2^b), b = ceil(log2(√3·σ)) + flooding_bits, adds
-noise 2^flooding_bits times that, and costs as many bits of precision. What depends on weights
-stays visible to who averages enough replies: this mitigates, and proves nothing (circuit
-privacy needs flooding by 2^λ: Kluczniak and Santato, ePrint 2023/301).
+By default flooding_std is half of the error that the plan's precision allows: a server says no
+more than it promised. What depends on weights stays visible to who averages enough replies.
+This mitigates, and proves nothing: circuit privacy needs flooding by 2^λ times the noise
+(Kluczniak and Santato, ePrint 2023/301).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from he_infer.errors import ParameterError
-
-FLOODING_BITS: Final = 3
-MAX_FLOODING_BITS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionPrivacy:
     """``real_part``: add the conjugate; a plan without it counts two records for each one.
 
-    ``flooding_bits``: see above; None adds neither flooding nor a fresh encryption of zero.
-    ``spills``: the last layer may leave partial sums and biases in slots outside the reply.
+    ``flooding_std``: in units of the outputs; 0 adds neither flooding nor a fresh encryption of
+    zero. ``spills``: the last layer may leave partial sums and biases in slots outside the reply.
     Raises ParameterError for flooding out of range.
     """
 
     real_part: bool = True
-    flooding_bits: int | None = FLOODING_BITS
+    flooding_std: float = 2.0**-11
     spills: bool = False
 
     def __post_init__(self) -> None:
-        if self.flooding_bits is not None and not 0 <= self.flooding_bits <= MAX_FLOODING_BITS:
-            raise ParameterError(
-                f"flooding_bits must lie in 0 … {MAX_FLOODING_BITS}, got {self.flooding_bits}"
-            )
+        if not 0 <= self.flooding_std < 2.0**20:
+            raise ParameterError(f"flooding_std must lie in 0 … 2^20, got {self.flooding_std}")
+
+    @classmethod
+    def for_precision(cls, bits: int) -> Self:
+        """All defences, within an error of standard deviation 2^−bits."""
+        return cls(flooding_std=2.0 ** -(bits + 1))
 
     @classmethod
     def unchecked(cls) -> Self:
         """No defence at all: what the attacks must break, so that they are known to work."""
-        return cls(real_part=False, flooding_bits=None, spills=True)
-
-    @property
-    def is_unchecked(self) -> bool:
-        """Whether anything is missing that only a plan for tests may lack."""
-        return self.spills or self.flooding_bits is None
+        return cls(real_part=False, flooding_std=0.0, spills=True)
 
     @property
     def records_per_slot(self) -> int:
@@ -65,13 +60,11 @@ class FunctionPrivacy:
         return 1 if self.real_part else 2
 
 
-def flooding_width_bits(n: int, flooding_bits: int) -> int:
-    """b of the formula above, for ring degree ``n``."""
-    rounding = math.sqrt((1 + 2 * n / 3) / 12)
-    return math.ceil(math.log2(math.sqrt(3) * rounding)) + flooding_bits
+def flooding_bits(n: int, std: float, scale: float) -> int:
+    """b of the formula above; 0 where not even single units fit below ``std``."""
+    return max(0, math.floor(math.log2(std * scale * math.sqrt(3) / math.sqrt(n / 2))))
 
 
-def flooding_std(n: int, flooding_bits: int, scale: float) -> float:
-    """Standard deviation that flooding adds to the real part of a slot, in units of outputs."""
-    coefficient = 2.0 ** flooding_width_bits(n, flooding_bits) / math.sqrt(3)
-    return coefficient * math.sqrt(n / 2) / scale
+def flooding_std(n: int, bits: int, scale: float) -> float:
+    """What coefficients uniform on [−2^bits, 2^bits) add to the real part of a slot."""
+    return 2.0**bits / math.sqrt(3) * math.sqrt(n / 2) / scale

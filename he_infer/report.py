@@ -17,7 +17,7 @@ from he_infer.costs import CostModel
 from he_infer.errors import InputError
 from he_infer.executor import count_costs, run_on
 from he_infer.plan import Plan, encoded_bytes
-from he_infer.privacy import FunctionPrivacy, flooding_std
+from he_infer.privacy import FunctionPrivacy, flooding_bits, flooding_std
 from he_infer.wire import Expected
 
 
@@ -162,8 +162,10 @@ def privacy_ms(plan: Plan, cost: CostModel) -> float:
 
 
 def _flooding_std(plan: Plan) -> float:
-    bits = plan.privacy.flooding_bits
-    return 0.0 if bits is None else flooding_std(plan.params.n, bits, plan.reply_scale)
+    if not plan.privacy.flooding_std:
+        return 0.0
+    bits = flooding_bits(plan.params.n, plan.privacy.flooding_std, plan.reply_scale)
+    return flooding_std(plan.params.n, bits, plan.reply_scale)
 
 
 def simulate(plan: Plan, records: ArrayLike, *, rng: np.random.Generator) -> ir.FloatArray:

@@ -25,12 +25,12 @@ THREAT_MODELS: Final = (
         "name": "malicious client",
         "text": "Holds the secret key of its own queries, asks what it likes within the budget, "
         "and sees everything it decrypts. It wants the model, or to know who it was trained on. "
-        "Every attack of this audit is of this kind.",
+        "Every attack but the guessing of queries is of this kind.",
     },
     {
         "name": "curious server",
         "text": "Sees ciphertexts, evaluation keys, sizes and times. Encryption is there to stop "
-        "it; this audit does not test that.",
+        "it; the attacks on ciphertexts try to guess classes from all that it sees.",
     },
     {
         "name": "training-time adversary",

@@ -25,6 +25,7 @@ from attacks.audit.bench import TrainedBench
 from attacks.audit.blind import BlindFigure, blind_figure
 from attacks.audit.cell import DONE, Cell
 from attacks.audit.cells import run_cells
+from attacks.audit.ciphertexts import ciphertext_checks, ciphertext_findings
 from attacks.audit.config import AuditConfig
 from attacks.audit.data import load_records, split_records
 from attacks.audit.delivered import DELIVERED, delivered_rows
@@ -42,7 +43,7 @@ from attacks.audit.findings import findings
 from attacks.audit.models import Subject, read_subject
 from attacks.audit.state import CellName, StateStore, write_atomically
 from attacks.audit.threads import one_thread
-from attacks.catalogue import ATTACKS, MEMBERSHIP, choose
+from attacks.catalogue import ATTACKS, CIPHERTEXT, MEMBERSHIP, choose
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
 from he_infer.compiler import DEFAULT_PRECISION_BITS
@@ -115,6 +116,9 @@ def _audit(
         masks = {target: bench.masks[target] for target in bench.targets}
         blind = blind_figure(split.pool, masks, store, seed=config.seed, progress=progress)
     extra = delivered_rows(subject, chosen, store, config, progress=progress, tell=tell)
+    checks = []
+    if {"all", CIPHERTEXT} & set(config.attacks):
+        checks = ciphertext_checks(bench, store, seed=config.seed, progress=progress)
     rows = rows_of(cells, chosen, TWINS, bench.targets, seed=config.seed)
     accuracy = accuracy_of(cells, TWINS, bench.targets)
     found = findings(
@@ -125,6 +129,7 @@ def _audit(
         accuracy=accuracy,
         blind=blind,
         notes=_notes(subject),
+        more=ciphertext_findings(checks),
     )
     document = {
         "schema": SCHEMA,
@@ -170,6 +175,7 @@ def _audit(
                 for row, entry in extra
             ),
         ],
+        "ciphertext": checks,
         "blind": _blind(blind),
         "findings": [finding.to_json() for finding in found],
         "notes": list(_notes(subject)),

@@ -84,7 +84,7 @@ def _encode(slots: ComplexArray, scale: float, q: int) -> Residues:
     spectrum[places], spectrum[n - 1 - places] = slots, np.conj(slots)
     twist = np.exp(-1j * np.pi * np.arange(n) / n) / n
     coefficients = np.rint((np.fft.fft(spectrum) * twist).real * scale)
-    return np.mod(coefficients, q).astype(np.uint64)
+    return np.asarray(np.mod(coefficients, q), dtype=np.uint64)
 
 
 def _subtract(a: Residues, b: Residues, q: int) -> Residues:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from attacks.audit.config import AuditConfig
 from attacks.audit.run import run_audit
+from attacks.catalogue import CIPHERTEXT
 from attacks.cli.audit import attack_table
 from attacks.progress import Progress
 
@@ -23,7 +24,7 @@ def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
             model="digits-mlp",
             data="digits",
             out=folder / "audit",
-            attacks=ATTACKS,
+            attacks=(*ATTACKS, CIPHERTEXT),
             targets=SIZES["targets"],
             shadows=SIZES["shadows"],
             epochs=SIZES["epochs"],

@@ -25,4 +25,5 @@ def print_catalogue(*, as_json: bool) -> int:
             for name, entry in ATTACKS.items()
         ],
     )
+    print("\nciphertext  attacks on what replies carry beside the answers; see docs/auditing.md")
     return 0

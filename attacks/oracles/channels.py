@@ -18,7 +18,7 @@ from tenseal import sealapi
 from attacks.ciphertext.channel import ComplexArray, FloatArray
 from attacks.ciphertext.key_recovery import Seen
 from he_infer import ir, seal_bytes
-from he_infer.client_messages import expected_query, expected_reply
+from he_infer.client_spec import expected_query, expected_reply
 from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
 from he_infer.privacy import FunctionPrivacy
@@ -224,7 +224,7 @@ class PlanBench:
         return shapes
 
 
-_BARE = FunctionPrivacy(real_part=False, flooding_bits=None)
+_BARE = FunctionPrivacy(real_part=False, flooding_std=0.0)
 
 
 def heavier(plan: Plan, factor: float = 4.0) -> Plan:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -109,6 +110,21 @@ class Twins:
             except HEInferError as error:
                 raise AuditError(f"the polynomial twin cannot be compiled: {error}") from error
         return self._plan
+
+    @property
+    def polynomial(self) -> nn.Module:
+        return self._modules[POLYNOMIAL]
+
+    @property
+    def sample(self) -> NDArray[np.float32]:
+        """The training inputs (B, *input_shape)."""
+        return self._sample
+
+    def answers(self, records: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The polynomial twin's logits (B, classes), in the clear."""
+        with torch.no_grad():
+            found = self.polynomial.eval()(torch.as_tensor(records, dtype=torch.float32))
+        return np.asarray(found.numpy(), dtype=np.float64)
 
     def facts(self) -> PlanFacts:
         params = self.plan.params

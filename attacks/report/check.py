@@ -40,6 +40,10 @@ def check(audit: Mapping[str, Any]) -> None:
         check_estimate(_at(audit["blind"], "auc", Mapping, "blind."), "blind.auc")
         _at(audit["blind"], "holds", bool, "blind.")
         _at(audit["blind"], "note", str, "blind.")
+    for index, suite in enumerate(audit.get("ciphertext") or ()):
+        for name in ("title", "threat_model", "reference", "control", "defended", "residual"):
+            _at(suite, name, str, f"ciphertext[{index}].")
+        _at(suite, "holds", bool, f"ciphertext[{index}].")
     for index, attack in enumerate(_at(audit, "attacks", list, "")):
         _check_attack(attack, twins, f"attacks[{index}].")
 

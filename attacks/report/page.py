@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from attacks.report.background import cost_section, repeat_section, threat_section
 from attacks.report.check import check
+from attacks.report.ciphertexts import ciphertext_section
 from attacks.report.curves import curve_section
 from attacks.report.markup import Child, Markup, join, stylesheet, tag
 from attacks.report.numbers import (
@@ -36,6 +37,7 @@ def render(audit: Mapping[str, Any]) -> str:
         ("findings", "Findings", _findings(audit)),
         ("twins", "Every attack on every twin", _paired_table(audit)),
         ("differences", "What changed from twin to twin", _differences(audit)),
+        ("ciphertexts", "Attacks on ciphertexts", ciphertext_section(audit)),
         ("curves", "Curves", curve_section(audit)),
         ("figures", "All figures", _figures(audit)),
         ("cost", "What the attacks cost", cost_section(audit)),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from he_infer.backends.choose import AUTO, encrypted_backend
+from he_infer.client_spec import expected_query, expected_reply
 from he_infer.errors import MismatchError, ServiceError
 from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.executor import Executor
@@ -99,51 +100,38 @@ class PlanHost:
         self._backend = evaluator
         self._executor = Executor(plan, self._backend, progress=progress)
         self._keys_expected = Expected.evaluation_keys(plan.params, plan.key_levels)
-        self._facts = HostFacts(
-            name=self._spec.model,
-            plan_digest=self._spec.plan_digest,
-            params_digest=plan.params.digest,
-            levels_digest=plan.key_levels.digest,
-            query_bytes=self._query_expected(NO_DIGEST).total_bytes,
-            keys_bytes=self._keys_expected.total_bytes,
-            loaded_keys_bytes=_loaded_bytes(plan),
-            reply_bytes=self._reply_expected(NO_DIGEST).total_bytes,
-            records=plan.records_charged,
-            spec=self._spec.to_json(),
-        )
+        self._facts = facts_of(plan)
 
     @property
     def facts(self) -> HostFacts:
         return self._facts
 
     def open_query(self, keys_digest: str) -> ParsedQuery:
-        return ParsedQuery(self._query_expected(keys_digest))
+        return ParsedQuery(expected_query(self._spec, keys_digest))
 
     def open_keys(self, digest: str) -> ParsedKeys:
         return ParsedKeys(self._keys_expected, digest=digest, backend=self._backend)
 
     def evaluate(self, query: Query, loaded_keys: Loaded) -> Sequence[bytes]:
         frames = self._executor.run(query.inputs, loaded_keys)
-        return [write_envelope(frames, self._reply_expected(query.keys_digest))]
+        return [write_envelope(frames, expected_reply(self._spec, query.keys_digest))]
 
-    def _query_expected(self, keys_digest: str) -> Expected:
-        return Expected.query(
-            self._spec.params,
-            plan_digest=self._spec.plan_digest,
-            keys_digest=keys_digest,
-            count=self._spec.n_input_ciphertexts,
-            scale=self._spec.input_scale,
-        )
 
-    def _reply_expected(self, keys_digest: str) -> Expected:
-        return Expected.reply(
-            self._spec.params,
-            plan_digest=self._spec.plan_digest,
-            keys_digest=keys_digest,
-            count=self._spec.n_output_ciphertexts,
-            scale=self._spec.output_scale,
-            level=self._spec.output_level,
-        )
+def facts_of(plan: Plan) -> HostFacts:
+    """What is known of a plan without encoding its weights."""
+    spec = plan.client_spec
+    return HostFacts(
+        name=spec.model,
+        plan_digest=spec.plan_digest,
+        params_digest=plan.params.digest,
+        levels_digest=plan.key_levels.digest,
+        query_bytes=expected_query(spec, NO_DIGEST).total_bytes,
+        keys_bytes=Expected.evaluation_keys(plan.params, plan.key_levels).total_bytes,
+        loaded_keys_bytes=_loaded_bytes(plan),
+        reply_bytes=expected_reply(spec, NO_DIGEST).total_bytes,
+        records=plan.records_charged,
+        spec=spec.to_json(),
+    )
 
 
 def _loaded_bytes(plan: Plan) -> int:
