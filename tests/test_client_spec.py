@@ -224,7 +224,6 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "scale as a list": {"input_scale": [1.0]},
     "output level beyond": {"output_level": 2},
     "negative output level": {"output_level": -1},
-    "step 0": {"key_levels": keys_json([[0, 1]])},
     "step beyond": {"key_levels": keys_json([[2048, 1]])},
     "negative step": {"key_levels": keys_json([[-1, 1]])},
     "repeated step": {"key_levels": keys_json([[1, 1], [1, 1]])},

@@ -27,7 +27,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("planner", "kernels"),
     ("plan",),
     ("compiler",),
-    ("batching", "calibration", "report", "transport", "server", "certificates", "certificate_files", "canaries"),
+    (
+        "batching",
+        "calibration",
+        "report",
+        "transport",
+        "server",
+        "certificates",
+        "certificate_files",
+        "canaries",
+    ),
     ("client", "doctor"),
     ("demo",),
     ("cli",),
@@ -41,6 +50,8 @@ PARTS = {
     "client_keys": "client",
     "client_async": "client",
     "patience": "client",
+    "canaries": "client",
+    "certificate_files": "certificates",
     "demo_picture": "demo",
 }
 LAYER_OF = {name: depth for depth, row in enumerate(LAYERS) for name in row}
