@@ -28,10 +28,11 @@ class Access:
 
     async def tenant(self, request: Request) -> Tenant:
         """Raises Refusal 401 without or with bad credentials, 403 if they contradict."""
-        credentials = self._credentials(request)
-        return await self._state.database.run(lambda c: self._find(c, *credentials))
+        credentials = self.credentials(request)
+        return await self._state.database.run(lambda c: self.find(c, *credentials))
 
-    def _credentials(self, request: Request) -> tuple[str | None, str | None]:
+    def credentials(self, request: Request) -> tuple[str | None, str | None]:
+        """Token and certificate name that came with a request; raises Refusal 401."""
         header = request.headers.get("authorization")
         token = None
         if header is not None:
@@ -40,7 +41,8 @@ class Access:
             token = header[len(_SCHEME) :].strip()
         return token, request.scope["state"].get(CERTIFICATE_NAME)
 
-    def _find(self, connection: Connection, token: str | None, certificate: str | None) -> Tenant:
+    def find(self, connection: Connection, token: str | None, certificate: str | None) -> Tenant:
+        """The tenant of these credentials, in a transaction; raises as ``tenant``."""
         found = None
         if token is not None:
             found = tenants.tenant_of_token(connection, token, now=time.time())

@@ -12,6 +12,7 @@ import asyncio
 import time
 from typing import Any, Final
 
+from sqlalchemy.engine import Connection
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route, Router
@@ -224,21 +225,30 @@ class Application:
         Raises Refusal and UnknownKeysError: a query that cannot be answered is refused before
         its ciphertexts are read.
         """
-        tenant = await self.service.access.tenant(request)
-        trace.tenant = tenant.name
-        claimed = read_header(header)
-        if claimed.kind is not Kind.QUERY:
-            raise WireError(f"expected a query, got {claimed.kind.name.lower()}")
+        access = self.service.access
+        credentials = access.credentials(request)
         parameters = request.path_params
-        facts = self.service.catalog.of_plan(
-            parameters["model"], claimed.plan_digest, parameters.get("version")
-        )
-        if not await self.service.keys.known(facts, tenant.name, claimed.keys_digest):
+
+        def find(connection: Connection) -> tuple[Tenant, HostFacts, str, bool]:
+            tenant = access.find(connection, *credentials)
+            trace.tenant = tenant.name
+            claimed = read_header(header)
+            if claimed.kind is not Kind.QUERY:
+                raise WireError(f"expected a query, got {claimed.kind.name.lower()}")
+            facts = self.service.catalog.of_plan(
+                parameters["model"], claimed.plan_digest, parameters.get("version")
+            )
+            digest = claimed.keys_digest
+            known = self.service.keys.find_in(connection, facts, tenant.name, digest)
+            return tenant, facts, digest, known
+
+        tenant, facts, keys_digest, known = await self.service.state.database.run(find)
+        if not known:
             raise UnknownKeysError("these evaluation keys are not here: upload them (again)")
         left = tenant.left(time.time())
         if left is not None and left < facts.records and IDEMPOTENCY_HEADER not in request.headers:
             await self.service.accounts.check(tenant.name, facts.records)
-        return tenant, facts, claimed.keys_digest
+        return tenant, facts, keys_digest
 
     def _facts(self, request: Request, trace: Trace) -> HostFacts:
         parameters = request.path_params

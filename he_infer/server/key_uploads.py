@@ -60,11 +60,13 @@ class KeyUploads:
         return facts.key_name(digest)
 
     async def known(self, facts: HostFacts, tenant: str, digest: str) -> bool:
-        name, now = self.name(facts, digest), time.time()
+        return await self._database.run(lambda c: self.find_in(c, facts, tenant, digest))
+
+    def find_in(self, connection: Connection, facts: HostFacts, tenant: str, digest: str) -> bool:
+        """``known``, in a transaction."""
+        name = self.name(facts, digest)
         ttl_s = self._settings.key_ttl_s
-        return await self._database.run(
-            lambda c: key_index.find_keys(c, tenant, name, now=now, ttl_s=ttl_s)
-        )
+        return key_index.find_keys(connection, tenant, name, now=time.time(), ttl_s=ttl_s)
 
     async def delete(self, facts: HostFacts, tenant: str, digest: str, request: str) -> None:
         """Forget keys; raises UnknownKeysError if there are none."""

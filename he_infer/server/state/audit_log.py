@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import select, text
 from sqlalchemy.engine import Connection
 
 from he_infer.errors import HEInferError
@@ -24,6 +24,10 @@ from he_infer.server.state.schema import audit_log
 
 GENESIS: Final = hashlib.sha256(b"he-infer audit log 1").hexdigest()
 _AT_A_TIME: Final = 1000
+_HEAD: Final = text("SELECT sequence, digest FROM audit_log ORDER BY sequence DESC LIMIT 1")
+_APPEND: Final = text(
+    "INSERT INTO audit_log (sequence, entry, digest) VALUES (:sequence, :entry, :digest)"
+)
 
 
 class BrokenChainError(HEInferError):
@@ -54,9 +58,8 @@ def append(
     line = {"sequence": head.entries + 1, "time": round(now, 3), "event": event, **fields}
     entry = json.dumps(line, sort_keys=True, separators=(",", ":"))
     connection.execute(
-        insert(audit_log).values(
-            sequence=head.entries + 1, entry=entry, digest=link(head.digest, entry)
-        )
+        _APPEND,
+        {"sequence": head.entries + 1, "entry": entry, "digest": link(head.digest, entry)},
     )
 
 
@@ -66,11 +69,7 @@ def link(previous: str, entry: str) -> str:
 
 
 def read_head(connection: Connection) -> Head:
-    row = connection.execute(
-        select(audit_log.c.sequence, audit_log.c.digest)
-        .order_by(audit_log.c.sequence.desc())
-        .limit(1)
-    ).one_or_none()
+    row = connection.execute(_HEAD).one_or_none()
     return Head(entries=0, digest=GENESIS) if row is None else Head(entries=row[0], digest=row[1])
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.engine import Connection
 
 from he_infer.server.state.schema import keys, parts, uploads
 from he_infer.store import KeyName, StoreFullError
+
+_USED: Final = text(
+    "SELECT used FROM evaluation_keys WHERE tenant = :tenant AND digest = :digest "
+    "AND params_digest = :params AND levels_digest = :levels AND used >= :oldest"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +37,14 @@ def find_keys(
     The time of use is written at most once a hundredth of the time to live: most lookups read.
     """
     row = connection.execute(
-        select(keys.c.used).where(
-            keys.c.tenant == tenant,
-            keys.c.digest == name.digest,
-            keys.c.params_digest == name.params_digest,
-            keys.c.levels_digest == name.levels_digest,
-            keys.c.used >= now - ttl_s,
-        )
+        _USED,
+        {
+            "tenant": tenant,
+            "digest": name.digest,
+            "params": name.params_digest,
+            "levels": name.levels_digest,
+            "oldest": now - ttl_s,
+        },
     ).one_or_none()
     if row is None:
         return False

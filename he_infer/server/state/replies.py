@@ -7,8 +7,9 @@ from here, once evaluated and once charged; with other bytes it is refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.engine import Connection
 
 from he_infer.errors import HEInferError
@@ -43,15 +44,11 @@ def begin(
     A reservation older than ``patience_s`` is taken over: who made it has died. Raises
     OtherRequestError or InProgressError.
     """
-    where = (replies.c.tenant == tenant) & (replies.c.idempotency_key == key)
-    row = connection.execute(select(replies).where(where).with_for_update()).one_or_none()
-    if row is None:
-        connection.execute(
-            insert(replies).values(
-                tenant=tenant, idempotency_key=key, request_digest=request_digest, created=now
-            )
-        )
+    given = {"tenant": tenant, "key": key, "digest": request_digest, "now": now}
+    if connection.execute(_RESERVE, given).rowcount == 1:
         return None
+    where = (replies.c.tenant == tenant) & (replies.c.idempotency_key == key)
+    row = connection.execute(select(replies).where(where).with_for_update()).one()
     if row.request_digest != request_digest:
         raise OtherRequestError(
             "this idempotency key belongs to a request with other bytes: draw a new one"
@@ -75,13 +72,10 @@ def keep(
     most: int,
 ) -> None:
     """Keep the reply to a reserved request; the tenant's oldest beyond ``most`` go."""
-    where = (replies.c.tenant == tenant) & (replies.c.idempotency_key == key)
     connection.execute(
-        update(replies).where(where).values(reply=reply, evaluate_ms=evaluate_ms, created=now)
+        _KEEP, {"tenant": tenant, "key": key, "reply": reply, "ms": evaluate_ms, "now": now}
     )
-    count = connection.scalar(
-        select(func.count()).select_from(replies).where(replies.c.tenant == tenant)
-    )
+    count = connection.scalar(_COUNT, {"tenant": tenant})
     if count is not None and count > most:
         oldest = (
             select(replies.c.idempotency_key)
@@ -108,3 +102,14 @@ def forget(connection: Connection, tenant: str, key: str) -> None:
 
 def expire(connection: Connection, *, before: float) -> None:
     connection.execute(delete(replies).where(replies.c.created < before))
+
+
+_RESERVE: Final = text(
+    "INSERT INTO replies (tenant, idempotency_key, request_digest, created) "
+    "VALUES (:tenant, :key, :digest, :now) ON CONFLICT DO NOTHING"
+)
+_KEEP: Final = text(
+    "UPDATE replies SET reply = :reply, evaluate_ms = :ms, created = :now "
+    "WHERE tenant = :tenant AND idempotency_key = :key"
+)
+_COUNT: Final = text("SELECT count(*) FROM replies WHERE tenant = :tenant")

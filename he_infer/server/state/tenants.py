@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, insert, text, update
 from sqlalchemy.engine import Connection
 
 from he_infer.errors import HEInferError, ParameterError
@@ -113,12 +113,12 @@ def set_active(connection: Connection, name: str, active: bool) -> None:
 
 
 def find_tenant(connection: Connection, name: str) -> Tenant | None:
-    row = connection.execute(_TENANT.where(tenants.c.name == name)).one_or_none()
+    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
     return None if row is None else Tenant(**row._mapping)
 
 
 def all_tenants(connection: Connection) -> list[Tenant]:
-    return [Tenant(**row._mapping) for row in connection.execute(_TENANT.order_by(tenants.c.name))]
+    return [Tenant(**row._mapping) for row in connection.execute(_ALL)]
 
 
 def issue_token(
@@ -151,35 +151,17 @@ def tenant_of_token(connection: Connection, token: str, *, now: float) -> Tenant
     """The tenant that a token lets in; None if it is unknown, expired or locked out."""
     if not _TOKEN.fullmatch(token):
         return None
-    row = connection.execute(
-        _TENANT.join(tokens, tokens.c.tenant == tenants.c.name).where(
-            tokens.c.digest == token_digest(token),
-            or_(tokens.c.expires.is_(None), tokens.c.expires > now),
-            tenants.c.active,
-        )
-    ).one_or_none()
+    row = connection.execute(_BY_TOKEN, {"digest": token_digest(token), "now": now}).one_or_none()
     return None if row is None else Tenant(**row._mapping)
 
 
 def charge(connection: Connection, tenant: str, records: int, *, now: float) -> None:
     """Take records from a tenant's budget, all or none; raises BudgetSpentError."""
-    connection.execute(
-        update(tenants)
-        .where(tenants.c.name == tenant, tenants.c.period_start + tenants.c.period_s <= now)
-        .values(period_start=now, records_used=0)
-    )
-    charged = connection.execute(
-        update(tenants)
-        .where(
-            tenants.c.name == tenant,
-            or_(
-                tenants.c.records_limit.is_(None),
-                tenants.c.records_used + records <= tenants.c.records_limit,
-            ),
-        )
-        .values(records_used=tenants.c.records_used + records)
-    )
-    if charged.rowcount == 1:
+    given = {"name": tenant, "records": records, "now": now}
+    if connection.execute(_CHARGE, given).rowcount == 1:
+        return
+    # The budget is spent, or its period is over: then it begins anew.
+    if connection.execute(_RENEW, given).rowcount and connection.execute(_CHARGE, given).rowcount:
         return
     found = find_tenant(connection, tenant)
     left = 0 if found is None else found.left(now)
@@ -206,13 +188,31 @@ def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-_TENANT: Final = select(
+_TYPES: Final = (
     tenants.c.name,
     tenants.c.active,
     tenants.c.records_limit,
     tenants.c.period_s,
     tenants.c.records_used,
     tenants.c.period_start,
+)
+# Those of every query are written out: putting an expression together takes longer than SQLite
+# takes to answer it.
+_COLUMNS: Final = "name, active, records_limit, period_s, records_used, period_start"
+_ALL: Final = text(f"SELECT {_COLUMNS} FROM tenants ORDER BY name").columns(*_TYPES)
+_BY_NAME: Final = text(f"SELECT {_COLUMNS} FROM tenants WHERE name = :name").columns(*_TYPES)
+_BY_TOKEN: Final = text(
+    f"SELECT {_COLUMNS} FROM tenants WHERE active AND name = (SELECT tenant FROM tokens "
+    "WHERE digest = :digest AND (expires IS NULL OR expires > :now))"
+).columns(*_TYPES)
+_CHARGE: Final = text(
+    "UPDATE tenants SET records_used = records_used + :records WHERE name = :name "
+    "AND (period_s IS NULL OR period_start + period_s > :now) "
+    "AND (records_limit IS NULL OR records_used + :records <= records_limit)"
+)
+_RENEW: Final = text(
+    "UPDATE tenants SET records_used = 0, period_start = :now WHERE name = :name "
+    "AND period_start + period_s <= :now"
 )
 
 

@@ -208,4 +208,4 @@ def test_the_trained_digits_network_is_stolen_over_the_encrypted_service() -> No
     assert isinstance(result.artifact, HiddenLayer)
     match = match_weights(result.artifact, truth)
     assert match.missing == 0
-    assert max(match.worst_row, match.output_errors.max()) < 1e-4
+    assert max(match.worst_row, match.output_errors.max()) < 1e-3

@@ -30,9 +30,9 @@ BATCH = 1024
 
 SERVER = """
 import sys
-from he_infer.plan import Plan
+from pathlib import Path
 from he_infer.server.running import run
-run([Plan.load(sys.argv[1])], port=0, on_started=lambda url: print(url, flush=True))
+run([Path(sys.argv[1])], port=0, on_started=lambda url: print(url, flush=True))
 """
 
 
@@ -122,7 +122,7 @@ class Garbled:
 
     def request(self, request: Request) -> Response:
         answer = self._inner.request(request)
-        if request.method != "POST":
+        if not request.path.endswith("/infer"):
             return answer
         return Response(status=200, headers=answer.headers, body=answer.body[:-1])
 
