@@ -25,7 +25,7 @@ class Settings:
 
     ``tokens_required``: whether requests without a token or a certificate are refused.
     ``key_quota_bytes``: stored for each tenant, arriving keys included; ``key_ttl_s``: without
-    use. ``upload_ttl_s``: without a byte. ``reply_ttl_s``, ``replies_per_tenant``: kept for
+    use. ``upload_ttl_s``: without a byte. ``reply_ttl_s``, ``replies_per_tenant``: about how many are kept, for
     requests with an idempotency key.
 
     ``receive_quota_bytes``: bodies being received at one time, all together. ``body_grace_s``

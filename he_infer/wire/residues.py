@@ -87,13 +87,12 @@ def _pack(groups: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
 
 def _unpack(words: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
     """(groups, width) words to (groups, 64) residues."""
-    columns = np.ascontiguousarray(words.T).astype(np.uint64, copy=False)
-    values = np.empty((_GROUP, columns.shape[1]), dtype=np.uint64)
-    mask = np.uint64((1 << width) - 1)
-    for position in range(_GROUP):
-        word, shift = divmod(position * width, 64)
-        value = columns[word] >> np.uint64(shift)
-        if shift + width > 64:
-            value |= columns[word + 1] << np.uint64(64 - shift)
-        np.bitwise_and(value, mask, out=values[position])
+    padded = np.zeros((width + 1, len(words)), dtype=np.uint64)
+    padded[:width] = words.T
+    word, shift = np.divmod(np.arange(_GROUP) * width, 64)
+    low = shift.astype(np.uint64)[:, None]
+    # What the next word adds beyond a residue's bits is masked; a shift by 64 gives zero.
+    values = padded[word] >> low
+    values |= padded[word + 1] << (np.uint64(64) - low)
+    values &= np.uint64((1 << width) - 1)
     return np.ascontiguousarray(values.T)

@@ -1,0 +1,1 @@
+"""The claims about the service, each tried against a real one: name, bar, figure, holds."""
