@@ -6,6 +6,8 @@
     python -m benchmarks accuracy --case mnist-lola --backend simulated --records 1000
     python -m benchmarks accuracy --case tutorial-cnn --http --batch 1024 --records 1000
     python -m benchmarks leakage --reference
+    python -m benchmarks service --quick
+    python -m benchmarks sizing --case tutorial-cnn
     python -m benchmarks leakage --paired --data digits,mnist,fashion-mnist
 
 Peers run on one thread: TenSEAL's context and torch are told so.
@@ -21,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import accuracy, cases, latency, primitives, record, throughput
+from benchmarks import accuracy, cases, latency, primitives, record, sizing, throughput
 from benchmarks.record import Record
 from he_infer.compiler import DEFAULT_PRECISION_BITS
 from he_infer.errors import HEInferError
@@ -31,6 +33,13 @@ BACKENDS: Final = ("plain", "simulated", "native", "seal")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if options.measurement == "service":
+        from benchmarks.service.run import run
+
+        only = None if options.only is None else options.only.split(",")
+        return 0 if run(options.json, quick=options.quick, only=only) else 1
+    if options.measurement == "sizing":
+        return sizing.main(options)
     if options.measurement == "leakage":
         from benchmarks import leakage
 
@@ -157,7 +166,17 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--records", type=int, default=1000)
             sub.add_argument("--http", action="store_true", help="through a server, on SEAL")
     add_leakage(commands)
+    add_service(commands)
+    sizing.add_parser(commands)
     return parser
+
+
+def add_service(commands: Any) -> None:
+    """The parser of the claims about the service."""
+    sub = commands.add_parser("service")
+    sub.add_argument("--json", type=Path)
+    sub.add_argument("--quick", action="store_true", help="a minute or two, for every commit")
+    sub.add_argument("--only", help="names of claims, separated by commas")
 
 
 def add_leakage(commands: Any) -> None:

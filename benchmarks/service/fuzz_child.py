@@ -11,6 +11,7 @@ import random
 import resource
 import struct
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ _SCALES = (0.0, -1.0, float("nan"), float("inf"), 2.0**200, 2.0**30, 2.0**29)
 def main(cases: int, ceiling_mb: int) -> None:
     rng = random.Random(20)
     params = CKKSParams.from_bits(4096, [30], special_bits=31)
-    digests = {"plan_digest": "a" * 64, "keys_digest": "b" * 64}
+    digests: Any = {"plan_digest": "a" * 64, "keys_digest": "b" * 64}
     kinds = [
         wire.Expected.query(params, count=2, scale=2.0**20, **digests),
         wire.Expected.reply(params, count=2, scale=2.0**20, **digests),

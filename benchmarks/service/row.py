@@ -16,7 +16,7 @@ class Row:
     holds: bool | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "holds": None if self.holds is None else bool(self.holds)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

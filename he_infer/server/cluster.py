@@ -172,6 +172,9 @@ class ClusterWorkers:
             answer = await self._ask(plan_digest, tenant, None, query)
             return Answer(reply=answer["reply"], evaluate_ms=float(answer["evaluate_ms"]))
 
+    async def stop(self) -> None:
+        """Nothing here belongs to an event loop."""
+
     def close(self) -> None:
         """Take the deployment down; the cluster belongs to whoever started it."""
         from ray import serve

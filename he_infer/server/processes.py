@@ -94,11 +94,16 @@ class ProcessWorkers:
             answer, reply = await self._ask(head, query, reply_bytes=reply_bytes)
             return Answer(reply=reply, evaluate_ms=float(answer["evaluate_ms"]))
 
-    def close(self) -> None:
-        """End the workers, which are idle by now, and the process they came from."""
+    async def stop(self) -> None:
+        """End the workers, which are idle by now: they leave when their sockets close."""
         for worker in self._idle:
             worker.writer.close()
+            with contextlib.suppress(OSError):
+                await worker.writer.wait_closed()
         self._idle.clear()
+
+    def close(self) -> None:
+        """End the process that workers come from."""
         self._control.close()
         try:
             self._zygote.wait(timeout=10)

@@ -159,6 +159,7 @@ class Server(uvicorn.Server):
         if self._sweeper is not None:
             self._sweeper.cancel()
         await super().shutdown(sockets)
+        await self._service.workers.stop()
 
 
 class BackgroundServer:

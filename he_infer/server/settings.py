@@ -25,8 +25,8 @@ class Settings:
 
     ``tokens_required``: whether requests without a token or a certificate are refused.
     ``key_quota_bytes``: stored for each tenant, arriving keys included; ``key_ttl_s``: without
-    use. ``upload_ttl_s``: without a byte. ``reply_ttl_s``, ``replies_per_tenant``: about how many are kept, for
-    requests with an idempotency key.
+    use. ``upload_ttl_s``: without a byte. ``reply_ttl_s``, ``replies_per_tenant``: how long and
+    about how many are kept, for requests with an idempotency key.
 
     ``receive_quota_bytes``: bodies being received at one time, all together. ``body_grace_s``
     and ``body_min_bytes_per_s``: a sender may keep the server waiting for ``grace + received /

@@ -50,6 +50,10 @@ class Workers(Protocol):
         self, plan_digest: str, tenant: str, query: bytes, *, gone: asyncio.Event | None
     ) -> Answer: ...
 
+    async def stop(self) -> None:
+        """Let go of what belongs to the event loop, in which this is called last."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -93,6 +97,9 @@ class ThreadWorkers:
     ) -> Answer:
         async with self._gate.turn(gone):
             return await self._run(lambda: self._evaluator.evaluate(plan_digest, tenant, query))
+
+    async def stop(self) -> None:
+        """Nothing here belongs to an event loop."""
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,109 @@
+"""A Ray cluster of two nodes on this machine; one of them is killed under load."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.service.rig import in_the_clear, records_of, zoo_plan
+from he_infer.plan import Plan
+from he_infer.server import Settings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+        from ray import serve
+        from ray.cluster_utils import Cluster
+
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        made.second = made.add_node(num_cpus=2)
+        ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield made
+        serve.shutdown()
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return zoo_plan("digits-mlp", model="digits")
+
+
+def test_a_killed_node_loses_no_request(cluster: Any, plan: Plan, tmp_path: Path) -> None:
+    from attacks.oracles.channels import PlanChannel
+    from he_infer.client_spec import expected_reply
+    from he_infer.server.blobs import Blobs, keys_blob
+    from he_infer.server.cluster import cluster_workers
+    from he_infer.wire import Ciphertext, read_envelope
+
+    plan.save(str(tmp_path / "p.plan"))
+    channel = PlanChannel(plan)
+    evaluation = channel._keys.evaluation_keys(plan.key_levels)
+    channel._digest = evaluation.digest
+    blobs = Blobs(str(tmp_path / "blobs"))
+    blobs.write(keys_blob("acme", evaluation.digest), [evaluation.to_bytes()])
+    settings = Settings(workers=3, queue=64)
+    make = cluster_workers(cluster.address, most_replicas=3)
+    workers = make([tmp_path / "p.plan"], blobs.url, settings)
+    records = records_of(plan, 1)
+    query = channel.query(channel.spec.pack(records).astype(np.complex128))
+    exact = in_the_clear(plan, records)
+    expected = expected_reply(plan.client_spec, evaluation.digest)
+
+    async def ask() -> float:
+        answer = await workers.evaluate(plan.digest, "acme", query, gone=None)
+        frames = read_envelope(answer.reply, expected, limit_bytes=expected.total_bytes)
+        slots = [channel.decrypt(f).real for f in frames if isinstance(f, Ciphertext)]
+        found = plan.client_spec.unpack(np.stack(slots), 1)
+        return float(np.abs(found - exact).max())
+
+    async def conversation() -> list[float]:
+        await workers.check_keys(plan.digest, "acme", evaluation.digest)
+        errors: list[float] = []
+        stop = time.monotonic() + 25
+        killed = False
+
+        async def client() -> None:
+            while time.monotonic() < stop:
+                errors.append(await ask())
+
+        clients = [asyncio.create_task(client()) for _ in range(4)]
+        await asyncio.sleep(5)
+        before = len(errors)
+        await asyncio.to_thread(cluster.remove_node, cluster.second, False)
+        killed = True
+        await asyncio.gather(*clients)
+        assert killed and len(errors) > before > 0
+        return errors
+
+    errors = asyncio.run(conversation())
+    workers.close()
+    assert max(errors) < 2.0**-7
+
+
+def test_shadow_models_train_on_the_cluster(cluster: Any) -> None:
+    import joblib
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    with joblib.parallel_backend("ray"):
+        found = joblib.Parallel(n_jobs=2)(joblib.delayed(pow)(base, 2) for base in range(6))
+    assert found == [0, 1, 4, 9, 16, 25]
