@@ -47,6 +47,7 @@ def add_commands(commands: Any) -> None:
     audit.add_argument("--config", type=Path, metavar="FILE.toml", help="the same settings; flags "
                        "given as well come first")  # fmt: skip
     audit.add_argument("--json", action="store_true", help="print audit.json, not the summary")
+    audit.add_argument("--cluster", metavar="ADDRESS", help="train shadow models on a Ray cluster")
     audit.set_defaults(run=_run_audit)
 
     catalogue = commands.add_parser(
@@ -65,7 +66,9 @@ def settings_in(options: argparse.Namespace) -> dict[str, Any]:
 def _run_audit(options: argparse.Namespace) -> int:
     from attacks.cli.audit import run_audit_command
 
-    return run_audit_command(settings_in(options), options.config, as_json=options.json)
+    return run_audit_command(
+        settings_in(options), options.config, as_json=options.json, cluster=options.cluster
+    )
 
 
 def _run_attacks(options: argparse.Namespace) -> int:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attacks.audit.config import config_of, read_toml
 from attacks.audit.run import Audit, run_audit
 from attacks.cli.errors import readable_errors
+from attacks.errors import AuditError
 from he_infer.cli.console import print_json, print_table, progress_bars, warn
 
 
-def run_audit_command(flags: Mapping[str, Any], file: Path | None, *, as_json: bool) -> int:
+def run_audit_command(
+    flags: Mapping[str, Any], file: Path | None, *, as_json: bool, cluster: str | None = None
+) -> int:
     """Run the audit that ``file`` and ``flags``, which come first, describe; the exit code.
 
     Raises AttackSuiteError, or another HEInferError, for whatever has a way out.
     """
-    with readable_errors(), progress_bars() as progress:
+    with readable_errors(), training_on(cluster), progress_bars() as progress:
         settings = {} if file is None else read_toml(file)
         audit = run_audit(config_of(settings | dict(flags)), progress=progress, tell=warn)
     if as_json:
@@ -25,6 +29,32 @@ def run_audit_command(flags: Mapping[str, Any], file: Path | None, *, as_json: b
     else:
         print_summary(audit)
     return 0
+
+
+@contextmanager
+def training_on(cluster: str | None) -> Iterator[None]:
+    """Spread shadow models over a Ray cluster whose machines share the audit's folder."""
+    if cluster is None:
+        yield
+        return
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise AuditError(
+            "a cluster needs Ray: install the extra, pip install 'he-infer[cluster]'"
+        ) from error
+    import joblib
+
+    try:
+        ray.init(address=cluster, log_to_driver=False, ignore_reinit_error=True)
+    except (ConnectionError, ValueError) as error:
+        raise AuditError(f"no Ray cluster answers at {cluster}: start one, or leave it out") from (
+            error
+        )
+    register_ray()
+    with joblib.parallel_config(backend="ray", n_jobs=-1):
+        yield
 
 
 def print_summary(audit: Audit) -> None:

@@ -101,9 +101,10 @@ def test_a_killed_node_loses_no_request(cluster: Any, plan: Plan, tmp_path: Path
 
 def test_shadow_models_train_on_the_cluster(cluster: Any) -> None:
     import joblib
-    from ray.util.joblib import register_ray
 
-    register_ray()
-    with joblib.parallel_backend("ray"):
-        found = joblib.Parallel(n_jobs=2)(joblib.delayed(pow)(base, 2) for base in range(6))
+    from attacks.cli.audit import training_on
+
+    with training_on(cluster.address):
+        assert joblib.effective_n_jobs() > 1
+        found = joblib.Parallel()(joblib.delayed(pow)(base, 2) for base in range(6))
     assert found == [0, 1, 4, 9, 16, 25]

@@ -258,5 +258,6 @@ def interrupted(home: Path) -> Iterator[ServerProcess]:
 
 
 def test_an_interrupt_stops_it_cleanly(interrupted: ServerProcess) -> None:
+    httpx.get(f"{interrupted.url}/v2/health/live", trust_env=False)
     interrupted.process.send_signal(signal.SIGINT)
     assert interrupted.process.wait(20) == 0
