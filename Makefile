@@ -11,7 +11,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: setup demo test test-slow bench leakage lint clean
+.PHONY: setup demo test test-slow bench leakage service lint clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,11 @@ bench: setup
 leakage: setup
 	$(BIN)/python -m benchmarks leakage --reference --json records/leakage-reference.json
 	$(BIN)/python -m benchmarks leakage --paired --json records/leakage-paired.json
+
+# The claims about the service, each against a real server; about a quarter of an hour.
+service: setup
+	mkdir -p records
+	$(BIN)/python -m benchmarks service --json records/service.json
 
 clean:
 	rm -rf $(VENV) build dist records demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,4 +1,4 @@
-"""The number-theoretic transform in SEAL's order, in numpy: for primes below 2^50.
+"""The number-theoretic transform in SEAL's order, in numpy: for primes of at most 60 bits.
 
 Place i holds the value at ψ^(2·rev(i) + 1), ψ the smallest primitive 2n-th root of unity.
 """
@@ -14,12 +14,14 @@ Residues = NDArray[np.uint64]
 
 
 def multiply(a: Residues, b: Residues, q: int) -> Residues:
-    """a · b mod q elementwise, for q < 2^50: the quotient is guessed in floating point.
+    """a · b mod q elementwise, for q < 2^60: the quotient is guessed in floating point.
 
     Products wrap around 2^64; what is left after subtracting quotient · q is small and exact.
     """
     modulus = np.uint64(q)
-    guess = (a.astype(np.float64) * b.astype(np.float64) / q).astype(np.uint64)
+    # Beyond 50 bits the guess needs the 64 bits of an extended double.
+    kind = np.float64 if q < 1 << 50 else np.longdouble
+    guess = (a.astype(kind) * b.astype(kind) / modulus.astype(kind)).astype(np.uint64)
     with np.errstate(over="ignore"):
         rest = (a * b - guess * modulus).astype(np.int64)
     rest = np.where(rest < 0, rest + q, rest)
