@@ -25,7 +25,7 @@ def multiply(a: Residues, b: Residues, q: int) -> Residues:
     with np.errstate(over="ignore"):
         rest = (a * b - guess * modulus).astype(np.int64)
     rest = np.where(rest < 0, rest + q, rest)
-    return np.where(rest >= q, rest - q, rest).astype(np.uint64)
+    return np.asarray(np.where(rest >= q, rest - q, rest), dtype=np.uint64)
 
 
 def inverse(a: Residues, q: int) -> Residues:

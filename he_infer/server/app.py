@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.engine import Connection
 from starlette.requests import Request
@@ -46,6 +47,7 @@ from he_infer.store import UnknownKeysError
 from he_infer.version import __version__
 from he_infer.wire import HEADER_BYTES, Kind, read_header
 
+T = TypeVar("T")
 PLATFORM: Final = "he_infer_ckks"
 EXTENSIONS: Final = ["binary_tensor_data", "evaluation_keys"]
 
@@ -176,10 +178,11 @@ class Application:
             with self.quota.reserved(length), trace.stage("receive"):
                 head = await body.take(head_bytes)
                 header = await body.take(HEADER_BYTES)
-                tenant, facts, keys_digest = await self._bound(request, header, trace)
+                bound, rest = await _both(self._bound(request, header, trace), body.rest())
+                tenant, facts, keys_digest = bound
                 expect_length(length, head_bytes + facts.query_bytes, what="head and query")
                 identity = parse_query_head(head, length=facts.query_bytes)
-                query = header + await body.rest()
+                query = header + rest
         except (Refusal, HEInferError) as error:
             await refuse_burnt(body, error, trace, head_bytes=head_bytes)
             raise
@@ -292,6 +295,23 @@ def _expect_one_of(found: int, lengths: set[int]) -> None:
         nearest = max(lengths) if found > max(lengths) else min(lengths)
         expect_length(found, nearest, what="a query envelope")
         raise Refusal(400, "wrong_length", f"no version of this model takes {found} bytes")
+
+
+async def _both(
+    looking: Coroutine[Any, Any, T], reading: Coroutine[Any, Any, bytes]
+) -> tuple[T, bytes]:
+    """Look up and read on at the same time; the first of them that fails ends both."""
+    tasks = asyncio.ensure_future(looking), asyncio.ensure_future(reading)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done() and (error := task.exception()) is not None:
+                raise error
+        return tasks[0].result(), tasks[1].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _watch(request: Request, gone: asyncio.Event) -> None:
