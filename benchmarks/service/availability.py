@@ -299,7 +299,7 @@ def slow_clients(effort: Effort) -> list[Row]:
             bar="honest p99 ≤ 1.5×, slow ones closed ≤ 10 s",
             figure=f"p99 {1e3 * alone:.0f} → {1e3 * beside:.0f} ms ({ratio:.2f}×), "
             f"{len(closed_after)} closed, the last after {slowest:.1f} s",
-            holds=ratio <= 1.5 and len(closed_after) == count and slowest <= 12.5,
+            holds=ratio <= 1.5 and len(closed_after) == count and slowest <= 10.0,
         )
     ]
 

@@ -53,9 +53,9 @@ class Settings:
     reply_ttl_s: float = 600.0
     replies_per_tenant: int = 64
     receive_quota_bytes: int = 2**30
-    body_grace_s: float = 8.0
+    body_grace_s: float = 7.0
     body_min_bytes_per_s: float = 64 * 1024.0
-    header_timeout_s: float = 8.0
+    header_timeout_s: float = 7.0
     keep_alive_s: float = 15.0
     connections: int = 4096
     send_timeout_s: float = 60.0
