@@ -43,7 +43,11 @@ def features_of(envelopes: Sequence[bytes], times_ms: Sequence[float]) -> FloatA
 def guess_classes(features: FloatArray, classes: NDArray[np.int64], *, seed: int) -> Guess:
     """Cross-validated logistic regression from ``features`` (queries, d) to ``classes``."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    counts = np.bincount(classes)
+    common = counts[classes] > 1  # a class seen once can be learnt or tested, not both
+    features, classes = features[common], classes[common]
+    parts = max(2, min(_FOLDS, int(counts[counts > 1].min())))
+    folds = StratifiedKFold(parts, shuffle=True, random_state=seed)
     guessed = cross_val_predict(model, features, classes, cv=folds)
     right = int((guessed == classes).sum())
     return Guess(
