@@ -28,6 +28,7 @@ from he_infer.store import KeyName, UnknownKeysError
 from he_infer.wire import Expected, read_header
 
 MAX_PIECES: Final = 4096  # a piece of one byte costs a row and a file
+MAX_UPLOADS: Final = 8  # under way at a time, of each tenant
 MAX_PIECE_BYTES: Final = 8 * 2**20
 RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 _IDENTITY: Final = re.compile(r"[0-9a-f]{32}")
@@ -108,7 +109,9 @@ class KeyUploads:
             received=0,
         )
 
-        def reserve(connection: Connection) -> list[str]:
+        def reserve(connection: Connection) -> tuple[list[str], list[str]]:
+            # Reservations cost nothing to make, so only so many are held at a time.
+            pieces = key_index.drop_surplus(connection, tenant, most=MAX_UPLOADS - 1)
             leaving = key_index.make_room(
                 connection,
                 tenant,
@@ -117,9 +120,11 @@ class KeyUploads:
                 pinned=frozenset(self._pins),
             )
             key_index.begin_upload(connection, upload, now=time.time())
-            return leaving
+            return leaving, pieces
 
-        for digest in await self._database.run(reserve):
+        leaving, pieces = await self._database.run(reserve)
+        await asyncio.to_thread(self._delete_parts, pieces)
+        for digest in leaving:
             await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
         return upload
 

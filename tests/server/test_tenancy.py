@@ -205,6 +205,21 @@ def test_a_given_up_upload_frees_its_quota(toy: FakeHost) -> None:
     close(app)
 
 
+def test_reservations_do_not_pile_up(app: Application) -> None:
+    who = token_of(app, "acme")
+
+    async def conversation() -> None:
+        paths = []
+        for _ in range(12):
+            begun = await ask(app, "POST", UPLOADS_PATH, headers=who)
+            assert begun.status == 202
+            paths.append(begun.headers["location"])
+        states = [(await ask(app, "GET", path, headers=who)).status for path in paths]
+        assert states == [404] * 4 + [204] * 8
+
+    asyncio.run(conversation())
+
+
 @pytest.mark.parametrize(
     "text", [None, "", "bytes 0-9", "bytes 5-4/10", "bytes 0-10/10", "bytes 0-9/11", "0-9/10"]
 )

@@ -149,6 +149,18 @@ def begin_upload(connection: Connection, upload: Upload, *, now: float) -> None:
     )
 
 
+def drop_surplus(connection: Connection, tenant: str, *, most: int) -> list[str]:
+    """Give up a tenant's uploads beyond ``most``, the oldest first; names of their pieces."""
+    rows = connection.execute(
+        select(uploads.c.id).where(uploads.c.tenant == tenant).order_by(uploads.c.used.desc())
+    ).all()
+    pieces = []
+    for row in rows[most:]:
+        pieces += parts_of(connection, row[0])
+        end_upload(connection, row[0])
+    return pieces
+
+
 def find_upload(connection: Connection, tenant: str, identity: str) -> Upload | None:
     row = connection.execute(
         select(
