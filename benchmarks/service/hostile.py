@@ -223,7 +223,9 @@ def wrong_bindings(effort: Effort) -> list[Row]:
             connection(again.url) as http,
         ):
             with HttpTransport(again.url, token=token[0]) as transport:
-                client._transport.close()
+                before = client._transport
+                assert isinstance(before, HttpTransport)
+                before.close()
                 client._transport, client._uploaded = transport, False
                 client.upload_keys()
             first, second = ({"authorization": f"Bearer {t}"} for t in token)
