@@ -17,14 +17,15 @@ std::uint32_t reverse_bits(std::uint32_t x, int bits) {
 bool cpu_has(const std::string& path) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    // The processor first: asking for a path's kernels already runs its instructions.
     if (path == "avx2") {
-        return avx2_kernels() != nullptr && __builtin_cpu_supports("avx2") &&
-               __builtin_cpu_supports("fma");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               avx2_kernels() != nullptr;
     }
     if (path == "ifma") {
-        return ifma_kernels() != nullptr && __builtin_cpu_supports("avx512f") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vbmi");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512ifma") &&
+               __builtin_cpu_supports("avx512vbmi") && ifma_kernels() != nullptr;
     }
 #endif
     return path == "scalar";
