@@ -72,7 +72,7 @@ class Backend(Protocol[C, P]):
         ...
 
     def flood(self, a: C, bits: int) -> C:
-        """Add coefficients uniform on [−2^bits, 2^bits), drawn from the operating system."""
+        """Add coefficients uniform on [−2^bits, 2^bits); see ``sampling``."""
         ...
 
     def rerandomize(self, a: C) -> C:
