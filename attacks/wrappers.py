@@ -2,8 +2,8 @@
 
     Budget(LabelsOnly(oracle), records=2_000)
 
-The ledger stays the innermost oracle's. Recorded belongs outside what is random (Noisy), so
-that it keeps the answers the attack saw.
+The ledger stays the innermost oracle's. Recorded belongs outside what is random (Noisy, Scaled,
+Shifted), so that it keeps the answers the attack saw.
 """
 
 from __future__ import annotations
@@ -199,6 +199,66 @@ class Noisy(_Wrapper):
             labels=np.argmax(scores, axis=1).astype(np.int64),
             logits=logits,
             probabilities=probabilities,
+        )
+
+
+@final
+class Scaled(_Wrapper):
+    """Multiplies each record's scores by one factor in [1/``spread``, ``spread``], log-uniform.
+
+    Drawn anew for every answer from ``rng``; labels stay. Probabilities become those of the
+    scaled logits. Raises AbilityError on an oracle that answers only labels, DataSplitError for
+    a spread that is not above 1.
+    """
+
+    def __init__(self, oracle: Oracle, *, spread: float, rng: np.random.Generator) -> None:
+        _require_scores(oracle.info, "scaled scores")
+        if not (np.isfinite(spread) and spread > 1):
+            raise DataSplitError(f"scaling needs a finite spread above 1, got {spread}")
+        info = oracle.info.answering(oracle.info.answers - {SLOTS}, by=f"scaled({spread!r})")
+        super().__init__(oracle, info)
+        self._spread = spread
+        self._rng = rng
+
+    def query(self, records: ArrayLike) -> Answer:
+        answer = self._oracle.query(records)
+        factors = self._spread ** self._rng.uniform(-1, 1, (len(answer), 1))
+        tiny = np.finfo(np.float64).tiny
+        return replace(
+            _redacted(answer),
+            logits=_changed(answer.logits, lambda scores: scores * factors),
+            probabilities=_changed(
+                answer.probabilities,
+                lambda scores: softmax(np.log(np.maximum(scores, tiny)) * factors),
+            ),
+        )
+
+
+@final
+class Shifted(_Wrapper):
+    """Adds one number, uniform on ±``radius``, to all logits of a record; labels stay.
+
+    Drawn anew for every answer from ``rng``. Probabilities do not see it. Raises AbilityError
+    on an oracle without logits, DataSplitError for a radius that is not positive.
+    """
+
+    def __init__(self, oracle: Oracle, *, radius: float, rng: np.random.Generator) -> None:
+        if LOGITS not in oracle.info.answers:
+            raise AbilityError(f"{oracle.info.name} answers no logits, and only they can shift")
+        if not (np.isfinite(radius) and radius > 0):
+            raise DataSplitError(f"a shift needs a finite radius above 0, got {radius}")
+        info = oracle.info.answering(oracle.info.answers - {SLOTS}, by=f"shifted({radius!r})")
+        super().__init__(oracle, info)
+        self._radius = radius
+        self._rng = rng
+
+    def query(self, records: ArrayLike) -> Answer:
+        answer = self._oracle.query(records)
+        shifts = self._rng.uniform(-self._radius, self._radius, (len(answer), 1))
+        return replace(
+            _redacted(answer),
+            logits=_changed(answer.logits, lambda scores: scores + shifts),
+            probabilities=answer.probabilities,
         )
 
 
