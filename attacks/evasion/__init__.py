@@ -1,0 +1,1 @@
+"""Evasion: inputs moved a little so that the model labels them wrongly."""
