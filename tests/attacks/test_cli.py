@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attacks import catalogue
 from attacks.audit import run
 from attacks.catalogue import ATTACKS
+from benchmarks import leakage_reference
 from he_infer.cli import machine
-from he_infer.cli.main import main
+from he_infer.cli.main import build_parser, main
 from he_infer.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 SMALL = ["--model", "mine.py:build", "--data", "iris", "--epochs", "40", "--batch", "8"]
 SMALL += ["--targets", "2", "--shadows", "4", "--budget", "200", "--rate", "0.02", "--out", "out"]
@@ -41,9 +46,32 @@ def test_the_catalogue_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(name in text for name in ATTACKS) and "logits or probabilities" in text
     assert main(["attacks", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
+    listed = json.loads(capsys.readouterr().out)["attacks"]
     assert [entry["name"] for entry in listed] == list(ATTACKS)
     assert set(listed[0]) == {"name", "title", "family", "reference", "threat_model", "needs"}
+
+
+def test_every_published_system_is_listed_with_what_runs_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["attacks", "--json"]) == 0
+    systems = json.loads(capsys.readouterr().out)["systems"]
+    parser, groups = build_parser(), leakage_reference.GROUPS
+    for system in systems:
+        assert system["title"] and system["reference"] and system["threat_model"]
+        for place in system["code"].split(", "):
+            assert (CHECKOUT / place).exists(), place
+        program, *words = shlex.split(system["command"])
+        if program == "he-infer":
+            options = parser.parse_args(words)
+            assert not hasattr(options, "attacks") or catalogue.choose(options.attacks.split(","))
+        else:
+            assert words[:2] == ["-m", "benchmarks"]
+            chosen = words[words.index("--groups") + 1].split(",") if "--groups" in words else []
+            assert set(chosen) <= set(groups)
+    authors = ("Tramèr", "Papernot", "Steinhardt", "Shafahi", "Hesamifard", "Shokri", "Goodfellow")
+    text = " ".join(system["reference"] for system in systems)
+    assert all(author in text for author in authors)
 
 
 def test_other_commands_do_not_load_the_suite() -> None:
