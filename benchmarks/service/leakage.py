@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks.ciphertext.suite import THOROUGH, run_suite
+from attacks.ciphertext.suite import THOROUGH, Check, run_suite
 from attacks.ciphertext.suite import Effort as SuiteEffort
 from attacks.oracles.channels import PlanBench
 from benchmarks.service.rig import in_the_clear, records_of, zoo_plan
@@ -40,14 +40,21 @@ def ciphertexts(effort: Effort) -> list[Row]:
     return [
         Row(
             name=check_.title,
-            bar="works where nothing defends, fails as served"
-            if check_.control_broken is not None
-            else "measured and said",
+            bar=_bar(check_),
             figure=f"undefended: {check_.control}; served: {check_.defended}",
             holds=check_.holds and check_.control_broken is not False,
         )
         for check_ in checks
     ]
+
+
+def _bar(check_: Check) -> str:
+    if check_.control_broken is None:
+        return "measured and said"
+    # Enough replies show any noise's variance: what flooding can do is to make it small.
+    if check_.name == "weight-noise":
+        return "works where nothing defends, variances within 10 % of each other as served"
+    return "works where nothing defends, fails as served"
 
 
 def correctness(effort: Effort) -> list[Row]:
