@@ -20,6 +20,8 @@ def find_data_folder() -> Path | None:
 
 
 def pytest_configure() -> None:
+    # Networks are small here: threads would wait for each other longer than they compute.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # The library and child processes look at the variable only; tests find the folder for them.
     folder = find_data_folder()
     if folder is not None:
