@@ -52,7 +52,7 @@ def train_loop(
                 chosen = order[step * config.batch : (step + 1) * config.batch]
                 aim = None if wanted is None else wanted[index, chosen][None]
                 logits = model(inputs[chosen])[None]  # a stack of one
-                loss = losses(logits, labels[chosen][None], aim, config.distillation).sum()
+                loss = losses(logits, labels[chosen][None], aim, config).sum()
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()

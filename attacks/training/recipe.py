@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -43,11 +43,34 @@ class Replacement:
     description: str
 
 
+class Procedure(Protocol):
+    """Another way to train both twins than stack by stack, such as privately or on inputs that
+    an adversary moved. ``description`` goes into the cache's key and says all that decides the
+    weights beside the recipe, the data and the seeds.
+    """
+
+    @property
+    def description(self) -> str: ...
+
+    def twins(
+        self,
+        recipe: TwinRecipe,
+        pool: Records,
+        is_member: NDArray[np.bool_],
+        *,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+        first: int = 0,
+    ) -> TrainedTwins:
+        """As ``train_twins``, which calls it and states arguments and errors."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwinRecipe:
     """``architecture`` makes an untrained ReLU network; ``relu`` trains it from scratch;
     ``replacement`` and ``polynomial`` (distillation from the ReLU network) make its twin.
-    ``low``, ``high``: the range of the inputs.
+    ``low``, ``high``: the range of the inputs. ``procedure``: does the training instead, if given.
     """
 
     name: str
@@ -57,6 +80,7 @@ class TwinRecipe:
     replacement: Replacement
     low: float = 0.0
     high: float = 1.0
+    procedure: Procedure | None = None
 
     def digest(self, pool: Records) -> str:
         """SHA-256 over everything but memberships and seeds that decides the weights.
@@ -75,6 +99,9 @@ class TwinRecipe:
             "replacement": self.replacement.description,
             "versions": [torch.__version__, np.__version__],
         }
+        if self.procedure is not None:
+            # Procedures see the inputs' range; the two stacks do not.
+            description["procedure"] = [_PROCEDURE, self.procedure.description, self.low, self.high]
         hashed = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
         for array in (pool.inputs, pool.labels):
             hashed.update(str(array.shape).encode())
@@ -112,6 +139,10 @@ def train_twins(
     ``first``: number of the first of them, for messages.
     Raises ShadowError or DataSplitError as ``train_stack`` does.
     """
+    if recipe.procedure is not None:
+        return recipe.procedure.twins(
+            recipe, pool, is_member, seeds=seeds, progress=progress, first=first
+        )
     fresh = initialised(recipe.architecture, seeds)
     relu = train_stack(
         fresh, pool, is_member, recipe.relu, seeds=seeds, progress=progress, first=first

@@ -37,7 +37,8 @@ class TrainingConfig:
     """AdamW with a one-cycle rate. ``batch`` records a step; ``weight_decay`` on matrices only.
 
     ``distillation``: weight of the squared distance to given target logits; cross entropy with
-    the labels has the rest. 0 without targets.
+    the labels has the rest. 0 without targets. ``label_smoothing``: the share of the labels'
+    weight that is spread evenly over all classes (Szegedy et al. 2016).
     """
 
     epochs: int
@@ -45,10 +46,13 @@ class TrainingConfig:
     rate: float
     weight_decay: float = 0.0
     distillation: float = 0.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise ShadowError("training needs at least one epoch and two records in a batch")
+        if not 0 <= self.label_smoothing < 1:
+            raise ShadowError(f"label_smoothing lies in [0, 1), got {self.label_smoothing}")
         if not self.rate > 0 or self.weight_decay < 0 or not 0 <= self.distillation <= 1:
             raise ShadowError("rate must be positive, weight_decay ≥ 0, distillation in [0, 1]")
 
@@ -155,7 +159,7 @@ def train_stack(
                 chosen = order[:, step * config.batch : (step + 1) * config.batch]
                 logits = forward(parameters, buffers, inputs[chosen])  # (M, batch, classes)
                 aim = None if wanted is None else wanted[rows, chosen]
-                loss = losses(logits, labels[chosen], aim, config.distillation).sum()
+                loss = losses(logits, labels[chosen], aim, config).sum()
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -174,17 +178,20 @@ def train_stack(
     return trained
 
 
-def losses(logits: Tensor, labels: Tensor, aim: Tensor | None, distillation: float) -> Tensor:
+def losses(logits: Tensor, labels: Tensor, aim: Tensor | None, config: TrainingConfig) -> Tensor:
     """The loss of each model, (M,), from logits (M, B, classes) and labels (M, B)."""
     models, batch, classes = logits.shape
     entropy = functional.cross_entropy(
-        logits.reshape(-1, classes), labels.reshape(-1), reduction="none"
+        logits.reshape(-1, classes),
+        labels.reshape(-1),
+        reduction="none",
+        label_smoothing=config.label_smoothing,
     )
     mean = entropy.reshape(models, batch).mean(dim=1)
-    if aim is None or distillation == 0.0:
+    if aim is None or config.distillation == 0.0:
         return mean
     distance = ((logits - aim) ** 2).mean(dim=(1, 2))
-    return (1 - distillation) * mean + distillation * distance
+    return (1 - config.distillation) * mean + config.distillation * distance
 
 
 def check_trained(
