@@ -1,0 +1,90 @@
+"""Label flipping, the plainest poison: records as they are, with labels that are wrong.
+
+Source: Biggio, Nelson and Laskov, Support vector machines under adversarial label noise, 2011.
+The attacker contributes a share of the training set, and so the set keeps its size.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from attacks.errors import DataSplitError
+from attacks.poisoning.networks import NetworkLearner
+from attacks.poisoning.outcome import Comparison, Crafted, compare
+from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
+from attacks.records import Records
+from attacks.result import AttackResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFlipping:
+    """``budget`` of the training records, all of class ``source``, are labelled ``target``.
+
+    Success is the share of test records of ``source`` that are then answered ``target``. Raises
+    DataSplitError if both are the same class.
+    """
+
+    budget: PoisonBudget
+    source: int
+    target: int
+
+    def __post_init__(self) -> None:
+        if self.source == self.target or min(self.source, self.target) < 0:
+            raise DataSplitError(
+                f"flipping takes records of one class to another, got {self.source} to "
+                f"{self.target}: name two different classes"
+            )
+
+    def craft(self, data: PoisoningData, rng: np.random.Generator) -> Crafted:
+        """The flipped set, and the test records of the source as probes.
+
+        Raises DataSplitError for classes that the data do not have, or fewer records of the
+        source than the budget asks for.
+        """
+        _check_class(self.target, data.classes)
+        train, test = data.train, data.test
+        candidates = np.flatnonzero(train.labels == self.source)
+        wanted = self.budget.records(len(train))
+        if wanted > len(candidates):
+            raise DataSplitError(
+                f"{wanted} labels are to be flipped, and class {self.source} has "
+                f"{len(candidates)} training records: lower the budget to "
+                f"{len(candidates) / len(train):.3%}"
+            )
+        chosen = rng.choice(candidates, wanted, replace=False)
+        labels = train.labels.copy()
+        labels[chosen] = self.target
+        flipped = np.zeros(len(train), dtype=np.bool_)
+        flipped[chosen] = True
+        asked = test.inputs[test.labels == self.source]
+        return Crafted(
+            training=PoisonedSet(
+                records=Records(inputs=train.inputs, labels=labels), is_poison=flipped
+            ),
+            probes=Records(inputs=asked, labels=np.full(len(asked), self.target, dtype=np.int64)),
+        )
+
+    def run(
+        self, learner: NetworkLearner, data: PoisoningData, rng: np.random.Generator
+    ) -> AttackResult:
+        """Train with and without poison and compare."""
+        start = time.perf_counter()
+        crafted = self.craft(data, rng)
+        clean, poisoned = learner.fit_all([data.train, crafted.training.records], rng)
+        about = Comparison(
+            attack="label flipping",
+            learner=learner.name,
+            seconds=time.perf_counter() - start,
+            notes=(
+                f"{self.budget.fraction:.1%} of the labels, class {self.source} to {self.target}",
+            ),
+        )
+        return compare(poisoned, clean, crafted, data, about)
+
+
+def _check_class(label: int, classes: int) -> None:
+    if not 0 <= label < classes:
+        raise DataSplitError(f"class {label} among {classes} classes, which count from 0")

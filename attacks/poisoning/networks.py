@@ -1,0 +1,201 @@
+"""Networks as learners: a stack of them trained at once, and heads on frozen features.
+
+sets of records ──► one pool, memberships ──train_stack──► a network for each set
+features (T, N, F) ──full-batch Adam──► T linear heads         transfer learning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attacks.errors import DataSplitError, ShadowError
+from attacks.records import Records
+from attacks.training.stack import TrainingConfig, initialised, train_stack
+
+_FORWARD_RECORDS: Final = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A trained network; answers in float64, a part of the records at a time."""
+
+    module: nn.Module
+
+    def logits(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(B, *shape) → (B, classes)."""
+        return evaluate(self.module, inputs)
+
+    def predict(self, inputs: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(B, *shape) → (B,) labels."""
+        return self.logits(inputs).argmax(axis=1)
+
+    def features(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(B, *shape) → (B, features): what the last linear layer reads."""
+        seen: list[NDArray[np.float64]] = []
+
+        def keep(_: nn.Module, given: tuple[Any, ...]) -> None:
+            seen.append(given[0].detach().flatten(1).numpy())
+
+        hook = last_linear(self.module).register_forward_pre_hook(keep)
+        try:
+            self.logits(inputs)
+        finally:
+            hook.remove()
+        return np.concatenate(seen)
+
+
+def last_linear(module: nn.Module) -> nn.Linear:
+    """The linear layer that comes last; DataSplitError if there is none."""
+    found = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    if not found:
+        raise DataSplitError("the network has no linear layer whose features could be looked at")
+    return found[-1]
+
+
+def evaluate(module: nn.Module, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What ``module``, brought to float64 and evaluation mode, gives for (B, *shape)."""
+    module.double().eval()
+    with torch.no_grad():
+        parts = [
+            module(torch.as_tensor(inputs[at : at + _FORWARD_RECORDS], dtype=torch.float64))
+            for at in range(0, len(inputs), _FORWARD_RECORDS)
+        ]
+    result: NDArray[np.float64] = torch.cat(parts).numpy()
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkLearner:
+    """Trains ``architecture`` from fresh weights. ``description``: how reports call it."""
+
+    architecture: Callable[[], nn.Module]
+    config: TrainingConfig
+    description: str
+
+    @property
+    def name(self) -> str:
+        return self.description
+
+    def fit(self, records: Records, rng: np.random.Generator) -> Network:
+        """One network; errors as ``fit_all``'s."""
+        return self.fit_all([records], rng)[0]
+
+    def fit_all(self, sets: Sequence[Records], rng: np.random.Generator) -> tuple[Network, ...]:
+        """A network for each set, all from the same seed, sets of one size trained as one stack.
+
+        All start from the same weights. Raises ShadowError for a network that does not learn, DataSplitError for a set
+        smaller than a batch.
+        """
+        seed = int(rng.integers(2**31))
+        found: dict[int, Network] = {}
+        for size in sorted({len(records) for records in sets}):
+            chosen = [index for index, records in enumerate(sets) if len(records) == size]
+            pool, members = pooled_sets([sets[index] for index in chosen])
+            seeds = [seed] * len(chosen)
+            stack = train_stack(
+                initialised(self.architecture, seeds), pool, members, self.config, seeds=seeds
+            )
+            found |= {index: Network(stack.module(place)) for place, index in enumerate(chosen)}
+        return tuple(found[index] for index in range(len(sets)))
+
+
+def pooled_sets(sets: Sequence[Records]) -> tuple[Records, NDArray[np.bool_]]:
+    """Sets of one size in one pool, and memberships (sets, pool); records in common stand once.
+
+    Raises DataSplitError for sets that differ in size or in the shape of a record.
+    """
+    first = sets[0]
+    inputs, labels = [first.inputs], [first.labels]
+    rows = [np.arange(len(first))]
+    end = len(first)
+    for records in sets[1:]:
+        if records.shape != first.shape or len(records) != len(first):
+            raise DataSplitError("sets that are pooled hold equally many records of one shape")
+        axes = tuple(range(1, first.inputs.ndim))
+        same = (records.inputs == first.inputs).all(axis=axes) & (records.labels == first.labels)
+        fresh = int(np.count_nonzero(~same))
+        row = np.arange(len(first))
+        row[~same] = np.arange(end, end + fresh)
+        rows.append(row)
+        inputs.append(records.inputs[~same])
+        labels.append(records.labels[~same])
+        end += fresh
+    pool = Records(inputs=np.concatenate(inputs), labels=np.concatenate(labels))
+    members = np.zeros((len(sets), len(pool)), dtype=np.bool_)
+    for place, row in enumerate(rows):
+        members[place, row] = True
+    return pool, members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadTraining:
+    """Full-batch Adam on standardised features until the training set is fitted."""
+
+    steps: int = 800
+    rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.rate > 0:
+            raise ShadowError(f"a head takes steps and a rate, got {self.steps} and {self.rate}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heads:
+    """T linear layers: ``weight`` (T, F, classes), ``bias`` (T, 1, classes) on features that are
+    brought to mean 0 and deviation 1 by ``mean`` and ``scale``, both (T, 1, F)."""
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def predict(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(T, B, F) → (T, B)."""
+        scores = ((features - self.mean) / self.scale) @ self.weight + self.bias
+        return scores.argmax(axis=2)
+
+    @property
+    def trainable(self) -> int:
+        """Weights of one head, biases included."""
+        return int(self.weight[0].size + self.bias[0].size)
+
+
+def train_heads(
+    features: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    *,
+    classes: int,
+    training: HeadTraining,
+) -> Heads:
+    """T heads at once from zero weights, (T, N, F) and (T, N); each sees its own records only."""
+    if features.ndim != 3 or labels.shape != features.shape[:2] or not features.size:
+        raise DataSplitError(
+            f"features of shape {features.shape} do not fit labels of shape {labels.shape}"
+        )
+    mean = features.mean(axis=1, keepdims=True)
+    spread = features.std(axis=1, keepdims=True)
+    scale = np.where(spread > 0, spread, 1.0)
+    given = torch.as_tensor((features - mean) / scale)
+    wanted = torch.as_tensor(labels)
+    count, records, width = features.shape
+    weight = torch.zeros(count, width, classes, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(count, 1, classes, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([weight, bias], lr=training.rate)
+    for _ in range(training.steps):
+        loss = _entropy(torch.baddbmm(bias, given, weight), wanted) / records
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return Heads(weight.detach().numpy(), bias.detach().numpy(), mean, scale)
+
+
+def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Summed over models, so that each model's gradient is its own."""
+    return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
