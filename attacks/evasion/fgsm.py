@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 from torch import Tensor, nn
 
 from attacks.errors import DataSplitError
 from attacks.evasion.goals import Goal, cross_entropy
-from attacks.evasion.gradients import rise
+from attacks.evasion.gradients import in_hand, rise
 from attacks.evasion.norms import Norm
+from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.setting import EvasionData
+from attacks.oracle import Oracle
+from attacks.result import AttackResult
 
 
 def perturb(
@@ -43,3 +50,28 @@ def leap(
         raise DataSplitError(f"epsilon is positive, got {epsilon}")
     _, _, gradient = rise(model, inputs, goal, cross_entropy)
     return (inputs + epsilon * norm.steepest(gradient)).clamp(low, high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FGSM:
+    """One step on the weights; ``norm`` None takes that of the data, another one its ball of
+    equal volume. The target is asked ``repeats`` times about every moved record."""
+
+    norm: Norm | None = None
+    repeats: int = 1
+
+    def run(self, oracle: Oracle, data: EvasionData, rng: np.random.Generator) -> AttackResult:
+        """Move, judge; AbilityError without weights."""
+        data = data.within(self.norm)
+        model = in_hand(data.require_model())
+        attempt = Attempt.start("fgsm", oracle, data, repeats=self.repeats)
+        moved = leap(
+            model,
+            attempt.inputs,
+            attempt.goal,
+            epsilon=data.epsilon,
+            norm=data.norm,
+            low=data.low,
+            high=data.high,
+        )
+        return attempt.finish(moved, rng, threat_model=WEIGHT_HOLDER)

@@ -7,14 +7,88 @@ random start in the ball ──► x + step · steepest(∇loss) ──project, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attacks.errors import DataSplitError
+from attacks.evasion.asking import generator_of
+from attacks.evasion.best import Best
 from attacks.evasion.goals import Goal, Loss, cross_entropy
-from attacks.evasion.gradients import rise
+from attacks.evasion.gradients import in_hand, rise
 from attacks.evasion.norms import Norm
+from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.setting import EvasionData
+from attacks.oracle import Oracle
+from attacks.result import AttackResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PGD:
+    """``steps`` of ``step_share`` times epsilon up the cross-entropy, from ``restarts`` starts.
+
+    ``random_start``: somewhere in the ball, else at the record, once. The worst of all iterates
+    is kept. ``norm`` None takes that of the data, another one its ball of equal volume. Works on
+    the weights; the target is asked ``repeats`` times about every moved record.
+    """
+
+    name: str = "pgd"
+    steps: int = 40
+    step_share: float = 0.1
+    restarts: int = 1
+    random_start: bool = True
+    norm: Norm | None = None
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps, self.step_share, 1.0)
+        if self.restarts < 1 or (self.restarts > 1 and not self.random_start):
+            raise DataSplitError(
+                f"one start, or several random ones, got {self.restarts}: starts that are not "
+                "random are all the same"
+            )
+
+    def run(self, oracle: Oracle, data: EvasionData, rng: np.random.Generator) -> AttackResult:
+        """Move, judge; AbilityError without weights."""
+        data = data.within(self.norm)
+        model = in_hand(data.require_model())
+        attempt = Attempt.start(self.name, oracle, data, repeats=self.repeats)
+        best = self.search(model, attempt.inputs, attempt.goal, data, generator_of(rng))
+        return attempt.finish(best.inputs, rng, threat_model=WEIGHT_HOLDER)
+
+    def search(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        goal: Goal,
+        data: EvasionData,
+        generator: torch.Generator,
+    ) -> Best:
+        """The best of all iterates of all restarts, for each of ``inputs`` (B, *shape)."""
+        best = Best.none_yet(inputs)
+        for _ in range(self.restarts):
+            chosen = best.open
+            if not len(chosen):
+                break
+            found, part = Best.none_yet(inputs[chosen]), goal.select(chosen)
+            for moved, logits, losses in ascend(
+                model,
+                inputs[chosen],
+                part,
+                loss=cross_entropy,
+                epsilon=data.epsilon,
+                norm=data.norm,
+                steps=self.steps,
+                step=self.step_share * data.epsilon,
+                low=data.low,
+                high=data.high,
+                generator=generator if self.random_start else None,
+            ):
+                found = found.with_try(moved, logits, losses, part)
+            best = best.at(chosen, found)
+        return best
 
 
 def perturb(

@@ -1,0 +1,50 @@
+"""An oracle as evasion attacks ask it: tensors in, and noise averaged away where there is some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attacks.errors import DataSplitError
+from attacks.oracle import Answer, Oracle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Asks every record ``repeats`` times in one request: expectation over the oracle's noise.
+
+    Scores are averaged (Athalye et al. 2018, section 4), labels are put to the vote.
+    """
+
+    oracle: Oracle
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise DataSplitError(f"every record is asked at least once, got {self.repeats}")
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """(B, *shape) → logits or log-probabilities (B, classes); AbilityError for labels only."""
+        scores = self._ask(inputs).require_scores()
+        return torch.from_numpy(scores.reshape(self.repeats, len(inputs), -1).mean(axis=0))
+
+    def labels(self, inputs: Tensor) -> Tensor:
+        """(B, *shape) → (B,), by majority."""
+        labels = self._ask(inputs).labels.reshape(self.repeats, len(inputs))
+        if self.repeats == 1:
+            return torch.from_numpy(labels[0])
+        votes = np.eye(self.oracle.info.classes)[labels].sum(axis=0)
+        return torch.from_numpy(votes.argmax(axis=1))
+
+    def _ask(self, inputs: Tensor) -> Answer:
+        records: NDArray[np.float64] = inputs.detach().numpy()
+        return self.oracle.query(np.concatenate([records] * self.repeats))
+
+
+def generator_of(rng: np.random.Generator) -> torch.Generator:
+    """A torch stream that follows from ``rng``."""
+    return torch.Generator().manual_seed(int(rng.integers(2**62)))
