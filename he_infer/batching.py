@@ -10,6 +10,7 @@ from he_infer.compiler import DEFAULT_PRECISION_BITS, Approximation, compile
 from he_infer.costs import CostModel
 from he_infer.errors import InputError, PackingError
 from he_infer.plan import Plan
+from he_infer.privacy import FunctionPrivacy
 
 # Finer steps change the predicted time by less than the prediction's own error.
 BATCH_STEP = 4
@@ -24,6 +25,7 @@ def compile_for_records(
     precision_bits: int = DEFAULT_PRECISION_BITS,
     approximation: Approximation | None = None,
     cost: CostModel | None = None,
+    privacy: FunctionPrivacy | None = None,
 ) -> Plan:
     """The plan that answers ``records`` records in the least predicted time.
 
@@ -45,6 +47,7 @@ def compile_for_records(
                 precision_bits=precision_bits,
                 approximation=approximation,
                 cost=cost,
+                privacy=privacy,
             )
         except PackingError:
             if best is None and batch == 1:

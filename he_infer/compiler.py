@@ -15,17 +15,27 @@ from he_infer.calibrate import Interval, calibrate, layer_interval
 from he_infer.client_spec import MODEL_NAME
 from he_infer.costs import CostModel
 from he_infer.elementwise import gather_polynomials
-from he_infer.errors import CompileError, InputError, ParameterError
-from he_infer.levels import Chain, choose_chains, output_scale_of, place, scale_bits_of
+from he_infer.errors import CompileError, DefenceError, DepthError, InputError, ParameterError
+from he_infer.levels import (
+    Chain,
+    choose_chains,
+    least_scale_bits,
+    output_scale_of,
+    place,
+    scale_bits_of,
+)
 from he_infer.params import MAX_LOG_QP, CKKSParams
 from he_infer.plan import Plan
 from he_infer.planner import plan_packing
-from he_infer.privacy import FunctionPrivacy
+from he_infer.privacy import FunctionPrivacy, flooding_bits
 
 if TYPE_CHECKING:
     from he_infer.approx import Polynomial
 
 DEFAULT_PRECISION_BITS: Final = 10
+# By how much flooding exceeds a factor: a reply's coefficients are multiples of it, and what is
+# added has to hide their remainders, which are uniform up to 2^−HIDING_BITS then.
+HIDING_BITS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +69,10 @@ def compile(
     larger value than the ring offers raises). ``precision_bits``: the standard deviation of the
     outputs' error stays below 2^−precision_bits. ``approximation``: for activations that are
     not polynomials; without one, least squares of degree 3 on the calibrated interval.
-    ``privacy``: what is done to replies, by default everything; see ``he_infer.privacy``.
-    Raises CompileError and its subclasses, ParameterError, DepthError, InputError.
+    ``privacy``: what is done to replies, by default everything that leaves the outputs as they
+    are; see ``he_infer.privacy``.
+    Raises CompileError and its subclasses, ParameterError, DepthError, InputError; DefenceError
+    where the parameters cannot carry what ``privacy`` asks for.
     """
     records = check_sample(sample)
     if batch < 1 or batch & (batch - 1):
@@ -79,18 +91,16 @@ def compile(
     graph = to_normal_form(graph, flatten(records))
     outputs = ir.evaluate(graph, flatten(records))[graph.output.name]
     output_range = max(1.0, float(np.abs(outputs).max()))
+    defences = privacy or FunctionPrivacy.for_precision(precision_bits)
+    outputs_served = Served(
+        output_range=output_range, batch=batch, precision_bits=precision_bits, privacy=defences
+    )
     if params is None:
-        chains = choose_chains(
-            graph,
-            precision_bits=precision_bits,
-            output_bits=math.ceil(math.log2(output_range)),
-            least_n=max(4096, 2 * batch),
-        )
+        chains = outputs_served.chains(graph)
     else:
         bits = scale_bits_of(graph, params)
         chains = [Chain(params=params, scale_bits=bits)]
     model_costs = cost or CostModel()
-    defences = privacy or FunctionPrivacy.for_precision(precision_bits)
     found: list[Plan] = []
     for chain in chains:
         if batch > chain.params.slots:
@@ -98,7 +108,7 @@ def compile(
                 f"batch {batch} exceeds the {chain.params.slots} slots of N = {chain.params.n}"
             )
         scale = 2.0**chain.scale_bits
-        output_scale = output_scale_of(chain.params, output_range, scale)
+        output_scale = outputs_served.scale(chain.params, scale)
         placed = place(graph, chain.params, scale=scale, output_scale=output_scale)
         packing = plan_packing(
             graph,
@@ -123,6 +133,71 @@ def compile(
             )
         )
     return cheapest(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Outputs as they are served, and the room that they and their disguise need."""
+
+    output_range: float
+    batch: int
+    precision_bits: int
+    privacy: FunctionPrivacy
+
+    @property
+    def reach(self) -> float:
+        """The largest value of a reply, in units of 1 / the last layer's scale."""
+        factor = 2.0 ** self.privacy.factor_bits(self.batch)
+        return self.privacy.reply_range(self.output_range) * factor
+
+    def chains(self, graph: ir.Graph) -> list[Chain]:
+        """Raises DepthError for a graph that fits no chain, DefenceError if it is the disguise."""
+
+        def choose(reach: float) -> list[Chain]:
+            return choose_chains(
+                graph,
+                precision_bits=self.precision_bits,
+                output_bits=math.ceil(math.log2(reach)),
+                least_n=max(4096, 2 * self.batch),
+            )
+
+        try:
+            return choose(self.reach)
+        except DepthError as error:
+            if not self.privacy.disguises:
+                raise
+            choose(self.output_range)  # says so where the graph itself is too deep
+            raise self._refusal("than any ring has to spare") from error
+
+    def scale(self, params: CKKSParams, scale: float) -> float:
+        """The outputs' scale; raises DefenceError where the disguise leaves too little of it."""
+        bare = output_scale_of(params, self.output_range, scale)
+        if not self.privacy.disguises:
+            return bare
+        least = min(bare, 2.0 ** least_scale_bits(params.n, self.precision_bits))
+        try:
+            found = output_scale_of(params, self.reach, scale)
+        except ParameterError as error:
+            raise self._refusal(f"than {params.primes[0].bit_length()} bits hold") from error
+        if found < least:
+            raise self._refusal(f"than {params.primes[0].bit_length()} bits hold")
+        factor_bits = self.privacy.factor_bits(self.batch)
+        flooding = flooding_bits(params.n, self.privacy.flooding_std, 2 * found * 2.0**factor_bits)
+        if factor_bits and flooding < factor_bits + HIDING_BITS:
+            raise DefenceError(
+                f"flooding of {flooding} bits does not cover factors of {factor_bits} bits, which "
+                f"would show in a reply's lowest bits: raise flooding_std by a factor of "
+                f"{2.0 ** (factor_bits + HIDING_BITS - flooding):g} or lower precision_bits"
+            )
+        return found
+
+    def _refusal(self, where: str) -> DefenceError:
+        room = self.privacy.room_bits(self.output_range, self.batch)
+        return DefenceError(
+            f"{self.privacy.disguise}: these take {room:.1f} bits more of the first prime {where}, "
+            f"beside outputs up to {self.output_range:.3g} with {self.precision_bits} bits of "
+            "precision: lower precision_bits, scaling, shift or noise_std"
+        )
 
 
 def cheapest(plans: Sequence[Plan]) -> Plan:

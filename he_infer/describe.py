@@ -26,6 +26,7 @@ def describe_plan(plan: Plan) -> str:
         f"  {plan.batch} record(s) per query, {params.slots // plan.batch} feature slots",
         f"  input {spec.input_shape} in [{plan.input_range[0]:g}, {plan.input_range[1]:g}]: "
         f"{_layout(plan.packing.input.layout)}",
+        f"  replies: {plan.privacy}",
         "",
     ]
     for step in plan.steps:

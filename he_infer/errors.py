@@ -2,7 +2,8 @@
 
     HEInferError
     ├── ParameterError            CKKS parameters that are insecure or inconsistent
-    │   └── DepthError            a circuit that is too deep for the parameters allowed
+    │   ├── DepthError            a circuit that is too deep for the parameters allowed
+    │   └── DefenceError          a defence of replies that the parameters cannot carry
     ├── ApproximationError        a polynomial that cannot be built or is useless
     ├── DataError                 a data set that is missing, truncated or corrupted
     ├── TrainingError             a recipe that cannot run or did not reach its floor
@@ -42,6 +43,10 @@ class ParameterError(HEInferError):
 
 class DepthError(ParameterError):
     """The circuit needs more levels than any allowed parameter set offers."""
+
+
+class DefenceError(ParameterError):
+    """A defence of replies takes more bits than any allowed parameter set has to spare."""
 
 
 class ApproximationError(HEInferError):

@@ -14,8 +14,8 @@ from he_infer.errors import BackendError, MismatchError
 from he_infer.ir import FloatArray
 from he_infer.kernels import AffineStep, Machine, Plaintexts, Step, run_step
 from he_infer.plan import Plan
-from he_infer.privacy import flooding_bits
 from he_infer.progress import Progress
+from he_infer.replies import sanitise
 
 if TYPE_CHECKING:
     from he_infer.backends.choose import EncryptedBackend, Loaded
@@ -90,19 +90,7 @@ class PlanRunner(Generic[C, P]):
                     del values[name]  # large batches would not fit otherwise
             if progress is not None:
                 progress("evaluate", i + 1, len(plan.steps))
-        replies = values[plan.graph.output.name]
-        return backend.each(lambda c: sanitise(backend, plan, c), replies)
-
-
-def sanitise(backend: Backend[C, P], plan: Plan, reply: C) -> C:
-    """Leave the outputs in a reply, and as little else as possible; see ``privacy``."""
-    privacy = plan.privacy
-    if privacy.real_part:
-        reply = backend.real_part(reply)
-    if privacy.flooding_std:
-        bits = flooding_bits(plan.params.n, privacy.flooding_std, plan.reply_scale)
-        reply = backend.rerandomize(backend.flood(reply, bits))
-    return reply
+        return sanitise(backend, plan, values[plan.graph.output.name])
 
 
 def _sources(step: Step) -> tuple[str, ...]:

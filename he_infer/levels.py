@@ -219,16 +219,19 @@ def choose_params(
     for n in MAX_LOG_QP:
         if n < least_n:
             continue
-        most, least = scale_bits_for(n, depth, output_bits=output_bits), _least(n, precision_bits)
+        most, least = (
+            scale_bits_for(n, depth, output_bits=output_bits),
+            least_scale_bits(n, precision_bits),
+        )
         if most >= least:
             bits = min(most, least + SPARE_BITS)
             return _params(n, depth, bits, output_bits=output_bits), bits
     # A larger ring has more noise, so where precision is scarce the largest is not the deepest.
     fits_at = {
-        _budget(n, output_bits) // _least(n, precision_bits) - 2: n
+        _budget(n, output_bits) // least_scale_bits(n, precision_bits) - 2: n
         for n in MAX_LOG_QP
         if n >= least_n
-        and scale_bits_for(n, 0, output_bits=output_bits) >= _least(n, precision_bits)
+        and scale_bits_for(n, 0, output_bits=output_bits) >= least_scale_bits(n, precision_bits)
     }
     fits = max(fits_at, default=-1)
     if fits < 0:
@@ -253,7 +256,8 @@ def scale_bits_for(n: int, depth: int, *, output_bits: int) -> int:
     return min(_budget(n, output_bits) // (depth + 2), MAX_PRIME_BITS - headroom - SPECIAL_BITS)
 
 
-def _least(n: int, precision_bits: int) -> int:
+def least_scale_bits(n: int, precision_bits: int) -> int:
+    """log2 of the scale at which noise leaves this many bits after the binary point."""
     return precision_bits + NOISE_BITS + int(math.log2(n)) - 12
 
 

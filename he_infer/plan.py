@@ -55,9 +55,16 @@ class Plan:
 
     @property
     def reply_scale(self) -> float:
-        """The reply's scale; adding the conjugate doubles that of the last Affine."""
+        """The reply's scale: the last Affine's, doubled by adding the conjugate, times that of
+        the factors."""
         scale = self.placed[self.graph.output.name].scale
-        return 2 * scale if self.privacy.real_part else scale
+        doubled = 2 * scale if self.privacy.real_part else scale
+        return doubled * 2.0 ** self.privacy.factor_bits(self.batch)
+
+    @property
+    def reply_period(self) -> int:
+        """Slots after which a reply's content repeats."""
+        return self.packing.layouts[self.graph.output.name].period * self.batch
 
     @cached_property
     def placed(self) -> dict[str, Placement]:

@@ -28,7 +28,7 @@ from he_infer.planner import Choice, InputPacking, Packing
 from he_infer.privacy import FunctionPrivacy
 
 FORMAT: Final = "he-infer plan"
-VERSION: Final = 3
+VERSION: Final = 4
 _KEY: Final = "he_infer"
 _SUM: Final = "sha256"
 

@@ -1,5 +1,9 @@
 """What is done to a reply so that it says the outputs and as little else as possible.
 
+    reply ─► × r ─────► real part ─► + t ─────────► + flooding ─► + noise ─────► + fresh zero
+             scaling                 shift          every slot    copies alike
+             a record                a record                     an output
+
 *Real part.* A client may encrypt x + iy; a network with real weights then answers two real
 numbers in each slot. Adding the conjugate leaves one: the price is one key switch on the last
 level, whose key is the smallest there is.
@@ -16,15 +20,30 @@ By default flooding_std is half of the error that the plan's precision allows: a
 more than it promised. What depends on weights stays visible to who averages enough replies.
 This mitigates, and proves nothing: circuit privacy needs flooding by 2^λ times the noise
 (Kluczniak and Santato, ePrint 2023/301).
+
+*Noise, scaling, shift* blur the outputs themselves, against clients who steal the model; none is
+on by default. The noise is flooding of another width, with one difference: a reply repeats its
+outputs, hundreds of times in the latency layout, and who averages the copies of independent
+noise is left with little of it. A polynomial in X^(N/2P) has slots that repeat with period P, so
+that every copy gets the same noise. Scaling and shift are one number for all outputs of a record,
+drawn anew for each reply, and keep the label. A factor is encoded at 2^``factor_bits`` and
+never rescaled: those bits come from the first prime, which costs less than a level.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from he_infer.errors import ParameterError
+
+# A single record's factor is one coefficient, exact whatever its scale. The factors of a batch
+# are rounded in every coefficient, which moves a slot by √(N/12) units: 2^−10 of it at N = 8192.
+FACTOR_BITS: Final = 10
+BATCH_FACTOR_BITS: Final = 15
+MAX_SCALING: Final = 256.0
+NOISE_REACH: Final = 6.0  # standard deviations of noise that a reply has room for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,21 +52,45 @@ class FunctionPrivacy:
 
     ``flooding_std``: in units of the outputs; 0 adds neither flooding nor a fresh encryption of
     zero. ``spills``: the last layer may leave partial sums and biases in slots outside the reply.
-    Raises ParameterError for flooding out of range.
+    ``noise_std``: of noise on every output, in their units, alike in all copies of it.
+    ``scaling``: multiplies all outputs of a record by one factor, log-uniform in [1/scaling,
+    scaling]; 1 for none. ``shift``: adds one number, uniform on ±shift, to all outputs of a record.
+    Raises ParameterError for values out of range, or for noise, scaling or shift without flooding
+    and real parts, which would show what they hide.
     """
 
     real_part: bool = True
     flooding_std: float = 2.0**-11
     spills: bool = False
+    noise_std: float = 0.0
+    scaling: float = 1.0
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flooding_std < 2.0**20:
-            raise ParameterError(f"flooding_std must lie in 0 … 2^20, got {self.flooding_std}")
+        for name in ("flooding_std", "noise_std", "shift"):
+            if not 0 <= getattr(self, name) < 2.0**20:
+                raise ParameterError(f"{name} must lie in 0 … 2^20, got {getattr(self, name)}")
+        if not 1 <= self.scaling <= MAX_SCALING:
+            raise ParameterError(
+                f"scaling is the largest factor, 1 (none) … {MAX_SCALING:g}, got {self.scaling}"
+            )
+        if self.disguises and not (self.real_part and self.flooding_std and not self.spills):
+            raise ParameterError(
+                "noise, scaling and shift need real_part and flooding_std above 0, and no spills: "
+                "a reply's imaginary parts, low bits or other slots would show them"
+            )
 
     @classmethod
-    def for_precision(cls, bits: int) -> Self:
-        """All defences, within an error of standard deviation 2^−bits."""
-        return cls(flooding_std=2.0 ** -(bits + 1))
+    def for_precision(
+        cls, bits: int, *, noise_std: float = 0.0, scaling: float = 1.0, shift: float = 0.0
+    ) -> Self:
+        """All defences of the function, within an error of standard deviation 2^−bits.
+
+        ``noise_std``, ``scaling``, ``shift``: defences of the model on top, see the class.
+        """
+        return cls(
+            flooding_std=2.0 ** -(bits + 1), noise_std=noise_std, scaling=scaling, shift=shift
+        )
 
     @classmethod
     def unchecked(cls) -> Self:
@@ -59,6 +102,49 @@ class FunctionPrivacy:
         """Real numbers that one slot of a reply can tell."""
         return 1 if self.real_part else 2
 
+    @property
+    def disguises(self) -> bool:
+        """Whether outputs are blurred on purpose."""
+        return self.noise_std > 0 or self.scaling > 1 or self.shift > 0
+
+    def undisguised(self) -> Self:
+        """The same without noise, scaling and shift."""
+        return replace(self, noise_std=0.0, scaling=1.0, shift=0.0)
+
+    def factor_bits(self, batch: int) -> int:
+        """log2 of the scale at which factors are encoded for ``batch`` records; 0 without any."""
+        if self.scaling == 1:
+            return 0
+        return FACTOR_BITS if batch == 1 else BATCH_FACTOR_BITS
+
+    def reply_range(self, output_range: float) -> float:
+        """The largest value of a reply whose outputs reach ``output_range``."""
+        return output_range * self.scaling + self.shift + NOISE_REACH * self.noise_std
+
+    def room_bits(self, output_range: float, batch: int) -> float:
+        """Bits of the first prime that noise, scaling and shift take."""
+        return math.log2(self.reply_range(output_range) / output_range) + self.factor_bits(batch)
+
+    @property
+    def disguise(self) -> str:
+        """Noise, scaling and shift in words; empty for none."""
+        words = []
+        if self.scaling > 1:
+            words.append(f"factors of 1/{self.scaling:g} … {self.scaling:g}")
+        if self.shift:
+            words.append(f"shifts up to ±{self.shift:g}")
+        if self.noise_std:
+            words.append(f"noise of std {self.noise_std:g}")
+        return ", ".join(words)
+
+    def __str__(self) -> str:
+        words = ["real part"] if self.real_part else []
+        if self.flooding_std:
+            words.append(f"flooding of std {self.flooding_std:.2g}")
+        if self.disguises:
+            words.append(self.disguise)
+        return ", ".join(words) or "as they are"
+
 
 def flooding_bits(n: int, std: float, scale: float) -> int:
     """b of the formula above; 0 where not even single units fit below ``std``."""
@@ -68,3 +154,8 @@ def flooding_bits(n: int, std: float, scale: float) -> int:
 def flooding_std(n: int, bits: int, scale: float) -> float:
     """What coefficients uniform on [−2^bits, 2^bits) add to the real part of a slot."""
     return 2.0**bits / math.sqrt(3) * math.sqrt(n / 2) / scale
+
+
+def noise_bound(period: int, std: float, scale: float) -> int:
+    """The bound of uniform coefficients whose slots, repeated with ``period``, have this std."""
+    return max(1, round(std * scale * math.sqrt(3) / math.sqrt(period)))

@@ -29,6 +29,9 @@ class CompileReport:
     errors and label agreement. ``outside_ranges``: share of the sample with a value outside
     the calibrated interval, per nonlinear layer. ``approximation_agreement``: label agreement
     of the polynomial network with the original one, both in the clear; None if not asked for.
+    ``defences``: what blurs outputs, in words, empty for nothing, with its price in predicted
+    milliseconds and in bits of the first prime; it takes no level. Predicted errors count its
+    noise, but no scaling or shift, which are no errors; the label agreement counts all of it.
     """
 
     name: str
@@ -57,6 +60,9 @@ class CompileReport:
     predicted_ms: float
     outside_ranges: Mapping[str, float]
     approximation_agreement: float | None
+    defences: str
+    defences_ms: float
+    defences_bits: float
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,6 +99,9 @@ class CompileReport:
         if self.approximation_agreement is not None:
             share = f"{100 * self.approximation_agreement:.2f} % with the original network"
             rows.insert(12, ("polynomial label agreement", share))
+        if self.defences:
+            price = f"no level, {self.defences_ms:.2g} ms, {self.defences_bits:.1f} bits"
+            rows.append(("defences of the model", f"{self.defences}: {price} of the first prime"))
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
 
@@ -120,7 +129,11 @@ def compile_report(
     values = ir.evaluate(plan.graph, flat)
     exact = values[plan.graph.output.name]
     simulated = simulate(plan, given[:records], rng=rng)
-    errors = simulated - exact[: len(simulated)]
+    steady = replace(plan, privacy=replace(plan.privacy, scaling=1.0, shift=0.0))
+    known = (
+        simulated if steady.privacy == plan.privacy else simulate(steady, given[:records], rng=rng)
+    )
+    errors = known - exact[: len(known)]
     agreement = simulated.argmax(axis=1) == exact[: len(simulated)].argmax(axis=1)
     costs = count_costs(plan, cost or CostModel())
     spec = plan.client_spec
@@ -152,12 +165,21 @@ def compile_report(
         predicted_ms=costs.milliseconds,
         outside_ranges=outside_ranges(plan.graph, values),
         approximation_agreement=None if model is None else _agreement(model, given, exact),
+        defences=plan.privacy.disguise,
+        defences_ms=defences_ms(plan, cost or CostModel()),
+        defences_bits=plan.privacy.room_bits(plan.output_range, plan.batch),
     )
 
 
 def privacy_ms(plan: Plan, cost: CostModel) -> float:
     """Predicted milliseconds that conjugate, flooding and fresh encryption of zero take."""
     bare = replace(plan, privacy=FunctionPrivacy.unchecked())
+    return count_costs(plan, cost).milliseconds - count_costs(bare, cost).milliseconds
+
+
+def defences_ms(plan: Plan, cost: CostModel) -> float:
+    """Predicted milliseconds that noise, scaling and shift take."""
+    bare = replace(plan, privacy=plan.privacy.undisguised())
     return count_costs(plan, cost).milliseconds - count_costs(bare, cost).milliseconds
 
 

@@ -39,8 +39,18 @@ def centred_binomial(n: int) -> NDArray[np.int8]:
     return np.asarray(bits[:3].sum(axis=0, dtype=np.int8) - bits[3:].sum(axis=0, dtype=np.int8))
 
 
-def uniform(n: int, bits: int) -> NDArray[np.int64]:
-    """(n,) integers, uniform on [−2^bits, 2^bits); at most 62 bits."""
-    drawn = np.frombuffer(random_bytes(8 * n), dtype=np.uint64)
-    kept = (drawn >> np.uint64(63 - bits)).astype(np.int64)  # bits + 1 of the 64
-    return np.asarray(kept - (np.int64(1) << np.int64(bits)), dtype=np.int64)
+def uniform(n: int, bound: int, *, stride: int = 1) -> NDArray[np.int64]:
+    """(n,) integers: every ``stride``-th uniform on [−bound, bound), the others zero.
+
+    ``bound`` is at most 2^62; for one that is no power of two, chances differ by 2·bound / 2^64.
+    """
+    drawn = np.frombuffer(random_bytes(8 * (n // stride)), dtype=np.uint64)
+    found = np.zeros(n, dtype=np.int64)
+    found[::stride] = (drawn % np.uint64(2 * bound)).astype(np.int64) - np.int64(bound)
+    return found
+
+
+def unit(count: int) -> NDArray[np.float64]:
+    """(count,) numbers, uniform on the multiples of 2^−53 in [0, 1)."""
+    drawn = np.frombuffer(random_bytes(8 * count), dtype=np.uint64)
+    return np.asarray((drawn >> np.uint64(11)) * 2.0**-53, dtype=np.float64)

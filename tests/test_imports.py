@@ -46,6 +46,7 @@ PARTS = {
     "plan_file": "plan",
     "describe": "plan",
     "executor": "plan",
+    "replies": "plan",
     "client_messages": "client",
     "client_keys": "client",
     "client_async": "client",

@@ -63,7 +63,7 @@ def test_absurd_flooding_is_refused(std: float) -> None:
 
 
 def test_uniform_fills_its_range_and_no_more() -> None:
-    drawn = uniform(1 << 16, 3)
+    drawn = uniform(1 << 16, 8)
     assert set(np.unique(drawn)) == set(range(-8, 8))
     assert abs(float(drawn.mean()) + 0.5) < 0.1
 

@@ -71,8 +71,12 @@ class Backend(Protocol[C, P]):
         """The slots' real parts: a plus its conjugate, at twice the scale; needs key step 0."""
         ...
 
-    def flood(self, a: C, bits: int) -> C:
-        """Add coefficients uniform on [−2^bits, 2^bits); see ``sampling``."""
+    def draw(self, count: int) -> FloatArray:
+        """(count,) numbers uniform on [0, 1), to disguise one reply; see ``sampling``."""
+        ...
+
+    def flood(self, a: C, bound: int, *, period: int) -> C:
+        """Add coefficients uniform on [−bound, bound) whose slots repeat with ``period``."""
         ...
 
     def rerandomize(self, a: C) -> C:

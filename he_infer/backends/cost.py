@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from he_infer.backends.base import (
     check_addable,
     check_conjugable,
@@ -123,7 +125,10 @@ class CostBackend:
         self._spend("conjugate", self._model.key_switch_ms(self._params.n, a.level))
         return replace(a, scale=2 * a.scale)
 
-    def flood(self, a: CostCiphertext, bits: int) -> CostCiphertext:
+    def draw(self, count: int) -> FloatArray:
+        return np.full(count, 0.5)
+
+    def flood(self, a: CostCiphertext, bound: int, *, period: int) -> CostCiphertext:
         self._spend("flood", self._model.exchange_ms(self._params.n, 1) / 2)
         return a
 

@@ -35,7 +35,7 @@ from he_infer.errors import BackendError, MismatchError
 from he_infer.evaluation_keys import CONJUGATION_STEP, EvaluationKeys, galois_element
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
-from he_infer.sampling import centred_binomial, ternary, uniform
+from he_infer.sampling import centred_binomial, ternary, uniform, unit
 from he_infer.wire import Ciphertext, SeededCiphertext
 from he_infer.wire.types import key_moduli
 
@@ -223,8 +223,11 @@ class NativeBackend:
         conjugate = self._checked(lambda: self._engine.rotate(a.handle, key, self._threads))
         return NativeCiphertext(self._engine.add(a.handle, conjugate), 2 * a.scale)
 
-    def flood(self, a: NativeCiphertext, bits: int) -> NativeCiphertext:
-        drawn = uniform(self._params.n, bits)
+    def draw(self, count: int) -> FloatArray:
+        return unit(count)
+
+    def flood(self, a: NativeCiphertext, bound: int, *, period: int) -> NativeCiphertext:
+        drawn = uniform(self._params.n, bound, stride=self._params.slots // period)
         plain = self._checked(lambda: self._engine.plaintext(drawn, self.level(a), False))
         return NativeCiphertext(self._engine.add_plain(a.handle, plain), a.scale)
 

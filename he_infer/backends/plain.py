@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
+
 from he_infer.backends.slotwise import SlotwiseBackend
+from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
 
 
@@ -21,8 +24,12 @@ class _Noiseless:
     def key_switch(self, step: int, level: int, scale: float, *, centred: bool) -> complex:
         return 0j
 
-    def flooding(self, bits: int, scale: float) -> complex:
+    def flooding(self, bound: int, period: int, scale: float) -> complex:
         return 0j
+
+    def draw(self, count: int) -> FloatArray:
+        """The middle of the range: a factor of 1, a shift of 0."""
+        return np.full(count, 0.5)
 
     def rerandomization(self, level: int, scale: float) -> complex:
         return 0j

@@ -32,7 +32,7 @@ from he_infer.errors import BackendError, MismatchError
 from he_infer.evaluation_keys import EvaluationKeys
 from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
-from he_infer.sampling import uniform
+from he_infer.sampling import uniform, unit
 from he_infer.wire import Ciphertext, SeededCiphertext
 
 
@@ -193,8 +193,12 @@ class SealBackend:
         total.scale = 2 * a.scale
         return total
 
-    def flood(self, a: Any, bits: int) -> Any:
-        drawn = embed(uniform(self._params.n, bits), self._params.n) / a.scale
+    def draw(self, count: int) -> FloatArray:
+        return unit(count)
+
+    def flood(self, a: Any, bound: int, *, period: int) -> Any:
+        n = self._params.n
+        drawn = embed(uniform(n, bound, stride=n // 2 // period), n) / a.scale
         plain = sealapi.Plaintext()
         self._encoder.encode(drawn.tolist(), self._ids[self.level(a)], a.scale, plain)
         return self.add_plain(a, plain)

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from he_infer.backends.slotwise import ComplexArray, SlotwiseBackend
+from he_infer.ir import FloatArray
 from he_infer.params import CKKSParams
 
 # SEAL draws errors from a centred binomial distribution over 21 pairs of bits.
@@ -73,8 +74,14 @@ class _CKKSNoise:
             total += (spread + offset) * errors[digit] * (q / self._params.special_prime)
         return total / scale + self.rounding(scale, 2)
 
-    def flooding(self, bits: int, scale: float) -> ComplexArray:
-        return self._polynomial(4.0**bits / 3) / scale
+    def flooding(self, bound: int, period: int, scale: float) -> ComplexArray:
+        """2 · period coefficients that are not zero, slots that repeat."""
+        variance = float(bound) ** 2 / 3
+        values = self._values(2 * period * variance, period) / scale
+        return np.tile(values, self._params.slots // period)
+
+    def draw(self, count: int) -> FloatArray:
+        return self._rng.uniform(size=count)
 
     def rerandomization(self, level: int, scale: float) -> ComplexArray:
         """SEAL encrypts zero one level higher and divides, which leaves the rounding."""
@@ -95,8 +102,10 @@ class _CKKSNoise:
 
     def _polynomial(self, variance: float) -> ComplexArray:
         """Slot values of a polynomial with independent coefficients of this variance."""
-        half = np.sqrt(self._params.n * variance / 2)
-        pair = self._rng.normal(scale=half, size=(2, self._params.slots))
+        return self._values(self._params.n * variance, self._params.slots)
+
+    def _values(self, variance: float, count: int) -> ComplexArray:
+        pair = self._rng.normal(scale=np.sqrt(variance / 2), size=(2, count))
         return np.asarray(pair[0] + 1j * pair[1])
 
     def _embed(self, coefficients: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ComplexArray:

@@ -59,7 +59,8 @@ class Noise(Protocol):
     def key_switch(
         self, step: int, level: int, scale: float, *, centred: bool
     ) -> ComplexArray | complex: ...
-    def flooding(self, bits: int, scale: float) -> ComplexArray | complex: ...
+    def flooding(self, bound: int, period: int, scale: float) -> ComplexArray | complex: ...
+    def draw(self, count: int) -> FloatArray: ...
     def rerandomization(self, level: int, scale: float) -> ComplexArray | complex: ...
 
 
@@ -150,8 +151,11 @@ class SlotwiseBackend:
         doubled = a.values + np.conj(a.values) + noise
         return replace(a, values=doubled / 2, scale=2 * a.scale)
 
-    def flood(self, a: SlotCiphertext, bits: int) -> SlotCiphertext:
-        return replace(a, values=a.values + self._noise.flooding(bits, a.scale))
+    def draw(self, count: int) -> FloatArray:
+        return self._noise.draw(count)
+
+    def flood(self, a: SlotCiphertext, bound: int, *, period: int) -> SlotCiphertext:
+        return replace(a, values=a.values + self._noise.flooding(bound, period, a.scale))
 
     def rerandomize(self, a: SlotCiphertext) -> SlotCiphertext:
         return replace(a, values=a.values + self._noise.rerandomization(a.level, a.scale))

@@ -64,6 +64,18 @@ def add_commands(commands: Any) -> None:
     )
     compile_.add_argument("--degree", type=int, default=3, help="of those approximations")
     compile_.add_argument("--precision-bits", type=int, help="bits after the point in the outputs")
+    compile_.add_argument(
+        "--noise-std", type=float, default=0.0, help="of noise on every output, in their units"
+    )
+    compile_.add_argument(
+        "--scaling",
+        type=float,
+        default=1.0,
+        help="multiply each record's outputs by a random factor in 1/SCALING … SCALING",
+    )
+    compile_.add_argument(
+        "--shift", type=float, default=0.0, help="add a random number up to ±SHIFT to all of them"
+    )
     compile_.add_argument("--costs", type=Path, help="costs measured by he-infer doctor")
     compile_.add_argument("--seed", type=int, default=0, help="of the simulated noise")
     compile_.add_argument("--describe", action="store_true", help="print every step as well")
@@ -179,6 +191,7 @@ def run_compile(options: argparse.Namespace) -> int:
     from he_infer.cli.sources import load_model, load_sample
     from he_infer.costs import CostModel
     from he_infer.doctor import read_costs
+    from he_infer.privacy import FunctionPrivacy
     from he_infer.report import compile_report
 
     model = load_model(options.model, options.weights)
@@ -197,6 +210,9 @@ def run_compile(options: argparse.Namespace) -> int:
     approximation = compiler.Approximation(
         method=approx.METHODS[options.method], degree=options.degree
     )
+    privacy = FunctionPrivacy.for_precision(
+        precision, noise_std=options.noise_std, scaling=options.scaling, shift=options.shift
+    )
     if options.records is None:
         plan = compiler.compile(
             model,
@@ -206,6 +222,7 @@ def run_compile(options: argparse.Namespace) -> int:
             precision_bits=precision,
             approximation=approximation,
             cost=cost,
+            privacy=privacy,
         )
     else:
         plan = compile_for_records(
@@ -216,6 +233,7 @@ def run_compile(options: argparse.Namespace) -> int:
             precision_bits=precision,
             approximation=approximation,
             cost=cost,
+            privacy=privacy,
         )
     report = compile_report(
         plan,
