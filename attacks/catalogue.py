@@ -21,6 +21,8 @@ EXTRACTION: Final = "extraction"
 MEMBERSHIP: Final = "membership"
 FAMILIES: Final = (EXTRACTION, MEMBERSHIP)
 CIPHERTEXT: Final = "ciphertext"  # see attacks.ciphertext.suite
+POISONING: Final = "poisoning"  # see attacks.audit.poisoning
+SUITES: Final = (CIPHERTEXT, POISONING)
 MALICIOUS_CLIENT: Final = "malicious client"
 
 
@@ -79,8 +81,8 @@ def choose(wanted: Sequence[str]) -> tuple[str, ...]:
     """
     chosen: set[str] = set()
     for word in wanted:
-        if word == CIPHERTEXT:
-            continue  # a suite of its own, not rows of the catalogue
+        if word in SUITES:
+            continue  # sections of their own, not rows of the catalogue
         if word == "all":
             chosen |= ATTACKS.keys()
         elif word in FAMILIES:
@@ -88,7 +90,7 @@ def choose(wanted: Sequence[str]) -> tuple[str, ...]:
         elif word in ATTACKS:
             chosen.add(word)
         else:
-            near = difflib.get_close_matches(word, (*ATTACKS, *FAMILIES, CIPHERTEXT, "all"), n=1)
+            near = difflib.get_close_matches(word, (*ATTACKS, *FAMILIES, *SUITES, "all"), n=1)
             hint = f": did you mean {near[0]!r}?" if near else ": `he-infer attacks` lists them"
             raise AuditError(f"no attack is called {word!r}{hint}")
     return tuple(name for name in ATTACKS if name in chosen)

@@ -34,8 +34,8 @@ THREAT_MODELS: Final = (
     },
     {
         "name": "training-time adversary",
-        "text": "Adds records to the training set. Encryption changes nothing here; this audit "
-        "does not test it.",
+        "text": "Controls some records of the training set. Encryption changes nothing here; where "
+        "poisoning was audited, the poisoned targets show so on every twin.",
     },
 )
 GAME: Final = (

@@ -41,9 +41,10 @@ from attacks.audit.document import (
 )
 from attacks.audit.findings import findings
 from attacks.audit.models import Subject, read_subject
+from attacks.audit.poisoning import poisoning_checks, poisoning_findings
 from attacks.audit.state import CellName, StateStore, write_atomically
 from attacks.audit.threads import one_thread
-from attacks.catalogue import ATTACKS, CIPHERTEXT, MEMBERSHIP, choose
+from attacks.catalogue import ATTACKS, CIPHERTEXT, MEMBERSHIP, POISONING, choose
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
 from he_infer.compiler import DEFAULT_PRECISION_BITS
@@ -119,6 +120,9 @@ def _audit(
     checks = []
     if {"all", CIPHERTEXT} & set(config.attacks):
         checks = ciphertext_checks(bench, store, seed=config.seed, progress=progress)
+    poisoned = []
+    if {"all", POISONING} & set(config.attacks):
+        poisoned = poisoning_checks(subject, bench, store, seed=config.seed, progress=progress)
     rows = rows_of(cells, chosen, TWINS, bench.targets, seed=config.seed)
     accuracy = accuracy_of(cells, TWINS, bench.targets)
     found = findings(
@@ -129,7 +133,7 @@ def _audit(
         accuracy=accuracy,
         blind=blind,
         notes=_notes(subject),
-        more=ciphertext_findings(checks),
+        more=[*ciphertext_findings(checks), *poisoning_findings(poisoned)],
     )
     document = {
         "schema": SCHEMA,
@@ -176,6 +180,7 @@ def _audit(
             ),
         ],
         "ciphertext": checks,
+        "poisoning": poisoned,
         "blind": _blind(blind),
         "findings": [finding.to_json() for finding in found],
         "notes": list(_notes(subject)),

@@ -90,8 +90,8 @@ class NetworkLearner:
     def fit_all(self, sets: Sequence[Records], rng: np.random.Generator) -> tuple[Network, ...]:
         """A network for each set, all from the same seed, sets of one size trained as one stack.
 
-        All start from the same weights. Raises ShadowError for a network that does not learn, DataSplitError for a set
-        smaller than a batch.
+        All start from the same weights. Raises ShadowError for a network that does not learn,
+        DataSplitError for a set smaller than a batch.
         """
         seed = int(rng.integers(2**31))
         found: dict[int, Network] = {}

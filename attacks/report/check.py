@@ -44,8 +44,23 @@ def check(audit: Mapping[str, Any]) -> None:
         for name in ("title", "threat_model", "reference", "control", "defended", "residual"):
             _at(suite, name, str, f"ciphertext[{index}].")
         _at(suite, "holds", bool, f"ciphertext[{index}].")
+    for index, suite in enumerate(audit.get("poisoning") or ()):
+        _check_poisoning(suite, f"poisoning[{index}].")
     for index, attack in enumerate(_at(audit, "attacks", list, "")):
         _check_attack(attack, twins, f"attacks[{index}].")
+
+
+def _check_poisoning(suite: Any, where: str) -> None:
+    for name in ("title", "threat_model", "reference"):
+        _at(suite, name, str, where)
+    _at(suite, "share", (int, float), where)
+    _at(suite, "notes", list, where)
+    for twin, figures in _at(suite, "figures", Mapping, where).items():
+        for name, estimate in figures.items():
+            check_estimate(estimate, f"{where}figures.{twin}.{name}")
+        for name in ("poison_success", "accuracy"):
+            for each in (name, f"clean_{name}"):
+                _at(figures, each, Mapping, f"{where}figures.{twin}.")
 
 
 def check_estimate(value: Any, where: str) -> None:

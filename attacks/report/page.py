@@ -22,6 +22,7 @@ from attacks.report.numbers import (
     twin_name,
     value_text,
 )
+from attacks.report.poisoning import poisoning_section
 from attacks.report.tables import folded, head_row, table
 
 # Nothing is loaded, nothing runs: the page is text, its own style and inline drawings.
@@ -38,6 +39,7 @@ def render(audit: Mapping[str, Any]) -> str:
         ("twins", "Every attack on every twin", _paired_table(audit)),
         ("differences", "What changed from twin to twin", _differences(audit)),
         ("ciphertexts", "Attacks on ciphertexts", ciphertext_section(audit)),
+        ("poisoning", "Poisoned training sets", poisoning_section(audit)),
         ("curves", "Curves", curve_section(audit)),
         ("figures", "All figures", _figures(audit)),
         ("cost", "What the attacks cost", cost_section(audit)),
