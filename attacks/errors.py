@@ -6,6 +6,7 @@
     ├── AbilityError          an attack that needs more than its oracle answers
     ├── BudgetError           an attack that cannot work with the queries it may make
     ├── BadAnswerError        an answer that is not finite, or has the wrong shape
+    ├── RefusedError          a filter before the target took records for adversarial ones
     ├── InterruptedOracleError   the oracle died; ``answered`` says what was paid for and kept
     ├── AnswerFileError       recorded answers that are damaged, missing or of another target
     ├── TooFewRecordsError    an estimate that the number of records cannot support
@@ -36,6 +37,14 @@ class BudgetError(AttackError):
 
 class BadAnswerError(AttackError):
     """The oracle answered with numbers that are not finite, or with the wrong shape."""
+
+
+class RefusedError(AttackError):
+    """A filter refused records before the target was asked; ``flagged`` are their indices."""
+
+    def __init__(self, message: str, *, flagged: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.flagged = flagged
 
 
 class InterruptedOracleError(AttackError):

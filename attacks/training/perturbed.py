@@ -1,0 +1,291 @@
+"""Training on inputs that are moved at every step: by an adversary, or by noise.
+
+    batch ──moved against the network as it is──► network ──► loss (+ range penalty) ──► step
+              (eval mode)                         (train mode)
+
+Moved inputs move the values before activations, and a polynomial grows without bound outside the
+interval it was made for, where a compiled plan cannot clip. So the twin's intervals are taken from
+moved members, and the loss keeps what still leaves them small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attacks.errors import ShadowError
+from attacks.metrics.intervals import Estimate, clopper_pearson
+from attacks.progress import Progress
+from attacks.records import Records
+from attacks.training.recipe import TrainedTwins, TwinRecipe
+from attacks.training.spread import Spread
+from attacks.training.stack import (
+    AfterStep,
+    Stack,
+    TrainingConfig,
+    check_trained,
+    initialised,
+    losses,
+    member_indices,
+    optimiser_of,
+)
+
+
+class Perturbation(Protocol):
+    """How inputs are moved; its ``repr`` states every parameter."""
+
+    def moved(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        low: float,
+        high: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """(B, *shape) within [low, high], against ``model`` as it is, in evaluation mode."""
+        ...
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """An activation that is meant for the interval ``center ± radius`` (channels,)."""
+
+    center: Tensor
+    radius: Tensor
+
+    def range_penalty(self, x: Tensor, limit: float) -> Tensor:
+        """Mean squared excess of |x − center| / radius over ``limit``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerturbedTraining:
+    """Both twins trained on moved inputs, by the recipe's two configurations.
+
+    ``range_weight``: of the penalty on values that leave an activation's interval, from
+    ``range_limit`` radii on. The polynomial network is moved against itself, and distils what
+    the ReLU network answers to the moved inputs.
+    """
+
+    perturbation: Perturbation
+    range_weight: float = 1.0
+    range_limit: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.range_weight < 0 or not self.range_limit > 0:
+            raise ShadowError("range_weight is 0 or more and range_limit positive")
+
+    @property
+    def description(self) -> str:
+        return f"on {self.perturbation!r}, range {self.range_weight} from {self.range_limit}"
+
+    def twins(
+        self,
+        recipe: TwinRecipe,
+        pool: Records,
+        is_member: NDArray[np.bool_],
+        *,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+        first: int = 0,
+    ) -> TrainedTwins:
+        """As ``train_twins``, one network after the other."""
+        fresh = initialised(recipe.architecture, seeds)
+        members = member_indices(pool, is_member, fresh, seeds, recipe.relu)
+        tell = Spread(progress, recipe, networks=2 * len(seeds))
+        originals, twins = [], []
+        for model, row, seed in zip(fresh, members, seeds, strict=True):
+            own = pool.select(row)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(seed))  # of dropout, where there is any
+                original = self.original(recipe, model, own, seed=int(seed))
+                originals.append(original)
+                tell.one_more()
+                twins.append(self.twin(recipe, original, own, seed=int(seed)))
+                tell.one_more()
+        stacks = [Stack.of(models) for models in (originals, twins)]
+        for stack in stacks:
+            check_trained(stack, pool, is_member, first=first)
+        return TrainedTwins(*stacks)
+
+    def original(
+        self, recipe: TwinRecipe, model: nn.Module, members: Records, *, seed: int
+    ) -> nn.Module:
+        """``model`` trained in place by ``recipe.relu`` on moved members."""
+        return train_on_moved(
+            model, members, recipe.relu, self, low=recipe.low, high=recipe.high, seed=seed
+        )
+
+    def twin(
+        self, recipe: TwinRecipe, original: nn.Module, members: Records, *, seed: int
+    ) -> nn.Module:
+        """The polynomial twin of a robust ReLU network, its intervals taken from moved members."""
+        span = moved_records(
+            original, members, self.perturbation, low=recipe.low, high=recipe.high, seed=seed
+        )
+        both = np.concatenate([members.inputs, span]).astype(np.float32)
+        replaced = recipe.replacement.network(original.eval(), both)
+        return train_on_moved(
+            replaced,
+            members,
+            recipe.polynomial,
+            self,
+            low=recipe.low,
+            high=recipe.high,
+            seed=seed + 1,
+            teacher=original,
+            after_step=recipe.replacement.bounds(Stack.of([replaced])),
+        )
+
+
+def train_on_moved(
+    network: nn.Module,
+    members: Records,
+    config: TrainingConfig,
+    training: PerturbedTraining,
+    *,
+    low: float,
+    high: float,
+    seed: int,
+    teacher: nn.Module | None = None,
+    after_step: AfterStep | None = None,
+) -> nn.Module:
+    """Train ``network`` in place; the same network, in evaluation mode.
+
+    ``teacher``: whose answers to the moved inputs are distilled. ``after_step`` sees parameters
+    with a model axis in front, (1, …). Raises ShadowError if the loss stops being a number.
+    """
+    inputs = torch.as_tensor(members.inputs, dtype=torch.float32)
+    labels = torch.as_tensor(members.labels)
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    # One network has no model axis: a matrix has two dimensions or more.
+    optimiser, schedule = optimiser_of(
+        list(network.parameters()), config, len(members), matrix_dimensions=2
+    )
+    for _ in range(config.epochs):
+        order = torch.as_tensor(rng.permutation(len(members)))
+        for step in range(len(members) // config.batch):
+            chosen = order[step * config.batch : (step + 1) * config.batch]
+            moved = training.perturbation.moved(
+                network.eval(), inputs[chosen], labels[chosen], low=low, high=high,
+                generator=generator,
+            )  # fmt: skip
+            aim = None
+            if teacher is not None:
+                with torch.no_grad():
+                    aim = teacher(moved)[None]
+            with penalties(network.train(), training.range_limit) as excess:
+                logits = network(moved)[None]  # a stack of one
+            loss = losses(logits, labels[chosen][None], aim, config).sum()
+            loss = loss + training.range_weight * sum(excess)
+            if not bool(torch.isfinite(loss)):
+                raise ShadowError("training on moved inputs diverged: lower the learning rate")
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            if after_step is not None:
+                with torch.no_grad():
+                    after_step({n: p.unsqueeze(0) for n, p in network.named_parameters()})
+    return network.eval()
+
+
+def moved_records(
+    model: nn.Module,
+    records: Records,
+    perturbation: Perturbation,
+    *,
+    low: float,
+    high: float,
+    seed: int,
+) -> NDArray[np.float64]:
+    """(B, *shape): all of the records, moved against ``model`` in evaluation mode."""
+    moved = perturbation.moved(
+        model.eval(),
+        torch.as_tensor(records.inputs, dtype=torch.float32),
+        torch.as_tensor(records.labels),
+        low=low,
+        high=high,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    # Single precision can round one step past the range.
+    return np.clip(np.asarray(moved.numpy(), dtype=np.float64), low, high)
+
+
+@contextmanager
+def penalties(network: nn.Module, limit: float) -> Iterator[list[Tensor]]:
+    """Collects the range penalty of every activation in the forward passes of the block."""
+    found: list[Tensor] = []
+
+    def collect(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, Ranged)
+        found.append(layer.range_penalty(args[0], limit))
+
+    with _watched(network, collect):
+        yield found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeUse:
+    """``values``: share of values before activations that lie outside the interval;
+    ``records``: share of records with any such value; ``furthest``: the largest distance from
+    the center, in radii."""
+
+    values: float
+    records: Estimate
+    furthest: float
+
+
+def range_use(network: nn.Module, inputs: NDArray[np.float64]) -> RangeUse:
+    """How ``network``, with polynomial activations, uses their intervals on (B, *shape) inputs.
+
+    Raises ShadowError if it has no such activation.
+    """
+    distances: list[Tensor] = []
+
+    def collect(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, Ranged)
+        x = args[0]
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        normalised = (x - layer.center.reshape(shape)) / layer.radius.reshape(shape)
+        distances.append(normalised.abs().flatten(1))
+
+    with _watched(network.eval(), collect), torch.no_grad():
+        network(torch.as_tensor(inputs, dtype=torch.float32))
+    if not distances:
+        raise ShadowError("the network has no activation with an interval")
+    together = torch.cat(distances, dim=1)  # (B, values)
+    outside = together > 1
+    return RangeUse(
+        values=float(outside.double().mean()),
+        records=clopper_pearson(int(outside.any(dim=1).sum()), len(inputs)),
+        furthest=float(together.max()),
+    )
+
+
+class _Collect(Protocol):
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None: ...
+
+
+@contextmanager
+def _watched(network: nn.Module, collect: _Collect) -> Iterator[None]:
+    handles = [
+        layer.register_forward_pre_hook(collect)
+        for layer in network.modules()
+        if isinstance(layer, Ranged)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
