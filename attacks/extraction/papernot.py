@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.errors import BudgetError, DataSplitError
+from attacks.evasion.transferability import transfer_rate
 from attacks.extraction.baseline import no_oracle
 from attacks.extraction.outcome import Attempt, check_budget, check_reference
 from attacks.extraction.setting import ExtractionData, StolenModel
@@ -23,7 +24,6 @@ from attacks.extraction.substitute import (
     SubstituteTraining,
     one_hot,
     train_substitute,
-    transfer_rate,
 )
 from attacks.oracle import Oracle, OracleInfo
 from attacks.result import AttackResult
@@ -99,7 +99,7 @@ class PapernotSubstitute:
             stages.append((len(records), substitute))
             rounds += 1
         baseline = no_oracle(data, rng)
-        transfer = transfer_rate(substitute, data.reference, data.test, self.epsilon)
+        transfer = transfer_rate(substitute.module, data.reference, data.test, self.epsilon)
         return attempt.finish(
             substitute,
             data,

@@ -1,8 +1,7 @@
-"""Substitute networks that an attacker trains on an oracle's answers, and what transfers from them.
+"""Substitute networks that an attacker trains on an oracle's answers.
 
 The substitute is an ordinary small torch network in float32; nothing of the target is used but
-its answers. ``fgsm`` crafts adversarial examples on it (Goodfellow et al. 2015), and
-``transfer_rate`` says how many of them the target gets wrong (Papernot et al. 2017, section 3).
+its answers. What is crafted on it, and how much of that transfers, is in attacks/evasion.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.errors import DataSplitError
-from attacks.metrics.intervals import Estimate, clopper_pearson
-from attacks.oracle import Oracle, OracleInfo
-from attacks.records import Records
+from attacks.oracle import OracleInfo
 
 _FORWARD_RECORDS: Final = 2048
 # Builds an untrained network for records of info.input_shape and info.classes scores.
@@ -103,37 +100,17 @@ class Substitute:
             ]
         return torch.cat(parts).numpy().astype(np.float64)
 
-    def loss_gradient(
-        self, inputs: NDArray[np.float64], labels: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Of the cross-entropy, by the input: shaped as ``inputs``."""
-
-        def loss(outputs: Tensor, first: int) -> Tensor:
-            wanted = torch.from_numpy(labels[first : first + len(outputs)])
-            return nn.functional.cross_entropy(outputs, wanted, reduction="sum")
-
-        return self._gradient(inputs, loss)
-
     def score_gradient(
         self, inputs: NDArray[np.float64], labels: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """Of the probability given to ``labels``: one row of the Jacobian, shaped as ``inputs``."""
-
-        def chosen(outputs: Tensor, first: int) -> Tensor:
-            wanted = torch.from_numpy(labels[first : first + len(outputs)])
-            # The sign of the gradient of log p is that of p, without its underflow.
-            logs = torch.log_softmax(outputs, dim=1)
-            return logs.gather(1, wanted[:, None]).sum()
-
-        return self._gradient(inputs, chosen)
-
-    def _gradient(
-        self, inputs: NDArray[np.float64], value: Callable[[Tensor, int], Tensor]
-    ) -> NDArray[np.float64]:
         parts = []
         for at in range(0, len(inputs), _FORWARD_RECORDS):
             batch = _tensor(inputs[at : at + _FORWARD_RECORDS]).requires_grad_()
-            (gradient,) = torch.autograd.grad(value(self.module(batch), at), batch)
+            wanted = torch.from_numpy(labels[at : at + len(batch)])
+            # The sign of the gradient of log p is that of p, without its underflow.
+            logs = torch.log_softmax(self.module(batch), dim=1)
+            (gradient,) = torch.autograd.grad(logs.gather(1, wanted[:, None]).sum(), batch)
             parts.append(gradient.numpy())
         return np.concatenate(parts).astype(np.float64)
 
@@ -177,31 +154,6 @@ def train_substitute(
 def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """(B,) → (B, classes)."""
     return np.eye(classes)[labels]
-
-
-def fgsm(substitute: Substitute, records: Records, epsilon: float) -> NDArray[np.float64]:
-    """The records moved by ``epsilon`` along the sign of the loss gradient, within the interval.
-
-    Goodfellow et al. 2015, section 4. ``epsilon`` in input units; (B, *input_shape).
-    """
-    if not epsilon > 0:
-        raise DataSplitError(f"epsilon is positive, got {epsilon}")
-    direction = np.sign(substitute.loss_gradient(records.inputs, records.labels))
-    moved: NDArray[np.float64] = np.clip(
-        records.inputs + epsilon * direction, substitute.low, substitute.high
-    )
-    return moved
-
-
-def transfer_rate(
-    substitute: Substitute, oracle: Oracle, records: Records, epsilon: float
-) -> Estimate:
-    """How many FGSM examples made on the substitute the oracle gets wrong, of all ``records``.
-
-    Papernot et al. 2017's transferability: also those count that it got wrong before.
-    """
-    labels = oracle.query(fgsm(substitute, records, epsilon)).labels
-    return clopper_pearson(int(np.count_nonzero(labels != records.labels)), len(records))
 
 
 def _tensor(array: NDArray[np.float64]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Substitute networks: Papernot's augmentation, knockoff nets, FGSM and its transfer."""
+"""Substitute networks: Papernot's augmentation, and knockoff nets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from attacks.extraction.substitute import (
     SmallConvolution,
     Substitute,
     SubstituteTraining,
-    fgsm,
     one_hot,
     train_substitute,
-    transfer_rate,
 )
-from attacks.oracle import LABELS, LOGITS, OracleInfo, softmax
+from attacks.oracle import LABELS, LOGITS, OracleInfo
 from attacks.records import Records
 from he_infer import datasets
 from tests.attacks.extraction.square_networks import FunctionOracle
@@ -127,34 +125,6 @@ def test_knockoff_needs_a_pool_as_large_as_its_budget() -> None:
     assert oracle.ledger.spent.records == 0
 
 
-def test_fgsm_moves_every_value_by_epsilon_within_the_interval_and_raises_the_loss() -> None:
-    data = _data()
-    substitute = _substitute()
-    moved = fgsm(substitute, data.test, 0.05)
-    inside = (moved > 0) & (moved < 1)
-    assert np.allclose(np.abs(moved - data.test.inputs)[inside], 0.05)
-    assert moved.min() >= 0 and moved.max() <= 1
-    right = np.arange(len(data.test)), data.test.labels
-    before = substitute.scores(data.test.inputs)
-    after = substitute.scores(moved)
-
-    def log_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = np.log(softmax(scores))
-        return result
-
-    assert log_probabilities(after)[right].mean() < log_probabilities(before)[right].mean() - 0.05
-    with pytest.raises(DataSplitError):
-        fgsm(substitute, data.test, 0.0)
-
-
-def test_transfer_counts_the_targets_mistakes_and_grows_with_epsilon() -> None:
-    data, substitute = _data(), _substitute()
-    small = transfer_rate(substitute, data.reference, data.test, 0.02)
-    large = transfer_rate(substitute, data.reference, data.test, 0.3)
-    assert small.count == len(data.test)
-    assert small.high < large.low
-
-
 def test_gradients_agree_with_differences() -> None:
     substitute = _substitute()
     point, label = np.array([[0.4, 0.55]]), np.array([1])
@@ -168,9 +138,6 @@ def test_gradients_agree_with_differences() -> None:
         for step in 1e-3 * np.eye(2)[:, None]
     ]
     assert np.allclose(substitute.score_gradient(point, label)[0], numeric, rtol=0.05, atol=0.02)
-    assert np.allclose(
-        substitute.loss_gradient(point, label), -substitute.score_gradient(point, label), atol=1e-6
-    )
 
 
 def test_a_convolution_learns_digits_and_refuses_rows() -> None:
