@@ -102,12 +102,15 @@ def measure(
     store: StateStore,
     config: AuditConfig,
     *,
+    targets: Sequence[int],
     progress: Progress | None,
     tell: Callable[[str], None] | None,
 ) -> dict[CellName, Cell]:
-    """Accuracy and every attack of TRIED under every option; refused cells for what cannot be."""
+    """Accuracy and every attack of TRIED under every option; refused cells for what cannot be.
+
+    ``targets``: of the options' benches.
+    """
     cells: dict[CellName, Cell] = {}
-    targets = range(0)
     for option in options:
         attacks = {
             name: ATTACKS[name]
@@ -121,7 +124,6 @@ def measure(
                     key = CellName(twin=option.name, attack=name, target=target)
                     cells[key] = Cell(status=REFUSED, reason=option.reason)
             continue
-        targets = option.bench.targets  # type: ignore[assignment]
         cells |= run_cells(
             option.bench,
             {ACCURACY: ENTRY, **attacks},
@@ -133,6 +135,11 @@ def measure(
             tell=tell,
         )
     return cells
+
+
+def tried_targets(bench: TrainedBench) -> Sequence[int]:
+    """The targets that remedies are tried on."""
+    return bench.targets[:MOST_TARGETS]
 
 
 class DefendedBench:
@@ -149,7 +156,7 @@ class DefendedBench:
 
     @property
     def targets(self) -> Sequence[int]:
-        return self._bench.targets[:MOST_TARGETS]
+        return tried_targets(self._bench)
 
     @contextmanager
     def open(self, target: int) -> Iterator[Target]:
