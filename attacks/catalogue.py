@@ -22,7 +22,8 @@ MEMBERSHIP: Final = "membership"
 FAMILIES: Final = (EXTRACTION, MEMBERSHIP)
 CIPHERTEXT: Final = "ciphertext"  # see attacks.ciphertext.suite
 POISONING: Final = "poisoning"  # see attacks.audit.poisoning
-SUITES: Final = (CIPHERTEXT, POISONING)
+REMEDIES: Final = "remedies"  # see attacks.audit.remedies
+SUITES: Final = (CIPHERTEXT, POISONING, REMEDIES)
 MALICIOUS_CLIENT: Final = "malicious client"
 
 

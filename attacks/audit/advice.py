@@ -12,17 +12,21 @@ Remedies whose effect lies within its interval on every family are worth nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from attacks.audit.accuracy import ACCURACY
+from attacks.audit.bench import TrainedBench
 from attacks.audit.cell import DONE, Cell
+from attacks.audit.config import AuditConfig
 from attacks.audit.findings import Finding
-from attacks.audit.remedies import NONE, TRIED, Option
-from attacks.audit.state import CellName
+from attacks.audit.models import Subject
+from attacks.audit.remedies import NONE, TRIED, Option, measure, options_of, tried_targets
+from attacks.audit.state import CellName, StateStore
 from attacks.audit.statistics import over_targets, paired_difference
 from attacks.metrics.intervals import Estimate
+from attacks.progress import Progress
 
 METRIC: Final[Mapping[str, str]] = {
     "extraction": "fidelity_test",
@@ -88,6 +92,22 @@ class Remedy:
             "worth": self.worth,
             "reason": self.reason,
         }
+
+
+def remedies_of(
+    bench: TrainedBench,
+    subject: Subject,
+    store: StateStore,
+    config: AuditConfig,
+    *,
+    progress: Progress | None,
+    tell: Callable[[str], None] | None,
+) -> tuple[Remedy, ...]:
+    """Try every option on the first targets and rank them; resumes like the audit's cells."""
+    options = list(options_of(bench, subject, config, progress=progress))
+    targets = tried_targets(bench)
+    cells = measure(options, store, config, targets=targets, progress=progress, tell=tell)
+    return remedies(options, cells, targets)
 
 
 def remedies(

@@ -24,7 +24,7 @@ _OUTSIDE_THE_KEY: Final = frozenset({"out", "jobs"})
 class AuditConfig:
     """``model``: a zoo name or ``path/to/file.py:factory``. ``data``: a name that
     ``attacks.audit.data`` knows, a ``.npz`` file or a folder. ``attacks``: "all",
-    "membership", "extraction", "ciphertext", "poisoning" or names of the catalogue.
+    "membership", "extraction", "ciphertext", "poisoning", "remedies" or names of the catalogue.
 
     ``budget``: records that each attack may ask of each target. ``per_request``: records that
     the service is packed for (0: the whole budget); attacks that ask a few records at a time

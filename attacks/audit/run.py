@@ -21,6 +21,7 @@ import numpy as np
 import attacks
 import he_infer
 from attacks.audit.accuracy import ACCURACY, ENTRY
+from attacks.audit.advice import Remedy, remedies_of, remedy_findings
 from attacks.audit.bench import TrainedBench
 from attacks.audit.blind import BlindFigure, blind_figure
 from attacks.audit.cell import DONE, Cell
@@ -44,7 +45,7 @@ from attacks.audit.models import Subject, read_subject
 from attacks.audit.poisoning import poisoning_checks, poisoning_findings
 from attacks.audit.state import CellName, StateStore, write_atomically
 from attacks.audit.threads import one_thread
-from attacks.catalogue import ATTACKS, CIPHERTEXT, MEMBERSHIP, POISONING, choose
+from attacks.catalogue import ATTACKS, CIPHERTEXT, MEMBERSHIP, POISONING, REMEDIES, choose
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
 from he_infer.compiler import DEFAULT_PRECISION_BITS
@@ -123,6 +124,9 @@ def _audit(
     poisoned = []
     if {"all", POISONING} & set(config.attacks):
         poisoned = poisoning_checks(subject, bench, store, seed=config.seed, progress=progress)
+    helping: tuple[Remedy, ...] = ()
+    if {"all", REMEDIES} & set(config.attacks):
+        helping = remedies_of(bench, subject, store, config, progress=progress, tell=tell)
     rows = rows_of(cells, chosen, TWINS, bench.targets, seed=config.seed)
     accuracy = accuracy_of(cells, TWINS, bench.targets)
     found = findings(
@@ -133,7 +137,11 @@ def _audit(
         accuracy=accuracy,
         blind=blind,
         notes=_notes(subject),
-        more=[*ciphertext_findings(checks), *poisoning_findings(poisoned)],
+        more=[
+            *ciphertext_findings(checks),
+            *poisoning_findings(poisoned),
+            *remedy_findings(helping),
+        ],
     )
     document = {
         "schema": SCHEMA,
@@ -180,6 +188,7 @@ def _audit(
             ),
         ],
         "ciphertext": checks,
+        "remedies": [remedy.to_json() for remedy in helping],
         "poisoning": poisoned,
         "blind": _blind(blind),
         "findings": [finding.to_json() for finding in found],

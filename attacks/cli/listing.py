@@ -33,7 +33,8 @@ def print_catalogue(*, as_json: bool) -> int:
         ],
     )
     print(
-        "\nciphertext and poisoning are suites of an audit, with a section of the report for each."
+        "\nciphertext, poisoning and remedies are suites of an audit, with a section of the report "
+        "for each."
         "\n\nPublished systems, and what runs each (benchmarks from a checkout):"
     )
     for system in SYSTEMS:

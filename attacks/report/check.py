@@ -44,10 +44,28 @@ def check(audit: Mapping[str, Any]) -> None:
         for name in ("title", "threat_model", "reference", "control", "defended", "residual"):
             _at(suite, name, str, f"ciphertext[{index}].")
         _at(suite, "holds", bool, f"ciphertext[{index}].")
+    for index, remedy in enumerate(audit.get("remedies") or ()):
+        _check_remedy(remedy, f"remedies[{index}].")
     for index, suite in enumerate(audit.get("poisoning") or ()):
         _check_poisoning(suite, f"poisoning[{index}].")
     for index, attack in enumerate(_at(audit, "attacks", list, "")):
         _check_attack(attack, twins, f"attacks[{index}].")
+
+
+def _check_remedy(remedy: Any, where: str) -> None:
+    for name in ("name", "title", "cost", "reason"):
+        _at(remedy, name, str, where)
+    _at(remedy, "worth", (int, float), where)
+    if remedy.get("accuracy") is None:
+        return
+    for name in ("accuracy", "lost"):
+        check_estimate(remedy.get(name), f"{where}{name}")
+    for family, effect in _at(remedy, "effects", Mapping, where).items():
+        path = f"{where}effects.{family}."
+        _at(effect, "against", str, path)
+        _at(effect, "measurable", bool, path)
+        for name in ("before", "after", "removed"):
+            check_estimate(effect.get(name), f"{path}{name}")
 
 
 def _check_poisoning(suite: Any, where: str) -> None:

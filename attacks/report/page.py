@@ -23,6 +23,7 @@ from attacks.report.numbers import (
     value_text,
 )
 from attacks.report.poisoning import poisoning_section
+from attacks.report.remedies import remedy_section
 from attacks.report.tables import folded, head_row, table
 
 # Nothing is loaded, nothing runs: the page is text, its own style and inline drawings.
@@ -36,6 +37,7 @@ def render(audit: Mapping[str, Any]) -> str:
     check(audit)
     sections = [
         ("findings", "Findings", _findings(audit)),
+        ("remedies", "What to do", remedy_section(audit)),
         ("twins", "Every attack on every twin", _paired_table(audit)),
         ("differences", "What changed from twin to twin", _differences(audit)),
         ("ciphertexts", "Attacks on ciphertexts", ciphertext_section(audit)),
