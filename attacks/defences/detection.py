@@ -1,0 +1,135 @@
+"""Detection before the model is asked: a filter at the client, since the server sees nothing.
+
+    records ──score──► above the threshold? ──yes──► refused or flagged, the target is not asked
+               │                            └─no──► oracle
+        set on clean records
+
+Detectors give one score per record, higher for records that look moved. The threshold comes from
+clean records alone, so that a detector is never tuned on the attack it is judged with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from attacks.errors import DataSplitError, RefusedError
+from attacks.metrics.intervals import Estimate
+from attacks.metrics.roc import auc, rates_at, require_records, threshold_for
+from attacks.oracle import Answer, Oracle, check_records
+from attacks.records import Records
+from attacks.wrappers import _Wrapper
+
+FALSE_ALARMS = 0.05
+
+
+class Detector(Protocol):
+    """Scores records; fitted before, on clean ones."""
+
+    @property
+    def name(self) -> str: ...
+
+    def scores(self, oracle: Oracle, records: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(B, *shape) → (B,), higher for records that look moved. What a detector asks the
+        oracle is on the oracle's ledger."""
+        ...
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """The same scores as a torch module (B, *shape) → (B,) with a gradient, for an attacker
+        who knows the detector and holds ``model``; where the true gradient is zero, a useful one
+        stands in (Athalye, Carlini, Wagner 2018)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFilter:
+    """``detector`` and the ``threshold`` above which it flags a record."""
+
+    detector: Detector
+    threshold: float
+
+    @classmethod
+    def calibrated(
+        cls, detector: Detector, oracle: Oracle, clean: Records, *, false_alarms: float
+    ) -> InputFilter:
+        """The threshold that at most a share ``false_alarms`` of ``clean`` exceed.
+
+        ``clean``: records that the detector was not fitted on. Raises DataSplitError without
+        records, TooFewRecordsError if they cannot support the share.
+        """
+        if not len(clean):
+            raise DataSplitError(
+                f"{detector.name}: a threshold is set on clean records, and there are none"
+            )
+        require_records(false_alarms, len(clean))
+        scores = detector.scores(oracle, clean.inputs)
+        return cls(detector=detector, threshold=threshold_for(scores, false_alarms))
+
+    def flags(self, oracle: Oracle, records: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(B,): which of the records look moved."""
+        return self.detector.scores(oracle, records) > self.threshold
+
+
+@final
+class Refusing(_Wrapper):
+    """Asks the oracle beneath only if no record of the query looks moved.
+
+    Composes with the other wrappers. Raises RefusedError, which names the records, before the
+    target is asked about them; what a detector itself asks is charged.
+    """
+
+    def __init__(self, oracle: Oracle, before: InputFilter) -> None:
+        super().__init__(oracle, oracle.info.answering(oracle.info.answers, by="refusing"))
+        self._filter = before
+
+    def query(self, records: ArrayLike) -> Answer:
+        array = check_records(records, self._info)
+        flagged = tuple(np.flatnonzero(self._filter.flags(self._oracle, array)).tolist())
+        if flagged:
+            raise RefusedError(
+                f"{self._filter.detector.name}: {len(flagged)} of {len(array)} records look moved "
+                "and were not sent: leave them out to have the others answered",
+                flagged=flagged,
+            )
+        return self._oracle.query(array)
+
+
+@final
+class Flagging(_Wrapper):
+    """Asks the oracle beneath about every record, and keeps which of them look moved."""
+
+    def __init__(self, oracle: Oracle, before: InputFilter) -> None:
+        super().__init__(oracle, oracle.info)
+        self._filter = before
+        self._flagged: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """(B,): which records of the last query look moved."""
+        return self._flagged
+
+    def query(self, records: ArrayLike) -> Answer:
+        array = check_records(records, self._info)
+        self._flagged = self._filter.flags(self._oracle, array)
+        return self._oracle.query(array)
+
+
+def detection_figures(
+    before: InputFilter, oracle: Oracle, *, clean: NDArray[np.float64], moved: NDArray[np.float64]
+) -> Mapping[str, Estimate]:
+    """How well a filter tells ``moved`` from ``clean`` records, neither seen by it before.
+
+    "auc" with DeLong's interval; "tpr" and "fpr" at the filter's threshold with Clopper-Pearson
+    intervals. Raises DataSplitError unless there are records of both kinds.
+    """
+    if not len(clean) or not len(moved):
+        raise DataSplitError("a detector is judged on clean and on moved records: give both")
+    scores = before.detector.scores(oracle, np.concatenate([clean, moved]))
+    is_moved = np.arange(len(scores)) >= len(clean)
+    point = rates_at(scores, is_moved, before.threshold)
+    return {"auc": auc(scores, is_moved), "tpr": point.tpr, "fpr": point.fpr}
