@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +28,19 @@ class Asker:
         if self.repeats < 1:
             raise DataSplitError(f"every record is asked at least once, got {self.repeats}")
 
-    def scores(self, inputs: Tensor) -> Tensor:
-        """(B, *shape) → logits or log-probabilities (B, classes); AbilityError for labels only."""
-        scores = self._ask(inputs).require_scores()
-        return torch.from_numpy(scores.reshape(self.repeats, len(inputs), -1).mean(axis=0))
+    def scores(self, inputs: Tensor) -> tuple[Tensor, float]:
+        """(B, *shape) → logits or log-probabilities (B, classes), and the error that noise leaves
+        in each: one standard deviation, 0 where every record is asked once.
+
+        Raises AbilityError for labels only.
+        """
+        scores = self._ask(inputs).require_scores().reshape(self.repeats, len(inputs), -1)
+        error = 0.0
+        if self.repeats > 1:
+            # One noise for all: a few repeats of one record alone would tell little of it.
+            variance = float(scores.var(axis=0, ddof=1).mean())
+            error = math.sqrt(variance / self.repeats)
+        return torch.from_numpy(scores.mean(axis=0)), error
 
     def labels(self, inputs: Tensor) -> Tensor:
         """(B, *shape) → (B,), by majority."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ from attacks.extraction.outcome import check_scores
 from attacks.oracle import Oracle
 from attacks.result import AttackResult
 
-_TINY = 1e-12
+_TINY: Final = 1e-12
+# Deviations that a margin, a difference of two scores, has to be above noise.
+_CLEAR: Final = 2 * math.sqrt(2)
 
 # (changes so far (B, *grid), share of values to change) → new changes
 Proposal = Callable[[Tensor, float], Tensor]
@@ -89,8 +92,9 @@ class Square:
                 now = best.inputs[chosen].reshape(center.shape) - center
                 change = moves.next(now, share_at(query - 1, self.queries, self.first_share))
             moved = (center + change).clamp(data.low, data.high).reshape(inputs[chosen].shape)
-            scores = asker.scores(moved)
-            reached = part.reached(scores.argmax(dim=1))
+            scores, error = asker.scores(moved)
+            # Of many tries noise makes one look wrong: what counts lies clear of it.
+            reached = margin(scores, part) > _CLEAR * error
             best = best.at(chosen, Best(inputs=moved, reached=reached, losses=loss(scores, part)))
         return best
 
