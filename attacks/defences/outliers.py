@@ -213,5 +213,7 @@ def _flat(records: Records) -> Floats:
 
 def _row_squares(rows: Any) -> Floats:
     if isinstance(rows, np.ndarray):
-        return np.einsum("ij,ij->i", rows, rows)
-    return np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64).ravel()
+        dense: Floats = np.einsum("ij,ij->i", rows, rows)
+        return dense
+    squares: Floats = np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64).ravel()
+    return squares
