@@ -136,9 +136,9 @@ def pooled_sets(sets: Sequence[Records]) -> tuple[Records, NDArray[np.bool_]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadTraining:
-    """Full-batch Adam on standardised features until the training set is fitted."""
+    """Full-batch Adam on features brought to one scale, until the training set is fitted."""
 
-    steps: int = 800
+    steps: int = 600
     rate: float = 0.05
 
     def __post_init__(self) -> None:
@@ -148,8 +148,11 @@ class HeadTraining:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heads:
-    """T linear layers: ``weight`` (T, F, classes), ``bias`` (T, 1, classes) on features that are
-    brought to mean 0 and deviation 1 by ``mean`` and ``scale``, both (T, 1, F)."""
+    """T linear layers: ``weight`` (T, F, classes), ``bias`` (T, 1, classes) on features less
+    ``mean`` (T, 1, F) over ``scale`` (T, 1, 1).
+
+    One scale for all features: a scale for each would blow up those that hardly vary in a small
+    training set, which no retrained layer does."""
 
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
@@ -180,20 +183,21 @@ def train_heads(
             f"features of shape {features.shape} do not fit labels of shape {labels.shape}"
         )
     mean = features.mean(axis=1, keepdims=True)
-    spread = features.std(axis=1, keepdims=True)
+    spread = np.sqrt(((features - mean) ** 2).mean(axis=(1, 2), keepdims=True))
     scale = np.where(spread > 0, spread, 1.0)
-    given = torch.as_tensor((features - mean) / scale)
+    given = torch.as_tensor((features - mean) / scale, dtype=torch.float32)
     wanted = torch.as_tensor(labels)
     count, records, width = features.shape
-    weight = torch.zeros(count, width, classes, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(count, 1, classes, dtype=torch.float64, requires_grad=True)
+    weight = torch.zeros(count, width, classes, requires_grad=True)
+    bias = torch.zeros(count, 1, classes, requires_grad=True)
     optimiser = torch.optim.Adam([weight, bias], lr=training.rate)
     for _ in range(training.steps):
         loss = _entropy(torch.baddbmm(bias, given, weight), wanted) / records
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return Heads(weight.detach().numpy(), bias.detach().numpy(), mean, scale)
+    layer = [part.detach().double().numpy() for part in (weight, bias)]
+    return Heads(layer[0], layer[1], mean, scale)
 
 
 def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
