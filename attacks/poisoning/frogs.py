@@ -13,7 +13,7 @@ Source: Shafahi et al., Poison Frogs, arXiv:1804.00792, equation 1, algorithm 1 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -75,38 +75,49 @@ class FeatureCollision:
         their shapes differ, or if a target already is of its base's class.
         """
         check_pairs(bases, targets)
+        with torch.no_grad():
+            aims = torch.cat(
+                [
+                    features(part).flatten(1)
+                    for part in torch.split(
+                        torch.as_tensor(targets.inputs, dtype=torch.float64), _BATCH
+                    )
+                ]
+            ).numpy()
+        start = watermarked(bases.inputs, targets.inputs, self.opacity)
+        found = self.towards(features, start, aims, low=low, high=high)
+        moved = (found.inputs - bases.inputs).reshape(len(bases), -1)
+        return replace(found, moved=np.linalg.norm(moved, axis=1))
+
+    def towards(
+        self,
+        features: FeatureMap,
+        bases: NDArray[np.float64],
+        aims: NDArray[np.float64],
+        *,
+        low: float,
+        high: float,
+    ) -> Collisions:
+        """As ``craft``, for features (B, F) to reach that need not be any record's."""
         parts = [
-            self._craft(
-                features,
-                watermarked(
-                    bases.inputs[at : at + _BATCH], targets.inputs[at : at + _BATCH], self.opacity
-                ),
-                targets.inputs[at : at + _BATCH],
-                low,
-                high,
-            )
+            self._craft(features, bases[at : at + _BATCH], aims[at : at + _BATCH], low, high)
             for at in range(0, len(bases), _BATCH)
         ]
-        inputs = np.concatenate([part[0] for part in parts])
-        moved = (inputs - bases.inputs).reshape(len(inputs), -1)
-        return Collisions(
-            inputs=inputs,
-            before=np.concatenate([part[1] for part in parts]),
-            after=np.concatenate([part[2] for part in parts]),
-            moved=np.linalg.norm(moved, axis=1),
-        )
+        inputs, before, after = (np.concatenate(part) for part in zip(*parts, strict=True))
+        moved = np.linalg.norm((inputs - bases).reshape(len(inputs), -1), axis=1)
+        return Collisions(inputs=inputs, before=before, after=after, moved=moved)
 
     def _craft(
         self,
         features: FeatureMap,
         bases: NDArray[np.float64],
-        targets: NDArray[np.float64],
+        aims: NDArray[np.float64],
         low: float,
         high: float,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         base = torch.as_tensor(bases, dtype=torch.float64)
+        wanted = torch.as_tensor(aims, dtype=torch.float64)
         with torch.no_grad():
-            wanted = features(torch.as_tensor(targets, dtype=torch.float64)).flatten(1)
             start = _squares(features(base).flatten(1) - wanted)
         beta = self.similarity * (wanted.shape[1] / base[0].numel()) ** 2
         sides = (len(base), *(1 for _ in base.shape[1:]))

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.defences.outliers import Centroids, radii
 from attacks.errors import DataSplitError
 from attacks.metrics.intervals import Estimate, bootstrap
 from attacks.poisoning.frogs import Collisions, FeatureCollision, check_pairs
@@ -63,12 +64,41 @@ class Frogs:
     collisions: Collisions
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Spheres:
+    """``centroids`` (C, F) and ``radii`` (C,) of every class in feature space, as an attacker who
+    knows a sphere filter takes them from records of the same kind."""
+
+    centroids: NDArray[np.float64]
+    radii: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, features: Records, *, removed: float, margin: float) -> Spheres:
+        """Around the records' class means, through the quantile that leaves ``removed`` outside,
+        shrunk to ``margin`` of it, since the defender's records are others."""
+        centroids = Centroids.of(features.inputs, features.labels)
+        away = centroids.distances(features.inputs, features.labels)
+        found = radii(away, features.labels, removed)
+        return cls(centroids=centroids.points, radii=margin * found)
+
+    def nearest(self, aims: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(B, F): the points nearest to ``aims`` inside the spheres of ``labels``."""
+        center, radius = self.centroids[labels], self.radii[labels][:, None]
+        away = aims - center
+        length = np.linalg.norm(away, axis=1, keepdims=True)
+        result: NDArray[np.float64] = center + away * np.minimum(
+            1.0, radius / np.maximum(length, np.finfo(np.float64).tiny)
+        )
+        return result
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneShotTransfer:
     """``targets`` experiments over the same ``per_class`` clean records of every class.
 
     ``candidates``: bases that are tried for each target; the poison that comes nearest to it in
-    features is used. One poison record goes into each training set.
+    features is used. One poison record goes into each training set. ``inside``: spheres that the
+    poison's features have to stay in, for an attacker who knows of a filter; None for none.
     """
 
     collision: FeatureCollision
@@ -76,6 +106,7 @@ class OneShotTransfer:
     per_class: int = 20
     candidates: int = 4
     training: HeadTraining = field(default_factory=HeadTraining)
+    inside: Spheres | None = None
 
     def __post_init__(self) -> None:
         if min(self.targets, self.per_class, self.candidates) < 1:
@@ -124,7 +155,11 @@ class OneShotTransfer:
     ) -> tuple[Records, Records, Collisions]:
         """Collide every candidate and keep the best for each target."""
         repeated = targets.select(np.repeat(np.arange(len(targets)), self.candidates))
-        found = self.collision.craft(extractor, bases, repeated, low=data.low, high=data.high)
+        check_pairs(bases, repeated)
+        aims = extractor.of(repeated.inputs)
+        if self.inside is not None:
+            aims = self.inside.nearest(aims, bases.labels)
+        found = self.collision.towards(extractor, bases.inputs, aims, low=data.low, high=data.high)
         after = found.after.reshape(len(targets), self.candidates)
         rows = np.arange(len(targets)) * self.candidates + after.argmin(axis=1)
         kept = bases.select(rows)

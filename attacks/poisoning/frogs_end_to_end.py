@@ -1,0 +1,157 @@
+"""Poison Frogs against a network that trains all of its layers.
+
+    attacker's own copy of the network ──collision, watermark──► P poisons a target
+    clean records + P poisons ──every layer from fresh weights──► label of the target?
+
+Training moves the features, and a lone poison is pulled away from its target: it is classified as
+its base, the target as itself. Many poisons with the target showing through tie the two together.
+Source: Shafahi et al., arXiv:1804.00792, section 4.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attacks.errors import DataSplitError
+from attacks.metrics.intervals import bootstrap
+from attacks.poisoning.frogs import FeatureCollision
+from attacks.poisoning.networks import Network, NetworkLearner, last_linear
+from attacks.poisoning.outcome import ACCURACY, SUCCESS, share
+from attacks.poisoning.setting import PoisonedSet, PoisoningData, PoisoningReport
+from attacks.records import Records
+from attacks.result import AttackResult
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeaturesOf:
+    """What the last linear layer of a network reads, as a differentiable map."""
+
+    network: Network
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """(B, *shape) → (B, features)."""
+        seen: list[Tensor] = []
+
+        def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            seen.append(given[0].flatten(1))
+
+        module = self.network.module.double().eval()
+        hook = last_linear(module).register_forward_pre_hook(keep)
+        try:
+            module(inputs)
+        finally:
+            hook.remove()
+        return torch.cat(seen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndToEnd:
+    """``targets`` networks, each trained with ``poisons`` records that are aimed at one target of
+    class ``target_class`` and labelled, as they look, ``base_class``.
+
+    Raises DataSplitError if both are one class.
+    """
+
+    collision: FeatureCollision
+    base_class: int
+    target_class: int
+    poisons: int = 50
+    targets: int = 10
+
+    def __post_init__(self) -> None:
+        if self.base_class == self.target_class or min(self.base_class, self.target_class) < 0:
+            raise DataSplitError(
+                f"the target is to change sides, got class {self.target_class} and base class "
+                f"{self.base_class}: name two different classes"
+            )
+        if min(self.poisons, self.targets) < 1:
+            raise DataSplitError("an attack end to end takes a poison and a target at least")
+
+    def craft(
+        self, network: Network, data: PoisoningData, rng: np.random.Generator
+    ) -> tuple[tuple[PoisonedSet, ...], Records]:
+        """A poisoned set for each target, and the targets with their own labels.
+
+        ``network``: the attacker's copy, whose features are collided. Bases are training records,
+        used again if there are fewer of them. DataSplitError for too few records of a class.
+        """
+        bases = np.flatnonzero(data.train.labels == self.base_class)
+        goals = np.flatnonzero(data.test.labels == self.target_class)
+        if not len(bases) or self.targets > len(goals):
+            raise DataSplitError(
+                f"{len(bases)} bases of class {self.base_class} and {len(goals)} possible targets "
+                f"of class {self.target_class}: at least 1 and {self.targets} are needed"
+            )
+        targets = data.test.select(rng.choice(goals, self.targets, replace=False))
+        again = self.poisons > len(bases)
+        chosen = [rng.choice(bases, self.poisons, replace=again) for _ in range(self.targets)]
+        found = self.collision.craft(
+            FeaturesOf(network),
+            data.train.select(np.concatenate(chosen)),
+            targets.select(np.repeat(np.arange(self.targets), self.poisons)),
+            low=data.low,
+            high=data.high,
+        )
+        labels = np.full(self.poisons, self.base_class, dtype=np.int64)
+        sets = tuple(
+            PoisonedSet.of(data.train, Records(inputs=part, labels=labels))
+            for part in np.split(found.inputs, self.targets)
+        )
+        return sets, targets
+
+    def run(
+        self, learner: NetworkLearner, data: PoisoningData, rng: np.random.Generator
+    ) -> AttackResult:
+        """Train a network for each target and ask it about that target.
+
+        ``poison_success``: targets answered as the base's class. ``accuracy``: mean over networks.
+        """
+        start = time.perf_counter()
+        clean = learner.fit(data.train, rng)
+        sets, targets = self.craft(clean, data, rng)
+        networks = learner.fit_all([each.records for each in sets], rng)
+        taken = np.array(
+            [
+                int(network.predict(targets.inputs[[row]])[0]) == self.base_class
+                for row, network in enumerate(networks)
+            ]
+        )
+        before = clean.predict(data.test.inputs) == data.test.labels
+        right = np.array(
+            [(each.predict(data.test.inputs) == data.test.labels).mean() for each in networks]
+        )
+        change = right - float(before.mean())
+        accuracy, moved = (
+            bootstrap(
+                lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
+                len(values),
+                rng,
+                method="bootstrap",
+            )
+            for values in (right, change)
+        )
+        return PoisoningReport(
+            attack="poison frogs, end to end",
+            learner=learner.name,
+            primary=SUCCESS,
+            metrics={
+                SUCCESS: share(taken),
+                ACCURACY: accuracy,
+                f"{ACCURACY}_change": moved,
+            },
+            baseline={
+                SUCCESS: share(clean.predict(targets.inputs) == self.base_class),
+                ACCURACY: share(before),
+            },
+            seconds=time.perf_counter() - start,
+            notes=(
+                f"{self.poisons} poisons of opacity {self.collision.opacity:g} among "
+                f"{len(data.train)} clean records, all layers from fresh weights",
+            ),
+            artifact=sets,
+        ).result()
