@@ -7,72 +7,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Final
 
-import numpy as np
-
+from attacks.entry import ANYTHING as ANYTHING
+from attacks.entry import EVASION as EVASION
+from attacks.entry import EXTRACTION as EXTRACTION
+from attacks.entry import MALICIOUS_CLIENT as MALICIOUS_CLIENT
+from attacks.entry import MEMBERSHIP as MEMBERSHIP
+from attacks.entry import SCORES as SCORES
+from attacks.entry import WEIGHT_HOLDER as WEIGHT_HOLDER
+from attacks.entry import Allowance as Allowance
+from attacks.entry import Attack as Attack
+from attacks.entry import CatalogueEntry as CatalogueEntry
 from attacks.errors import AbilityError, AuditError, BudgetError
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, Oracle, OracleInfo
-from attacks.result import AttackResult
+from attacks.evasion.entries import EVASIONS
 
-EXTRACTION: Final = "extraction"
-MEMBERSHIP: Final = "membership"
-FAMILIES: Final = (EXTRACTION, MEMBERSHIP)
+FAMILIES: Final = (EXTRACTION, MEMBERSHIP, EVASION)
 CIPHERTEXT: Final = "ciphertext"  # see attacks.ciphertext.suite
 POISONING: Final = "poisoning"  # see attacks.audit.poisoning
 REMEDIES: Final = "remedies"  # see attacks.audit.remedies
 SUITES: Final = (CIPHERTEXT, POISONING, REMEDIES)
-MALICIOUS_CLIENT: Final = "malicious client"
-
-
-class Attack(Protocol):
-    """``data`` is ExtractionData or MembershipData, by the family that the catalogue states."""
-
-    def run(self, oracle: Oracle, data: Any, rng: np.random.Generator) -> AttackResult: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
-    """What an attack may use: ``budget`` records of the target described by ``info``, about
-    whose training ``candidates`` records are in question; ``population`` records of its own."""
-
-    budget: int
-    info: OracleInfo
-    candidates: int
-    population: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueEntry:
-    """``needs``: what an answer has to carry, any one of these. ``build`` makes the attack for
-    an allowance and may raise BudgetError, which says the least budget."""
-
-    title: str
-    family: str
-    reference: str
-    needs: tuple[str, ...]
-    build: Callable[[Allowance], Attack]
-    threat_model: str = MALICIOUS_CLIENT
-
-    @property
-    def needs_text(self) -> str:
-        return " or ".join(self.needs)
-
-    def to_json(self, name: str) -> dict[str, Any]:
-        return {
-            "name": name,
-            "title": self.title,
-            "family": self.family,
-            "reference": self.reference,
-            "threat_model": self.threat_model,
-            "needs": self.needs_text,
-        }
-
-
-SCORES: Final = (LOGITS, PROBABILITIES)
-ANYTHING: Final = (LABELS,)
 
 
 def choose(wanted: Sequence[str]) -> tuple[str, ...]:
@@ -153,13 +108,8 @@ def _path_finding(allowance: Allowance) -> Attack:
 def _papernot(allowance: Allowance) -> Attack:
     from attacks.extraction.papernot import PapernotSubstitute
 
-    usual, info = PapernotSubstitute(), allowance.info
-    span = info.high - info.low  # the paper's steps are for inputs on [0, 1]
-    return PapernotSubstitute(
-        queries=min(allowance.budget, usual.queries),
-        seeds=min(usual.seeds, allowance.population),
-        step=usual.step * span,
-        epsilon=usual.epsilon * span,
+    return PapernotSubstitute.scaled(
+        allowance.info, queries=allowance.budget, seeds=allowance.population
     )
 
 
@@ -342,5 +292,6 @@ ATTACKS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
             ANYTHING,
             _label_only,
         ),
+        **EVASIONS,
     }
 )

@@ -39,9 +39,9 @@ class AttackResult:
 
     ``metrics``: the figures by name; ``primary`` names the one that tables show. ``baseline``:
     the same figures for an attacker with no oracle, where there is one. ``threat_model``: one of
-    "malicious client", "curious server", "training-time adversary". ``notes``: warnings a reader
-    must see. ``artifact``: what was stolen or the per-record scores, for a caller that goes on
-    with it; never part of the JSON.
+    "malicious client", "holder of the weights", "curious server", "training-time adversary".
+    ``notes``: warnings a reader must see. ``artifact``: what was stolen or the per-record scores,
+    for a caller that goes on with it; never part of the JSON.
     """
 
     attack: str

@@ -18,7 +18,9 @@ from attacks.audit.accuracy import ACCURACY, AccuracyData
 from attacks.audit.config import AuditConfig
 from attacks.audit.data import Split
 from attacks.audit.models import Subject
-from attacks.catalogue import EXTRACTION, Allowance
+from attacks.catalogue import EVASION, EXTRACTION, Allowance
+from attacks.errors import DataSplitError
+from attacks.evasion.setting import EvasionData
 from attacks.extraction.setting import ExtractionData
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.metrics.fidelity import ReferenceAnswers
@@ -32,6 +34,8 @@ from attacks.training.stack import membership_masks
 # Labelled records that the attacker has to start from; the rest of the population is unlabelled.
 SEEDS: Final = 100
 CALIBRATION: Final = 512
+# Of the interval of inputs: where networks without a defence fall to gradients, and not to noise.
+EPSILON_SHARE: Final = 0.1
 # Small chunks lose little to an interruption; large ones train faster.
 CHUNK: Final = 8
 
@@ -75,14 +79,19 @@ class TrainedBench:
         """Model numbers: one of each pair first, so that targets are independent while they can."""
         return chosen_targets(self._config.targets, self._config.models)
 
+    def packed(self, records: int) -> PackedBench:
+        """The same targets, served in requests of about so many records."""
+        return PackedBench(self, records)
+
     @contextmanager
-    def open(self, target: int) -> Iterator[TrainedTarget]:
+    def open(self, target: int, *, packed_for: int = 0) -> Iterator[TrainedTarget]:
+        """``packed_for``: records that a request carries; 0 takes the audit's own number."""
         sample = self._split.pool.inputs[self.masks[target]][:CALIBRATION]
         with Twins(
             relu=self.trained.relu.module(target),
             polynomial=self.trained.polynomial.module(target),
             sample=sample,
-            records=self._config.packed_for,
+            records=packed_for or self._config.packed_for,
             low=self._split.low,
             high=self._split.high,
             seed=self._config.seed + target,
@@ -94,13 +103,34 @@ class TrainedBench:
                 self._answers,
                 self._population,
                 target=target,
-                seed=self._config.seed,
+                config=self._config,
             )
 
     def plan(self) -> PlanFacts:
         """Of the first target; the others differ in weights only."""
         with self.open(self.targets[0]) as target:
             return target.twins.facts()
+
+
+class PackedBench:
+    """A bench whose services carry fewer records a request: quicker for attacks that ask a few
+    records at a time."""
+
+    def __init__(self, bench: TrainedBench, records: int) -> None:
+        self._bench, self._records = bench, records
+
+    @property
+    def twins(self) -> Sequence[str]:
+        return self._bench.twins
+
+    @property
+    def targets(self) -> Sequence[int]:
+        return self._bench.targets
+
+    @contextmanager
+    def open(self, target: int) -> Iterator[TrainedTarget]:
+        with self._bench.open(target, packed_for=self._records) as opened:
+            yield opened
 
 
 class TrainedTarget:
@@ -115,7 +145,7 @@ class TrainedTarget:
         population: dict[str, NDArray[np.float64]],
         *,
         target: int,
-        seed: int,
+        config: AuditConfig,
     ) -> None:
         self.twins = twins
         self._split = split
@@ -123,7 +153,7 @@ class TrainedTarget:
         self._answers = answers
         self._population = population
         self._target = target
-        self._seed = seed
+        self._config = config
         self._extraction: dict[str, ExtractionData] = {}
 
     def oracle(self, twin: str) -> Oracle:
@@ -135,6 +165,7 @@ class TrainedTarget:
             info=self.twins.oracle(twin).info,
             candidates=len(self._split.pool),
             population=len(self._split.population),
+            moved=min(self._config.evasion_records, len(self._split.test)),
         )
 
     def data(self, twin: str, family: str) -> Any:
@@ -143,7 +174,21 @@ class TrainedTarget:
             return AccuracyData(
                 test=self._split.test, pool=self._split.pool, is_member=self._masks[self._target]
             )
+        if family == EVASION:
+            return self._evading(network)
         return self._stealing(network) if family == EXTRACTION else self._guessing(network)
+
+    def _evading(self, network: str) -> EvasionData:
+        """The first test records, moved by the audit's epsilon; the services' network is the
+        polynomial one, which who holds the weights holds in the clear."""
+        return EvasionData(
+            records=self._split.test.select(slice(0, self._config.evasion_records)),
+            low=self._split.low,
+            high=self._split.high,
+            epsilon=epsilon_for(self._config, self._split),
+            model=self.twins.network(network),
+            stealing=self._stealing(network),
+        )
 
     def _guessing(self, network: str) -> MembershipData:
         shadows = shadows_of(self._target, len(self._masks))
@@ -161,9 +206,20 @@ class TrainedTarget:
         """Judged against the network in the clear: what the owner wants to keep."""
         if network not in self._extraction:
             self._extraction[network] = stealing_data(
-                self.twins.oracle(network), self._split, seed=self._seed
+                self.twins.oracle(network), self._split, seed=self._config.seed
             )
         return self._extraction[network]
+
+
+def epsilon_for(config: AuditConfig, split: Split) -> float:
+    """How far evasion moves a value; DataSplitError if that is further than the inputs span."""
+    span = split.high - split.low
+    if config.epsilon > span:
+        raise DataSplitError(
+            f"an epsilon of {config.epsilon:g} moves values of {split.name} further than the "
+            f"{span:g} that they span: give a smaller one, or 0 for {EPSILON_SHARE * span:g}"
+        )
+    return config.epsilon or EPSILON_SHARE * span
 
 
 def stealing_data(reference: Oracle, split: Split, *, seed: int) -> ExtractionData:

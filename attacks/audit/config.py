@@ -24,9 +24,12 @@ _OUTSIDE_THE_KEY: Final = frozenset({"out", "jobs"})
 class AuditConfig:
     """``model``: a zoo name or ``path/to/file.py:factory``. ``data``: a name that
     ``attacks.audit.data`` knows, a ``.npz`` file or a folder. ``attacks``: "all",
-    "membership", "extraction", "ciphertext", "poisoning", "remedies" or names of the catalogue.
+    "membership", "extraction", "evasion", "ciphertext", "poisoning", "remedies" or names of the
+    catalogue.
 
-    ``budget``: records that each attack may ask of each target. ``per_request``: records that
+    ``budget``: records that each attack may ask of each target; an attack by evasion may ask
+    ``evasion_queries`` about each of the ``evasion_records`` it moves, by ``epsilon`` in input
+    units (0: a tenth of the interval that the inputs span). ``per_request``: records that
     the service is packed for (0: the whole budget); attacks that ask a few records at a time
     are quicker with fewer. ``targets``: models attacked;
     ``shadows``: the least number of shadow models that each is judged by; both are drawn from
@@ -44,6 +47,9 @@ class AuditConfig:
     attacks: tuple[str, ...] = ("all",)
     budget: int = 4096
     per_request: int = 0
+    epsilon: float = 0.0
+    evasion_records: int = 48
+    evasion_queries: int = 200
     targets: int = 4
     shadows: int = 16
     pool: int = 0
@@ -69,6 +75,11 @@ class AuditConfig:
                 f"a pool of {self.pool} trains each model on half of it: at least "
                 f"{4 * self.batch} are needed for batches of {self.batch}"
             )
+
+    @property
+    def evasion_budget(self) -> int:
+        """Records that an attack by evasion may ask of a target."""
+        return self.evasion_records * self.evasion_queries
 
     @property
     def packed_for(self) -> int:
@@ -105,6 +116,9 @@ class AuditConfig:
 _RANGES: Final[tuple[tuple[str, float, float], ...]] = (
     ("budget", 1, 10_000_000),
     ("per_request", 0, 10_000_000),
+    ("epsilon", 0.0, 1e9),
+    ("evasion_records", 1, 100_000),
+    ("evasion_queries", 3, 1_000_000),
     ("targets", 1, 1_000),
     ("shadows", 2, 10_000),
     ("pool", 0, 10_000_000),
@@ -116,7 +130,8 @@ _RANGES: Final[tuple[tuple[str, float, float], ...]] = (
     ("seed", 0, 2**32 - 1),
     ("jobs", 1, 1_000),
 )
-_INTEGERS: Final = frozenset(name for name, _, _ in _RANGES) - {"rate", "weight_decay"}
+_NUMBERS: Final = frozenset({"rate", "weight_decay", "epsilon"})
+_INTEGERS: Final = frozenset(name for name, _, _ in _RANGES) - _NUMBERS
 _PATHS: Final = frozenset({"out", "weights"})
 _FIELDS: Final = tuple(field.name for field in dataclasses.fields(AuditConfig))
 
@@ -162,7 +177,7 @@ def checked(name: str, value: Any, where: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, int):
             raise AuditError(f"{where}: {name} must be a whole number, got {value!r}")
         return value
-    if name in ("rate", "weight_decay"):
+    if name in _NUMBERS:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise AuditError(f"{where}: {name} must be a number, got {value!r}")
         return float(value)

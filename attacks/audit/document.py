@@ -24,8 +24,14 @@ THREAT_MODELS: Final = (
     {
         "name": "malicious client",
         "text": "Holds the secret key of its own queries, asks what it likes within the budget, "
-        "and sees everything it decrypts. It wants the model, or to know who it was trained on. "
-        "Every attack but the guessing of queries is of this kind.",
+        "and sees everything it decrypts. It wants the model, to know who it was trained on, or "
+        "inputs that it gets wrong. Every attack is of this kind unless it says otherwise.",
+    },
+    {
+        "name": "holder of the weights",
+        "text": "Was given the network in the clear, or stole it exactly, and moves inputs along "
+        "its gradients until it is wrong; the served form is asked once about each. Encryption "
+        "hides queries, not what is done to them before.",
     },
     {
         "name": "curious server",
@@ -45,7 +51,9 @@ GAME: Final = (
     "(Salem et al. 2023, arXiv:2212.10986). Thresholds are set on shadow models, never on the "
     "target. Extraction: the attacker has some records of the same kind, labelled in part, and a "
     "budget of queries; what it stole is judged on test records and on uniform inputs, against "
-    "the network in the clear. All twins of a target have the same members, seed and recipe, and "
+    "the network in the clear. Evasion: the attacker moves test records by no more than epsilon in "
+    "each value and has succeeded where a record that was labelled right no longer is; the true "
+    "labels are known to it. All twins of a target have the same members, seed and recipe, and "
     "are asked the same questions; weights that came with the model are never mixed with these."
 )
 

@@ -18,7 +18,7 @@ from attacks.oracle import Spent
 from attacks.result import Curve
 
 # What is compared between twins, where both have it; the primary metric first.
-COMPARED: Final = ("fidelity_test", "fidelity_uniform", "auc", "tpr_at_1pct")
+COMPARED: Final = ("fidelity_test", "fidelity_uniform", "auc", "tpr_at_1pct", "success")
 
 Pair = tuple[str, str]
 

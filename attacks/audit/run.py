@@ -22,7 +22,7 @@ import attacks
 import he_infer
 from attacks.audit.accuracy import ACCURACY, ENTRY
 from attacks.audit.advice import Remedy, remedies_of, remedy_findings
-from attacks.audit.bench import TrainedBench
+from attacks.audit.bench import TrainedBench, epsilon_for
 from attacks.audit.blind import BlindFigure, blind_figure
 from attacks.audit.cell import DONE, Cell
 from attacks.audit.cells import run_cells
@@ -40,12 +40,13 @@ from attacks.audit.document import (
     rows_of,
     versions,
 )
+from attacks.audit.evasion import check_rows, evasion_cells, evasion_findings
 from attacks.audit.findings import findings
 from attacks.audit.models import Subject, read_subject
 from attacks.audit.poisoning import poisoning_checks, poisoning_findings
 from attacks.audit.state import CellName, StateStore, write_atomically
 from attacks.audit.threads import one_thread
-from attacks.catalogue import ATTACKS, CIPHERTEXT, MEMBERSHIP, POISONING, REMEDIES, choose
+from attacks.catalogue import ATTACKS, CIPHERTEXT, EVASION, MEMBERSHIP, POISONING, REMEDIES, choose
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
 from he_infer.compiler import DEFAULT_PRECISION_BITS
@@ -95,6 +96,7 @@ def _audit(
     )
     subject = read_subject(config, split)
     split = subject.split
+    epsilon = epsilon_for(config, split)
     contents = {**subject.contents, "data": split.digest, "code": code_digest(), **versions()}
     store = StateStore(
         config.out,
@@ -103,16 +105,19 @@ def _audit(
     )
     bench = TrainedBench(subject, config, progress=progress)
     resumed = store.finished()
+    asked = {name: entry for name, entry in chosen.items() if entry.family != EVASION}
     cells = run_cells(
         bench,
-        {ACCURACY: ENTRY, **chosen},
+        {ACCURACY: ENTRY, **asked},
         store,
-        budgets={ACCURACY: UNLIMITED, **dict.fromkeys(chosen, config.budget)},
+        budgets={ACCURACY: UNLIMITED, **dict.fromkeys(asked, config.budget)},
         seed=config.seed,
         recorded=frozenset({ENCRYPTED}),
         progress=progress,
         tell=tell,
     )
+    cells |= evasion_cells(bench, chosen, store, config, progress=progress, tell=tell)
+    sound = check_rows(cells, TWINS, bench.targets)
     blind = None
     if any(entry.family == MEMBERSHIP for entry in chosen.values()):
         masks = {target: bench.masks[target] for target in bench.targets}
@@ -141,6 +146,7 @@ def _audit(
             *ciphertext_findings(checks),
             *poisoning_findings(poisoned),
             *remedy_findings(helping),
+            *evasion_findings(rows, sound, epsilon=epsilon),
         ],
     )
     document = {
@@ -188,6 +194,7 @@ def _audit(
             ),
         ],
         "ciphertext": checks,
+        "evasion": {"epsilon": epsilon, "checks": sound} if sound else None,
         "remedies": [remedy.to_json() for remedy in helping],
         "poisoning": poisoned,
         "blind": _blind(blind),

@@ -18,6 +18,10 @@ _SETTINGS: tuple[tuple[str, type, str, str], ...] = (
     ("attacks", str, "LIST", "all, membership, extraction, or names from `he-infer attacks`"),
     ("budget", int, "RECORDS", "what each attack may ask of each target (default 4096)"),
     ("per_request", int, "RECORDS", "what a request is packed for (default: the budget)"),
+    ("epsilon", float, "SIZE", "how far evasion moves a record's values (default: a tenth of the "
+     "interval of inputs)"),
+    ("evasion_records", int, "RECORDS", "that evasion moves (default 48)"),
+    ("evasion_queries", int, "QUERIES", "that evasion may ask about each of them (default 200)"),
     ("targets", int, "K", "models that are attacked (default 4)"),
     ("shadows", int, "M", "shadow models at least, for each target (default 16)"),
     ("pool", int, "RECORDS", "members are drawn from so many (default: 60 %% of the data, at most "

@@ -33,6 +33,18 @@ from attacks.metrics.intervals import Estimate, clopper_pearson, exact
 from attacks.oracle import LOGITS, PROBABILITIES, Oracle
 from attacks.result import AttackResult
 
+# Every check by the name of its metric.
+TITLES: Final = {
+    "pgd_over_fgsm": "Many steps beat one",
+    "apgd_over_pgd": "Steps that size themselves beat fixed ones",
+    "more_steps": "More steps are not weaker",
+    "more_epsilon": "A larger epsilon is not weaker",
+    "unbounded_fools_all": "Without a bound every record is fooled",
+    "gradients_present": "Gradients are not zero",
+    "gradients_over_queries": "Gradients beat asking",
+}
+# What fails where the gradient is masked.
+TELLING: Final = frozenset({"unbounded_fools_all", "gradients_present", "gradients_over_queries"})
 _MOST_FLAT: Final = 0.05  # share of records that may have no gradient
 _LEAST_CLASSES: Final = 3  # that a ratio of differences of logits takes
 _FEW_STEPS: Final = 4  # times fewer
@@ -136,8 +148,7 @@ class SanityChecks:
 
 def masks_gradient(checks: tuple[Check, ...]) -> bool:
     """Whether what failed is what a masked gradient makes fail."""
-    telling = {"unbounded_fools_all", "gradients_present", "gradients_over_queries"}
-    return any(check.name in telling and not check.holds for check in checks)
+    return any(check.name in TELLING and not check.holds for check in checks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -62,7 +62,7 @@ class HopSkipJump:
 
     def minimum_queries(self, features: int, norm: Norm) -> int:
         """To find the border from a start, and take one direction."""
-        return self.starts + 2 * _way_halvings(norm, features) + self.around + 1
+        return self.starts + 2 * _way_halvings(norm, features) + self.around + 2
 
     def run(self, oracle: Oracle, data: EvasionData, rng: np.random.Generator) -> AttackResult:
         """Ask, move, judge; BudgetError below ``minimum_queries``.
@@ -86,8 +86,8 @@ class HopSkipJump:
         found = walk.run(_nearest_starts(data, attempt))
         sizes = data.norm.size(found - attempt.inputs)
         within = (sizes <= data.epsilon) & (sizes > 0)
-        wide = within.reshape(-1, *[1] * (found.ndim - 1))
-        moved = torch.where(wide, found, attempt.inputs)
+        moved = attempt.inputs.clone()
+        moved[within] = walk.off_border(torch.nonzero(within)[:, 0], found[within])
         away = sizes[sizes > 0].numpy()
         extra = {}
         if len(away) > 1:
@@ -149,7 +149,8 @@ class _Walk:
         on_way = torch.nonzero(~starts.isnan().flatten(1).any(dim=1))[:, 0]
         found = self.inputs.clone()
         found[on_way] = starts[on_way]
-        left = attack.queries - attack.starts - halvings
+        # One is kept for leaving the border at the end.
+        left = attack.queries - attack.starts - halvings - 1
         found[on_way] = self._to_border(on_way, found[on_way])
         for count in range(1, attack.queries):
             far = self.data.norm.size(found - self.inputs) > self.data.epsilon
@@ -169,6 +170,20 @@ class _Walk:
             better = sizes < self.data.norm.size(border - self.inputs[on_way])
             found[on_way[better]] = nearer[better]
         return found
+
+    def off_border(self, chosen: Tensor, points: Tensor) -> Tensor:
+        """The points moved on as far as epsilon allows, where that is still wrong.
+
+        A point on the border itself falls to either side when the oracle's noise is drawn again.
+        """
+        if not len(chosen):
+            return points
+        center = self.inputs[chosen]
+        change = points - center
+        grown = _beside(self.data.epsilon / self.data.norm.size(change), change) * change
+        further = (center + grown).clamp(self.data.low, self.data.high)
+        reached = self._reached(chosen, further)
+        return torch.where(_beside(reached, points), further, points)
 
     def _draw_missing(self, starts: Tensor) -> None:
         """Random records for those without a start, one each a request."""

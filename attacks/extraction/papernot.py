@@ -66,6 +66,18 @@ class PapernotSubstitute:
         if self.step_period is not None and self.step_period < 1:
             raise DataSplitError(f"a period is at least one round, got {self.step_period}")
 
+    @classmethod
+    def scaled(cls, info: OracleInfo, *, queries: int, seeds: int) -> PapernotSubstitute:
+        """The paper's attack with at most so many queries and seeds, its steps, which are for
+        inputs on [0, 1], scaled to the interval of these."""
+        usual, span = cls(), info.high - info.low
+        return cls(
+            queries=min(queries, usual.queries),
+            seeds=min(seeds, usual.seeds),
+            step=usual.step * span,
+            epsilon=usual.epsilon * span,
+        )
+
     def minimum_queries(self, info: OracleInfo) -> int:
         """The seeds have to be labelled, and at least two per class told apart."""
         return max(self.seeds, 2 * info.classes)

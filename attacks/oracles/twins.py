@@ -115,6 +115,11 @@ class Twins:
     def polynomial(self) -> nn.Module:
         return self._modules[POLYNOMIAL]
 
+    def network(self, twin: str) -> nn.Module:
+        """What a twin computes, in the clear: the ReLU network, or for all others the polynomial
+        one."""
+        return self._modules[RELU if twin == RELU else POLYNOMIAL]
+
     @property
     def sample(self) -> NDArray[np.float32]:
         """The training inputs (B, *input_shape)."""

@@ -44,12 +44,25 @@ def check(audit: Mapping[str, Any]) -> None:
         for name in ("title", "threat_model", "reference", "control", "defended", "residual"):
             _at(suite, name, str, f"ciphertext[{index}].")
         _at(suite, "holds", bool, f"ciphertext[{index}].")
+    if audit.get("evasion") is not None:
+        _check_evasion(audit["evasion"])
     for index, remedy in enumerate(audit.get("remedies") or ()):
         _check_remedy(remedy, f"remedies[{index}].")
     for index, suite in enumerate(audit.get("poisoning") or ()):
         _check_poisoning(suite, f"poisoning[{index}].")
     for index, attack in enumerate(_at(audit, "attacks", list, "")):
         _check_attack(attack, twins, f"attacks[{index}].")
+
+
+def _check_evasion(evasion: Any) -> None:
+    _at(evasion, "epsilon", (int, float), "evasion.")
+    for index, check in enumerate(_at(evasion, "checks", list, "evasion.")):
+        where = f"evasion.checks[{index}]."
+        _at(check, "title", str, where)
+        _at(check, "notes", list, where)
+        for name in ("held", "tried"):
+            for twin in _at(check, name, Mapping, where):
+                _at(check[name], twin, int, f"{where}{name}.")
 
 
 def _check_remedy(remedy: Any, where: str) -> None:

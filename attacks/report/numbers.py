@@ -17,6 +17,8 @@ _SHARES: Final = (
     "precision",
     "agreement",
     "transfer",
+    "success",
+    "robust_accuracy",
 )
 _NAMES: Final = {
     "auc": "AUC",
@@ -29,6 +31,9 @@ _NAMES: Final = {
     "fidelity_test": "fidelity, test records",
     "fidelity_uniform": "fidelity, uniform inputs",
     "accuracy": "accuracy",
+    "success": "fooled, of records labelled right",
+    "robust_accuracy": "accuracy under attack",
+    "median_size": "median size of the change",
     "max_logit_error": "max logit error",
     "logit_error_bits": "logit error, bits",
     "total_variation_test": "total variation, test records",

@@ -11,6 +11,7 @@ from attacks.report.background import cost_section, repeat_section, threat_secti
 from attacks.report.check import check
 from attacks.report.ciphertexts import ciphertext_section
 from attacks.report.curves import curve_section
+from attacks.report.evasion import evasion_section
 from attacks.report.markup import Child, Markup, join, stylesheet, tag
 from attacks.report.numbers import (
     difference_text,
@@ -40,6 +41,7 @@ def render(audit: Mapping[str, Any]) -> str:
         ("remedies", "What to do", remedy_section(audit)),
         ("twins", "Every attack on every twin", _paired_table(audit)),
         ("differences", "What changed from twin to twin", _differences(audit)),
+        ("evasion", "Is the evasion sound?", evasion_section(audit)),
         ("ciphertexts", "Attacks on ciphertexts", ciphertext_section(audit)),
         ("poisoning", "Poisoned training sets", poisoning_section(audit)),
         ("curves", "Curves", curve_section(audit)),
