@@ -130,7 +130,7 @@ def fit_forms(
             solution = linalg.cho_solve(factor, features.T @ scores)
         except linalg.LinAlgError:  # a design with too few distinct rows
             solution = np.linalg.lstsq(features, scores, rcond=None)[0].astype(np.float64)
-    return _unpack(solution, z.shape[1], centering)
+    return unpack_forms(solution, z.shape[1], centering)
 
 
 def _least_norm(features: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -141,7 +141,8 @@ def _least_norm(features: NDArray[np.float64], scores: NDArray[np.float64]) -> N
     return result
 
 
-def _unpack(solution: NDArray[np.float64], d: int, centering: Centering) -> QuadraticForms:
+def unpack_forms(solution: NDArray[np.float64], d: int, centering: Centering) -> QuadraticForms:
+    """Coefficients of ``quadratic_features`` (unknowns, classes) as forms in d variables."""
     classes = solution.shape[1]
     rows, columns = np.triu_indices(d, 1)
     squares = solution[1 + d : 1 + 2 * d].T * _SQUARE  # (classes, d)
