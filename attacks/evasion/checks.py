@@ -11,6 +11,7 @@ its gradient is masked, so that attacks on the weights climb in the dark.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -100,7 +101,7 @@ class SanityChecks:
                 **{check.name: exact(float(check.holds), count=1) for check in found},
             },
             spent=spent,
-            seconds=0.0,
+            seconds=time.perf_counter() - attempt.started,
             notes=tuple(f"{check.name}: {check.note}" for check in failed),
             artifact=found,
         )
