@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.defences.outliers import RecordFilter
-from attacks.poisoning.frogs_transfer import FrozenFeatures, Frogs
+from attacks.poisoning.frogs_transfer import Frogs, FrozenFeatures
 from attacks.poisoning.networks import HeadTraining, Network, NetworkLearner, train_heads
 from attacks.poisoning.outcome import SUCCESS, Comparison, Crafted, compare, share
 from attacks.poisoning.setting import PoisoningData, PoisoningReport, removal

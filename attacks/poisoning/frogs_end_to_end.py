@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.errors import DataSplitError
+from attacks.membership.core import logit_confidence
 from attacks.metrics.intervals import bootstrap
 from attacks.poisoning.frogs import FeatureCollision
 from attacks.poisoning.networks import Network, NetworkLearner, last_linear
@@ -52,7 +54,9 @@ class FeaturesOf:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndToEnd:
     """``targets`` networks, each trained with ``poisons`` records that are aimed at one target of
-    class ``target_class`` and labelled, as they look, ``base_class``.
+    class ``target_class`` and labelled, as they look, ``base_class``. ``among``: targets are
+    drawn from the so many test records of their class of which the attacker's copy is least sure,
+    the paper's outliers, as long as it is right about them; 0 draws from all it is right about.
 
     Raises DataSplitError if both are one class.
     """
@@ -62,6 +66,7 @@ class EndToEnd:
     target_class: int
     poisons: int = 50
     targets: int = 10
+    among: int = 0
 
     def __post_init__(self) -> None:
         if self.base_class == self.target_class or min(self.base_class, self.target_class) < 0:
@@ -81,11 +86,12 @@ class EndToEnd:
         used again if there are fewer of them. DataSplitError for too few records of a class.
         """
         bases = np.flatnonzero(data.train.labels == self.base_class)
-        goals = np.flatnonzero(data.test.labels == self.target_class)
+        goals = self._goals(network, data.test)
         if not len(bases) or self.targets > len(goals):
             raise DataSplitError(
-                f"{len(bases)} bases of class {self.base_class} and {len(goals)} possible targets "
-                f"of class {self.target_class}: at least 1 and {self.targets} are needed"
+                f"{len(bases)} bases of class {self.base_class} and {len(goals)} targets of "
+                f"class {self.target_class} that the network is right about: at least 1 and "
+                f"{self.targets} are needed"
             )
         targets = data.test.select(rng.choice(goals, self.targets, replace=False))
         again = self.poisons > len(bases)
@@ -103,6 +109,16 @@ class EndToEnd:
             for part in np.split(found.inputs, self.targets)
         )
         return sets, targets
+
+    def _goals(self, network: Network, test: Records) -> NDArray[np.int64]:
+        """Rows of ``test`` that may become targets."""
+        rows = np.flatnonzero(test.labels == self.target_class)
+        logits = network.logits(test.inputs[rows])
+        right = logits.argmax(axis=1) == self.target_class
+        labels = np.full(len(rows), self.target_class, dtype=np.int64)
+        order = np.argsort(logit_confidence(logits, labels), kind="stable")
+        found: NDArray[np.int64] = rows[order[right[order]]]
+        return found[: self.among] if self.among else found
 
     def run(
         self, learner: NetworkLearner, data: PoisoningData, rng: np.random.Generator

@@ -34,7 +34,8 @@ class Network:
 
     def predict(self, inputs: NDArray[np.float64]) -> NDArray[np.int64]:
         """(B, *shape) → (B,) labels."""
-        return self.logits(inputs).argmax(axis=1)
+        found: NDArray[np.int64] = self.logits(inputs).argmax(axis=1)
+        return found
 
     def features(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """(B, *shape) → (B, features): what the last linear layer reads."""
@@ -162,7 +163,8 @@ class Heads:
     def predict(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
         """(T, B, F) → (T, B)."""
         scores = ((features - self.mean) / self.scale) @ self.weight + self.bias
-        return scores.argmax(axis=2)
+        found: NDArray[np.int64] = scores.argmax(axis=2)
+        return found
 
     @property
     def trainable(self) -> int:
@@ -194,7 +196,7 @@ def train_heads(
     for _ in range(training.steps):
         loss = _entropy(torch.baddbmm(bias, given, weight), wanted) / records
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     layer = [part.detach().double().numpy() for part in (weight, bias)]
     return Heads(layer[0], layer[1], mean, scale)
