@@ -10,6 +10,7 @@ from attacks.errors import AttackError
 from benchmarks import (
     leakage_membership,
     leakage_peers,
+    leakage_poisoning,
     leakage_shadows,
     leakage_stealing,
     leakage_tramer,
@@ -26,6 +27,7 @@ GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
     "membership": leakage_membership.rows,
     "peers": leakage_peers.rows,
     "shadows": leakage_shadows.rows,
+    "poisoning": leakage_poisoning.rows,
 }
 
 
