@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from attacks.errors import AttackError
 from benchmarks import (
+    leakage_defences,
     leakage_membership,
     leakage_peers,
     leakage_poisoning,
@@ -16,7 +17,7 @@ from benchmarks import (
     leakage_tramer,
     leakage_tramer_encrypted,
 )
-from benchmarks.leakage_rows import FIELDS, Row, row
+from benchmarks.leakage_rows import FIELDS, Row, row, short
 from he_infer.errors import HEInferError
 from he_infer.progress import Progress
 
@@ -27,33 +28,45 @@ GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
     "membership": leakage_membership.rows,
     "peers": leakage_peers.rows,
     "shadows": leakage_shadows.rows,
+    "robustness": leakage_defences.rows,
     "poisoning": leakage_poisoning.rows,
 }
 
 
 def run(groups: Sequence[str], *, progress: Progress | None = None) -> list[Row]:
-    """The rows of these groups, in order. A group that fails is one row that does not hold."""
+    """The rows of these groups in order, each with its "group".
+
+    A group that fails is one row that does not hold.
+    """
     found: list[Row] = []
     for done, name in enumerate(groups):
         if progress is not None:
             progress(f"reference rows: {name}", done, len(groups))
         try:
-            found += [checked(each) for each in GROUPS[name]()]
+            rows = [checked(each) for each in GROUPS[name]()]
         except (AttackError, HEInferError) as error:
-            found.append(
-                row(
-                    f"the group {name!r}",
-                    "this project",
-                    reference=None,
-                    ours=None,
-                    interval=None,
-                    holds=False,
-                    reason=f"it failed: {error}",
-                )
+            failed = row(
+                f"the group {name!r}",
+                "this project",
+                reference=None,
+                ours=None,
+                interval=None,
+                holds=False,
+                reason=f"it failed: {error}",
             )
+            rows = [failed]
+        found += [{"group": name, **each} for each in rows]
     if progress is not None:
         progress("reference rows", len(groups), len(groups))
     return found
+
+
+def merged(before: Sequence[Row], found: Sequence[Row]) -> list[Row]:
+    """``found`` in the place of the rows of its groups among ``before``, in the groups' order."""
+    anew = {each["group"] for each in found}
+    kept = [each for each in before if each["group"] in GROUPS and each["group"] not in anew]
+    order = list(GROUPS)
+    return sorted([*kept, *found], key=lambda each: order.index(each["group"]))
 
 
 def checked(found: Mapping[str, Any]) -> Row:
@@ -73,19 +86,11 @@ def lines(rows: Sequence[Row]) -> list[str]:
     """One line a row, for people."""
     words = {True: "holds", False: "FAILS", None: "n/a"}
     return [
-        f"{words[row['holds']]:<6}{row['name']}: ours {_short(row['ours'])}"
-        f"{_interval(row['interval'])}, reference {_short(row['reference'])} ({row['source']})"
+        f"{words[row['holds']]:<6}{row['name']}: ours {short(row['ours'])}"
+        f"{_interval(row['interval'])}, reference {short(row['reference'])} ({row['source']})"
         for row in rows
     ]
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_short(each)}" for name, each in value.items())
-    return "–" if value is None else str(value)
-
-
 def _interval(value: Any) -> str:
-    return f" [{_short(float(value[0]))}, {_short(float(value[1]))}]" if value else ""
+    return f" [{short(float(value[0]))}, {short(float(value[1]))}]" if value else ""

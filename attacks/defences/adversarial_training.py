@@ -47,11 +47,13 @@ class ProjectedGradient:
         high: float,
         generator: torch.Generator,
     ) -> Tensor:
-        """(B, *shape) within epsilon and [low, high]; DataSplitError for an epsilon above the
-        width of the range, where every input can become every other."""
-        if self.epsilon > high - low:
+        """(B, *shape) within epsilon and [low, high]; DataSplitError for an epsilon beyond the
+        longest change within that range."""
+        widest = self.norm.diameter(high - low, inputs[0].numel())
+        if self.epsilon > widest:
             raise DataSplitError(
-                f"epsilon {self.epsilon:g} is wider than the inputs' range [{low:g}, {high:g}]"
+                f"epsilon {self.epsilon:g} is more than {widest:g}, the longest {self.norm.name} "
+                f"change within the inputs' range [{low:g}, {high:g}]"
             )
         return perturb(
             model,

@@ -184,7 +184,9 @@ def test_moved_inputs_keep_their_distance_and_their_range(members: Records) -> N
 def test_nonsense_is_refused(members: Records) -> None:
     with pytest.raises(DataSplitError, match="are positive"):
         ProjectedGradient(epsilon=0.0)
-    with pytest.raises(DataSplitError, match=r"wider than the inputs' range \[0, 1\]"):
+    with pytest.raises(
+        DataSplitError, match=r"more than 1, the longest Linf change within .* \[0, 1\]"
+    ):
         moved_records(
             trained(False).relu.module(0),
             members,
