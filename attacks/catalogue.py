@@ -58,6 +58,20 @@ def _quadratic(allowance: Allowance) -> Attack:
     return QuadraticExtraction(queries=allowance.budget)
 
 
+def _ratios(allowance: Allowance) -> Attack:
+    from attacks.extraction.ratios import RatioExtraction
+
+    return RatioExtraction(queries=allowance.budget)
+
+
+def _matching(allowance: Allowance) -> Attack:
+    from attacks.extraction.concealed import Concealment
+    from attacks.extraction.matching import NetworkMatching
+
+    concealment = Concealment(scaled=True, shifted=True)
+    return NetworkMatching(queries=allowance.budget, concealment=concealment, iterations=1000)
+
+
 def _equations(allowance: Allowance) -> Attack:
     from attacks.extraction.equation_solving import EquationSolving
     from attacks.extraction.linear import Softmax
@@ -197,6 +211,18 @@ ATTACKS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
             "Usevich et al. 2025; Fornasier et al. 2019",
             SCORES,
             _quadratic,
+        ),
+        "ratio-extraction": _extraction(
+            "Extraction of a layer of squares from ratios, where answers are scaled and shifted",
+            "Golub and Van Loan 1980 (total least squares)",
+            SCORES,
+            _ratios,
+        ),
+        "network-matching": _extraction(
+            "A layer of squares matched to answers whatever their scale, shift and noise",
+            "Golub and Pereyra 1973 (variable projection)",
+            SCORES,
+            _matching,
         ),
         "line-extraction": _extraction(
             "Exact extraction of deeper networks of squares, along lines",

@@ -8,6 +8,7 @@
     python -m benchmarks leakage --reference
     python -m benchmarks service --quick
     python -m benchmarks sizing --case tutorial-cnn
+    python -m benchmarks defences --json FILE
     python -m benchmarks leakage --paired --data digits,mnist,fashion-mnist
 
 Peers run on one thread: TenSEAL's context and torch are told so.
@@ -39,12 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         only = None if options.only is None else options.only.split(",")
         holds = run(options.json, quick=options.quick, only=only)
         if options.table is not None and options.json is not None:
-            from benchmarks.service.table import rewrite
+            from benchmarks.tables import rewrite
 
-            rewrite(options.table, options.json)
+            rewrite(options.table, options.json, "claims")
         return 0 if holds else 1
     if options.measurement == "sizing":
         return sizing.main(options)
+    if options.measurement == "defences":
+        from benchmarks import defences
+
+        return defences.main(options)
     if options.measurement == "leakage":
         from benchmarks import leakage
 
@@ -172,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--http", action="store_true", help="through a server, on SEAL")
     add_leakage(commands)
     add_service(commands)
+    add_defences(commands)
     sizing.add_parser(commands)
     return parser
 
@@ -185,13 +191,29 @@ def add_service(commands: Any) -> None:
     sub.add_argument("--table", type=Path, help="page whose table is rewritten from the record")
 
 
+def add_defences(commands: Any) -> None:
+    """The parser of what defences of a served model cost thief and owner."""
+    sub = commands.add_parser("defences")
+    sub.add_argument("--only", help="names of defences, separated by commas; all by default")
+    sub.add_argument("--noise-std", type=float, default=0.5)
+    sub.add_argument("--most", type=int, default=32000, help="records an attacker may ask")
+    sub.add_argument("--labels", type=int, nargs="*", default=[16000], help="labels-only budgets")
+    sub.add_argument("--repeats", type=int, default=15, help="timed evaluations of each plan")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, default=1)
+    sub.add_argument("--json", type=Path, help="write the result here")
+
+
 def add_leakage(commands: Any) -> None:
     """Its options, without importing what takes seconds to import."""
     sub = commands.add_parser("leakage")
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--reference", action="store_true", help="published figures, reproduced")
     what.add_argument("--paired", action="store_true", help="every attack on every twin")
-    sub.add_argument("--groups", help="reference: a list, all by default")
+    sub.add_argument(
+        "--groups", help="reference: a list, all by default; others in the JSON file stay"
+    )
+    sub.add_argument("--table", type=Path, help="reference: page whose table is rewritten")
     sub.add_argument("--data", default="digits,mnist,fashion-mnist", help="paired: which data sets")
     sub.add_argument("--small", action="store_true", help="paired: a minute's worth, on digits")
     sub.add_argument(

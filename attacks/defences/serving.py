@@ -88,7 +88,7 @@ def serving_defences(
             wrap=scaled,
             options=scaling,
             cost=one_product,
-            adaptive=("ratio-extraction", "boundary-extraction"),
+            adaptive=("ratio-extraction", "network-matching", "adaptive-retraining"),
         ),
         ServingDefence(
             name="shift",
@@ -97,7 +97,7 @@ def serving_defences(
             wrap=shifted,
             options=shifting,
             cost=one_sum,
-            adaptive=("ratio-extraction", "boundary-extraction"),
+            adaptive=("ratio-extraction", "network-matching", "adaptive-retraining"),
         ),
         ServingDefence(
             name="noise",
@@ -106,7 +106,7 @@ def serving_defences(
             wrap=noisy,
             options=noise,
             cost=error,
-            adaptive=("quadratic-extraction", "ratio-extraction"),
+            adaptive=("quadratic-extraction", "network-matching"),
         ),
         ServingDefence(
             name="scaling+shift",
@@ -115,7 +115,7 @@ def serving_defences(
             wrap=both,
             options=(*scaling, *shifting),
             cost=one_product,
-            adaptive=("ratio-extraction", "boundary-extraction"),
+            adaptive=("ratio-extraction", "network-matching", "adaptive-retraining"),
         ),
         ServingDefence(
             name="scaling+noise",
@@ -124,7 +124,7 @@ def serving_defences(
             wrap=lambda oracle, rng: noisy(scaled(oracle, rng), rng),
             options=(*scaling, *noise),
             cost=f"{one_product}; the accuracy that the noise takes",
-            adaptive=("ratio-extraction",),
+            adaptive=("ratio-extraction", "network-matching"),
         ),
         ServingDefence(
             name="shift+noise",
@@ -133,7 +133,7 @@ def serving_defences(
             wrap=lambda oracle, rng: noisy(shifted(oracle, rng), rng),
             options=(*shifting, *noise),
             cost=f"{one_sum}; the accuracy that the noise takes",
-            adaptive=("ratio-extraction",),
+            adaptive=("ratio-extraction", "network-matching"),
         ),
         ServingDefence(
             name="scaling+shift+noise",
@@ -142,7 +142,7 @@ def serving_defences(
             wrap=lambda oracle, rng: noisy(both(oracle, rng), rng),
             options=(*scaling, *shifting, *noise),
             cost=f"{one_product}; the accuracy that the noise takes",
-            adaptive=("ratio-extraction",),
+            adaptive=("ratio-extraction", "network-matching"),
         ),
     )
     return MappingProxyType({defence.name: defence for defence in found})

@@ -39,7 +39,7 @@ from attacks.result import AttackResult
 
 Array = NDArray[np.float64]
 
-_START_RECORDS = 4000  # that find the factors; the matrix of the start is records squared
+_START_RECORDS = 3000  # that find the factors; the matrix of the start is records squared
 _ROUNDS = 4
 _PART = 2048  # records whose features are in memory at once
 
@@ -69,14 +69,16 @@ class RatioExtraction:
 
         Raises DataSplitError for too few classes to have ratios.
         """
-        numbers = info.classes - int(self.concealment.shifted)
-        told = info.classes - self.concealment.lost
+        return self._needed(info.features, info.classes) + self.held_out
+
+    def _needed(self, features: int, classes: int) -> int:
+        numbers, told = classes - int(self.concealment.shifted), classes - self.concealment.lost
         if told < 1:
             raise DataSplitError(
-                f"{info.classes} classes leave no ratio once scores are scaled and shifted: use an "
+                f"{classes} classes leave no ratio once scores are scaled and shifted: use an "
                 "attack on labels"
             )
-        return math.ceil(1.05 * unknowns(info.features) * numbers / told) + self.held_out
+        return math.ceil(1.05 * unknowns(features) * numbers / told)
 
     def run(self, oracle: Oracle, data: ExtractionData, rng: np.random.Generator) -> AttackResult:
         """Query once, fit, judge; ``artifact`` has scores up to one positive factor.
@@ -123,8 +125,9 @@ class RatioExtraction:
         known, unknown = z[: -self.held_out], z[-self.held_out :]
         factors = np.ones((len(known), 1))
         if concealment.scaled:
-            inverse = inverse_factors(known[:_START_RECORDS], seen[:_START_RECORDS])
-            first = fit_forms(known[:_START_RECORDS], inverse * seen[:_START_RECORDS], centering)
+            start = slice(0, max(_START_RECORDS, self._needed(z.shape[1], classes)))
+            inverse = inverse_factors(known[start], seen[start])
+            first = fit_forms(known[start], inverse * seen[start], centering)
             first = _in_reach(first, known, seen, concealment)
             factors = concealment.factors(first.at(known), seen)
         forms, factors = _alternate(known, seen, factors, centering, concealment, None)
