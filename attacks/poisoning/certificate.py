@@ -19,13 +19,14 @@ judge it; which clean records the learner is trained on, the caller decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from attacks.errors import DataSplitError
+from attacks.errors import AttackError, DataSplitError
 from attacks.poisoning.binary import BinarySet, LinearModel, compact
 from attacks.poisoning.feasible import FeasibleSet, Worst
 
@@ -36,8 +37,9 @@ Floats = NDArray[np.float64]
 class Certificate:
     """No attack with a share of poison makes the learner's clean loss larger than ``bound``.
 
-    ``bound``: ``clean_loss`` + share · ``poison_loss``, of ``model``. ``records``: each round's
-    worst record, the candidate attack. ``trace``: the least bound after each round.
+    ``bound``: ``clean_loss`` + share · ``poison_loss``, of ``model``. ``records``: the worst
+    records of all rounds; ``weights``: how much of the budget the candidate attack spends on
+    each, 1 in all. ``trace``: the least bound after each round.
     """
 
     bound: float
@@ -45,14 +47,16 @@ class Certificate:
     poison_loss: float
     model: LinearModel
     records: BinarySet
+    weights: Floats
     trace: tuple[float, ...]
 
-    def candidate(self, count: int, rng: np.random.Generator) -> BinarySet:
-        """``count`` records of the last half of the rounds, all of them equally often at most."""
-        late = np.arange(len(self.records) // 2, len(self.records))
-        repeated = np.tile(late, count // len(late))
-        rest = rng.permutation(late)[: count - len(repeated)]
-        return self.records.select(np.sort(np.concatenate([repeated, rest])))
+    def candidate(self, count: int) -> BinarySet:
+        """``count`` records by their weights, rounded so that the largest remainders gain."""
+        wanted = self.weights * count
+        copies = np.floor(wanted).astype(np.int64)
+        short = np.argsort(copies - wanted, kind="stable")[: count - int(copies.sum())]
+        copies[short] += 1
+        return self.records.select(np.repeat(np.arange(len(self.records)), copies))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,13 +95,13 @@ class Game:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DualAveraging:
-    """Algorithm 1: ``rounds`` of steps, of length ``step`` (η) until the ball shortens them.
-
-    Raises DataSplitError unless there are two rounds and a positive step.
+    """Algorithm 1: ``rounds`` of steps, ``step`` times what the subgradients seen so far call
+    for (Duchi, Hazan and Singer 2011, one step size for all features): the paper tunes a first
+    step for each data set. Raises DataSplitError unless there are two rounds and a positive step.
     """
 
     rounds: int = 400
-    step: float = 0.1
+    step: float = 1.0
 
     def __post_init__(self) -> None:
         if self.rounds < 2 or not self.step > 0:
@@ -107,49 +111,80 @@ class DualAveraging:
             )
 
     def certify(self, game: Game) -> Certificate:
-        """The least bound of all rounds and of the mean model of the last half."""
+        """The least bound of all rounds and of the mean model of the last half, whose records
+        are the attack."""
         clean = replace(game.clean, inputs=compact(game.clean.inputs))
-        game = replace(game, clean=clean)
         transposed = clean.inputs.T
+        record = Record(game=replace(game, clean=clean))
         downhill = np.zeros(clean.features + 1)
         late = np.zeros_like(downhill)
-        scale = 1.0 / self.step
-        found: list[Worst] = []
-        best: tuple[float, float, float, LinearModel] | None = None
-        trace: list[float] = []
+        squares = 0.0
         parameters = np.zeros_like(downhill)
-        for count in range(self.rounds + 1):
-            # One evaluation more than there are rounds: of the mean of the last half's models.
-            model = LinearModel.of(parameters if count < self.rounds else late / self._half)
-            clean_loss, poison_loss, worst = game.bound(model)
-            total = clean_loss + game.share * poison_loss
-            if best is None or total < best[0]:
-                best = (total, clean_loss, poison_loss, model)
-            trace.append(best[0])
-            if count == self.rounds:
-                break
-            found.append(worst)
-            if count >= self.rounds - self._half:
-                late += parameters
+        half = self.rounds - self.rounds // 2
+        for count in range(self.rounds):
+            model = LinearModel.of(parameters)
+            worst = record.play(model)
+            if count >= self.rounds - half:
+                late += parameters / half
             wrong = clean.signs * (clean.signs * model.scores(clean.inputs) < 1) / len(clean)
-            downhill += np.append(transposed @ wrong, wrong.sum())
+            descent = np.append(transposed @ wrong, wrong.sum())
             if worst.loss > 0:
-                downhill += game.share * worst.sign * np.append(worst.record, 1.0)
-            scale = max(scale, float(np.linalg.norm(downhill)) / game.radius)
-            parameters = downhill / scale
-        assert best is not None  # two rounds at least
-        return Certificate(
-            bound=best[0],
-            clean_loss=best[1],
-            poison_loss=best[2],
-            model=best[3],
-            records=_records(found, as_sparse=game.feasible.domain.is_sparse),
-            trace=tuple(trace),
-        )
+                descent += game.share * worst.sign * np.append(worst.record, 1.0)
+            downhill += descent
+            squares += float(descent @ descent)
+            # Both players may be at rest: nothing is wrong, and poison costs nothing.
+            reach = self.step * game.radius / max(squares**0.5, 1e-300)
+            parameters = inside(reach * downhill, game.radius)
+        record.judge(LinearModel.of(late))
+        weights = np.zeros(self.rounds)
+        weights[-half:] = 1.0 / half
+        return record.certificate(weights)
 
-    @property
-    def _half(self) -> int:
-        return self.rounds - self.rounds // 2
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What the players have shown so far: the worst records, and the model of the least bound."""
+
+    game: Game
+    worst: list[Worst] = field(default_factory=list)
+    trace: list[float] = field(default_factory=list)
+    best: tuple[float, float, float, LinearModel] | None = None
+
+    def judge(self, model: LinearModel) -> Worst:
+        """U of ``model``, kept if it is the least so far; its worst record, which is not."""
+        clean_loss, poison_loss, worst = self.game.bound(model)
+        bound = clean_loss + self.game.share * poison_loss
+        if self.best is None or bound < self.best[0]:
+            self.best = (bound, clean_loss, poison_loss, model)
+        self.trace.append(self.best[0])
+        return worst
+
+    def play(self, model: LinearModel) -> Worst:
+        """The same, and the worst record joins the attack."""
+        worst = self.judge(model)
+        self.worst.append(worst)
+        return worst
+
+    def certificate(self, weights: Floats) -> Certificate:
+        """``weights``: of the worst records, one for each."""
+        if self.best is None or len(weights) != len(self.worst):
+            raise AttackError(
+                f"{len(weights)} weights for {len(self.worst)} records: an attack needs as many"
+            )
+        bound, clean_loss, poison_loss, model = self.best
+        rows = [each.record for each in self.worst]
+        inputs: Any = np.stack(rows)
+        if self.game.feasible.domain.is_sparse:
+            inputs = sparse.csr_array(inputs)
+        return Certificate(
+            bound=bound,
+            clean_loss=clean_loss,
+            poison_loss=poison_loss,
+            model=model,
+            records=BinarySet(inputs=inputs, signs=np.array([each.sign for each in self.worst])),
+            weights=weights,
+            trace=tuple(self.trace),
+        )
 
 
 def tightened(certificate: Certificate, game: Game, model: LinearModel) -> Certificate:
@@ -167,7 +202,7 @@ def tightened(certificate: Certificate, game: Game, model: LinearModel) -> Certi
     )
 
 
-def _records(found: list[Worst], *, as_sparse: bool) -> BinarySet:
-    rows = [sparse.csr_array(each.record[None]) if as_sparse else each.record for each in found]
-    inputs = sparse.csr_array(sparse.vstack(rows, format="csr")) if as_sparse else np.stack(rows)
-    return BinarySet(inputs=inputs, signs=np.array([each.sign for each in found]))
+def inside(parameters: Floats, radius: float) -> Floats:
+    """The nearest parameters in the ball."""
+    nearest: Floats = parameters * min(1.0, radius / max(float(np.linalg.norm(parameters)), 1e-300))
+    return nearest

@@ -69,7 +69,7 @@ class CertifiedPoisoning:
         count = self.budget.records(len(data.train))
         game = Game(clean=clean, feasible=feasible, share=count / len(clean), radius=oracle.radius)
         certificate = self.schedule.certify(game)
-        poison = certificate.candidate(count, rng)
+        poison = certificate.candidate(count)
         survives = feasible.contains(poison)
         clean_fit = oracle.fit(clean)
         fit = oracle.fit(joined([clean, poison.select(survives)]))
