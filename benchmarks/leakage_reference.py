@@ -9,6 +9,7 @@ from typing import Any, Final
 from attacks.errors import AttackError
 from benchmarks import (
     leakage_defences,
+    leakage_evasion,
     leakage_membership,
     leakage_peers,
     leakage_poisoning,
@@ -23,6 +24,7 @@ from he_infer.progress import Progress
 
 GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
     "stealing": leakage_stealing.rows,
+    "evasion": leakage_evasion.rows,
     "tramer": leakage_tramer.rows,
     "tramer-encrypted": leakage_tramer_encrypted.rows,
     "membership": leakage_membership.rows,
