@@ -10,6 +10,7 @@ from typing import Any
 
 from attacks.errors import AttackError
 from benchmarks import leakage_paired, leakage_reference
+from benchmarks.tables import rewrite
 from he_infer.cli.console import progress_bars
 from he_infer.errors import HEInferError
 
@@ -30,7 +31,13 @@ def _reference(options: argparse.Namespace) -> int:
     chosen = _chosen(options.groups, tuple(leakage_reference.GROUPS), "--groups")
     with progress_bars() as progress:
         rows = leakage_reference.run(chosen, progress=progress)
-    _write(options, rows)
+    if options.json is not None and options.json.is_file() and options.groups:
+        before = json.loads(options.json.read_text(encoding="utf-8"))
+        _write(options, leakage_reference.merged(before, rows))
+    else:
+        _write(options, rows)
+    if options.table is not None and options.json is not None:
+        rewrite(options.table, options.json, "reference")
     print("\n".join(leakage_reference.lines(rows)))
     return 1 if any(row["holds"] is False for row in rows) else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from attacks.metrics.intervals import Estimate
@@ -45,3 +46,17 @@ def unjudged(name: str, source: str, *, reference: Any = None, reason: str) -> R
     return row(
         name, source, reference=reference, ours=None, interval=None, holds=None, reason=reason
     )
+
+
+def short(value: Any) -> str:
+    """A figure, or named figures, for a line or a cell."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        named = {name: each for name, each in value.items() if each is not None}
+        return ", ".join(f"{name.replace('_', ' ')} {short(each)}" for name, each in named.items())
+    if isinstance(value, list | tuple):
+        return " / ".join(map(short, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "–" if value is None else str(value)

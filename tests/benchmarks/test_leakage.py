@@ -12,6 +12,7 @@ import pytest
 from attacks.errors import AttackError
 from benchmarks import leakage_paired, leakage_reference, leakage_rows
 from benchmarks.__main__ import main
+from benchmarks.tables import with_table
 from tests.attacks.report.made_up import audit
 
 ROW = {
@@ -54,6 +55,27 @@ def test_a_group_that_fails_is_a_row_that_fails(monkeypatch: pytest.MonkeyPatch)
     rows = leakage_reference.run(["good", "bad"])
     assert [row["holds"] for row in rows] == [True, False]
     assert rows[1]["reason"] == "it failed: it broke"
+    assert [row["group"] for row in rows] == ["good", "bad"]
+
+
+def test_groups_that_ran_again_take_the_place_of_their_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leakage_reference, "GROUPS", dict.fromkeys(("a", "b", "c"), lambda: [ROW]))
+    before = [{"group": group, **ROW, "name": "old"} for group in ("a", "a", "c", "gone")]
+    found = leakage_reference.merged(before, leakage_reference.run(["b", "a"]))
+    assert [(row["group"], row["name"]) for row in found] == [
+        ("a", "a row"),
+        ("b", "a row"),
+        ("c", "old"),
+    ]
+
+
+def test_the_documented_reference_table_is_the_record() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "auditing.md").read_text(encoding="utf-8")
+    record = root / "docs" / "measurements" / "leakage-reference.json"
+    assert with_table(page, record, "reference") == page
 
 
 def test_the_paired_table_has_every_cell_once() -> None:
