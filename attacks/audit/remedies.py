@@ -40,7 +40,7 @@ from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence
 NONE: Final = "none"
 # By family, what an attacker who knows the defence chooses from; the best counts.
 TRIED: Final[Mapping[str, tuple[str, ...]]] = {
-    "extraction": ("quadratic-extraction", "ratio-extraction", "boundary-extraction", "knockoff"),
+    "extraction": ("quadratic-extraction", "ratio-extraction", "network-matching", "knockoff"),
     "membership": ("lira-fixed",),
     "evasion": ("transfer",),
 }
