@@ -25,7 +25,7 @@ from attacks.poisoning.frogs import FeatureCollision
 from attacks.poisoning.frogs_end_to_end import EndToEnd
 from attacks.poisoning.frogs_transfer import FrozenFeatures, OneShotTransfer, Spheres
 from attacks.poisoning.networks import HeadTraining, Network, NetworkLearner
-from attacks.poisoning.outcome import ACCURACY, SUCCESS, Verdicts
+from attacks.poisoning.outcome import ACCURACY, SUCCESS, Verdicts, paired_change
 from attacks.poisoning.setting import PoisonBudget, PoisoningData
 from attacks.poisoning.truth_serum import AUC, TPR, ShadowRecipe, TruthSerum, rise_is_real
 from attacks.records import Records
@@ -84,7 +84,8 @@ def frog_rows(*, seed: int = 0) -> list[Row]:
             reference=-0.002,
             ours=change,
             holds=abs(change.value) <= 0.01,
-            reason=f"mean over {TARGETS} heads; without poison {result.baseline[ACCURACY]}",
+            reason=f"mean over {TARGETS} heads; without poison {result.baseline[ACCURACY]}; holds "
+            "within a point; the published change is from memory",
         ),
     ]
     many = OneShotTransfer(
@@ -142,21 +143,32 @@ def end_to_end_rows(*, seed: int = 0) -> list[Row]:
     data = mnist(train=1000, test=3000, seed=seed)
     learner = network_learner(epochs=15)
     found = []
-    for poisons, opacity, reference in ((1, 0.0, 0.0), (50, 0.0, None), (50, 0.3, 0.6)):
+    alone: AttackResult | None = None
+    for poisons, opacity, reference in (
+        (1, 0.0, "near 0"),
+        (50, 0.0, None),
+        (50, 0.3, "reliable with about 50 poisons"),
+        (50, 0.5, None),
+    ):
         attack = EndToEnd(
             collision=FeatureCollision(similarity=4.0, steps=60, opacity=opacity),
             base_class=4,
             target_class=9,
             poisons=poisons,
             targets=20,
-            among=40,
+            among=20,
         )
         result = attack.run(learner, data, np.random.default_rng([seed, 3]))
         success = result.metrics[SUCCESS]
         marked = f", watermarks of {opacity:.0%}" if opacity else ", no watermark"
         holds: bool | None = None
-        if reference is not None:
-            holds = success.value <= 0.1 if reference == 0 else success.high >= reference
+        more = ""
+        if alone is None:
+            alone, holds = result, success.value <= 0.1
+        else:
+            rise = paired_change(alone.artifact, result.artifact)
+            more = f"; paired rise over one poison {rise}"
+            holds = None if reference is None else rise.low > 0
         found.append(
             estimated(
                 f"Poison Frogs from scratch, {poisons} poison{'s' if poisons > 1 else ''}{marked}",
@@ -165,7 +177,7 @@ def end_to_end_rows(*, seed: int = 0) -> list[Row]:
                 ours=success,
                 holds=holds,
                 reason=f"{result.notes[0]}, 20 outlier targets; change of accuracy "
-                f"{result.metrics[f'{ACCURACY}_change']}. Published on CIFAR-10, read off a figure",
+                f"{result.metrics[f'{ACCURACY}_change']}{more}. Published on CIFAR-10",
             )
         )
     return found
@@ -234,9 +246,9 @@ def backdoor_rows(*, seed: int = 0) -> list[Row]:
                 reference=None if parts > 1 else 0.99,
                 ours=after[SUCCESS],
                 holds=after[SUCCESS].low > 0.9 and after[ACCURACY].high >= before[ACCURACY].low,
-                reason=f"{SHARE:.0%} of {len(data.train)} records; without poison "
-                f"{before[SUCCESS]}; accuracy {after[ACCURACY]}, without poison "
-                f"{before[ACCURACY]}",
+                reason=f"{SHARE:.0%} of {len(data.train)} records (published: over 99 %, "
+                f"from memory); without poison {before[SUCCESS]}; accuracy {after[ACCURACY]}, "
+                f"without poison {before[ACCURACY]}",
             )
         )
         for name, each in _filters(network, crafted.training.records.labels).items():
@@ -285,12 +297,12 @@ def serum_rows(*, seed: int = 0) -> list[Row]:
         config=TrainingConfig(epochs=30, batch=50, rate=0.01),
         description="digits mlp",
     )
-    attack = TruthSerum(copies=4, targets=50, models=16)
+    attack = TruthSerum(copies=1, targets=50, models=16)
     result = attack.run(recipe, pool, np.random.default_rng([seed, 9]))
     found = []
     for name, words, reference in (
         (AUC, "AUC", None),
-        (TPR, "TPR at 1 % FPR", "7 to 59 % at 0.1 % FPR, CIFAR-10, 8 copies"),
+        (TPR, "TPR at 1 % FPR", "1 to 2 orders of magnitude more with < 0.1 % poison"),
     ):
         rise = result.metrics[f"{name}_rise"]
         found.append(

@@ -126,6 +126,7 @@ class EndToEnd:
         """Train a network for each target and ask it about that target.
 
         ``poison_success``: targets answered as the base's class. ``accuracy``: mean over networks.
+        The artifact says which targets were, (targets,) bool; the same rng draws the same ones.
         """
         start = time.perf_counter()
         clean = learner.fit(data.train, rng)
@@ -169,5 +170,5 @@ class EndToEnd:
                 f"{self.poisons} poisons of opacity {self.collision.opacity:g} among "
                 f"{len(data.train)} clean records, all layers from fresh weights",
             ),
-            artifact=sets,
+            artifact=taken,
         ).result()
