@@ -11,16 +11,19 @@ any other attack of that size could have done to the defended learner's clean tr
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
+from attacks.defences.outliers import check_share
+from attacks.errors import DataSplitError
 from attacks.metrics.intervals import Estimate, exact
 from attacks.poisoning.binary import BinaryData, BinarySet, joined
 from attacks.poisoning.certificate import Certificate, DualAveraging, Game, tightened
 from attacks.poisoning.feasible import FeasibleSet
 from attacks.poisoning.hinge import Fit, HingeLearner
+from attacks.poisoning.moving import settled, widened
 from attacks.poisoning.setting import PoisonBudget, PoisoningReport, removal
 from attacks.result import AttackResult, Curve
 
@@ -45,14 +48,27 @@ class CertifiedPoisoning:
     sphere takes out, and the slab as well, by radii and centroids of the clean records.
     ``filters_clean``: whether the learner loses those clean outliers, as a filter that runs does;
     False trains on all clean records, as the paper does, whose radii only bind the attacker.
+    ``clean_centroids`` False: the filters' centroids are the poisoned records', their radii stay
+    (see :mod:`attacks.poisoning.moving`); the attack then is what passes in the end, and may be
+    smaller than the budget.
 
-    Raises DataSplitError for a budget or a share outside its range.
+    Raises DataSplitError for a budget or a share outside its range, and for moved centroids with
+    filters that clean records meet: which of them are left would be the attacker's choice.
     """
 
     budget: PoisonBudget = field(default_factory=lambda: PoisonBudget(fraction=0.03))
     removed: float = 0.3
     filters_clean: bool = False
+    clean_centroids: bool = True
     schedule: DualAveraging = field(default_factory=DualAveraging)
+
+    def __post_init__(self) -> None:
+        check_share(self.removed)
+        if self.filters_clean and not self.clean_centroids:
+            raise DataSplitError(
+                "with moved centroids the attacker also chooses which clean records are left: "
+                "certify without filters_clean"
+            )
 
     def run(self, oracle: HingeLearner, data: BinaryData, rng: np.random.Generator) -> AttackResult:
         """Poison ``oracle``'s training set; nothing is queried. ``artifact`` is a Poisoned.
@@ -68,16 +84,20 @@ class CertifiedPoisoning:
         clean = data.train.select(passes) if self.filters_clean else data.train
         count = self.budget.records(len(data.train))
         game = Game(clean=clean, feasible=feasible, share=count / len(clean), radius=oracle.radius)
-        certificate = self.schedule.certify(game)
-        poison = certificate.candidate(count)
-        survives = feasible.contains(poison)
+        if self.clean_centroids:
+            certificate = self.schedule.certify(game)
+            poison = certificate.candidate(count)
+        else:
+            game, certificate, poison = self._against_moved(game, count)
         clean_fit = oracle.fit(clean)
-        fit = oracle.fit(joined([clean, poison.select(survives)]))
+        fit = oracle.fit(joined([clean, poison]))
         certificate = tightened(certificate, game, fit.model)
         found = Poisoned(
             poison=poison, certificate=certificate, feasible=feasible, fit=fit, clean_fit=clean_fit
         )
-        metrics = _metrics(found, data, clean, share=game.share)
+        metrics = _metrics(found, data, clean)
+        # All of the poison is made to pass, whichever centroids judge it.
+        survives = game.feasible.contains(poison)
         keep = np.concatenate([passes, survives])
         metrics |= removal(keep, np.arange(len(keep)) >= len(passes))
         baseline = {
@@ -92,16 +112,27 @@ class CertifiedPoisoning:
             seconds=time.perf_counter() - started,
             baseline=baseline,
             curves={"certificate": _curve(certificate)},
-            notes=_notes(found, metrics, share=game.share),
+            notes=_notes(found, metrics, share=len(poison) / len(clean)),
             artifact=found,
         ).result()
 
+    def _against_moved(self, game: Game, count: int) -> tuple[Game, Certificate, BinarySet]:
+        """The wider game, its certificate, and the larger attack that passes moved filters: the
+        wider game's own poison, or what the filters with clean centroids would let through."""
+        wide = replace(game, feasible=widened(game.feasible, game.clean, count))
+        certificate = self.schedule.certify(wide)
+        candidates = [certificate, self.schedule.certify(game)]
+        settles = [settled(game.feasible, game.clean, each.candidate(count)) for each in candidates]
+        poison = max(settles, key=len)
+        if not len(poison):
+            raise DataSplitError("no poison was found that passes filters with moved centroids")
+        return wide, certificate, poison
 
-def _metrics(
-    found: Poisoned, data: BinaryData, clean: BinarySet, *, share: float
-) -> dict[str, Estimate]:
+
+def _metrics(found: Poisoned, data: BinaryData, clean: BinarySet) -> dict[str, Estimate]:
     model, certified = found.fit.model, found.certificate.bound
     clean_loss = model.hinge(clean)
+    share = len(found.poison) / len(clean)
     total = clean_loss + share * model.hinge(found.poison)
     # The learner is only optimal up to its gap, and so may exceed the bound by that.
     within = clean_loss <= certified + found.fit.gap * (1 + share)

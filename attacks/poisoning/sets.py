@@ -90,7 +90,8 @@ def features(folder: Path) -> BinaryData:
 
 def _archive(path: Path) -> BinarySet:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves the file open where the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             inputs, labels = (np.asarray(archive[name]) for name in ("inputs", "labels"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataSplitError(

@@ -18,6 +18,7 @@ from attacks.poisoning.certificate import DualAveraging, Game
 from attacks.poisoning.domains import Anywhere, Box, Counts, Domain
 from attacks.poisoning.feasible import FeasibleSet
 from attacks.poisoning.hinge import HingeLearner
+from attacks.poisoning.moving import settled, widened
 from attacks.poisoning.optimal import CertifiedPoisoning, Poisoned
 from attacks.poisoning.setting import TRAINING_TIME_ADVERSARY, PoisonBudget
 from attacks.poisoning.text import TwoTopics
@@ -229,3 +230,39 @@ def test_a_filter_so_tight_that_no_count_passes_is_refused() -> None:
     feasible = FeasibleSet.of(clean, removed=0.0, domain=Counts())
     with pytest.raises(DataSplitError, match="no record that the domain allows"):
         feasible.worst(LinearModel.of(np.ones(3)))
+
+
+@given(seed=st.integers(0, 10_000), removed=st.floats(0.1, 0.4))
+@settings(max_examples=25, deadline=None)
+def test_what_passes_moved_filters_lies_in_the_wider_set(seed: int, removed: float) -> None:
+    rng = np.random.default_rng(seed)
+    clean = gaussians(seed, features=4, apart=3.0)
+    feasible = FeasibleSet.of(clean, removed=removed, domain=Anywhere())
+    # Poison in one heap beyond the radius moves the centroid after itself.
+    label = int(rng.integers(2))
+    heap = feasible.worst_of(model(seed, 4), 2.0 * label - 1).record
+    center = feasible.centroids.points[label]
+    inputs = center + (heap - center) * rng.uniform(0.9, 1.2, (8, 1))
+    poison = BinarySet(inputs=inputs, signs=np.full(8, 2.0 * label - 1))
+    passed = settled(feasible, clean, poison)
+    if len(passed):
+        assert widened(feasible, clean, len(passed)).contains(passed).all()
+
+
+def test_moved_centroids_are_certified_less_and_attacked_more() -> None:
+    train = gaussians(9, count=600, apart=2.0)
+    data = BinaryData(train=train, test=gaussians(10), domain=Anywhere())
+    learner, budget = HingeLearner(radius=1.0), PoisonBudget(fraction=0.05)
+    runs = [
+        CertifiedPoisoning(budget=budget, clean_centroids=clean).run(
+            learner, data, np.random.default_rng(0)
+        )
+        for clean in (True, False)
+    ]
+    still, moved = ({k: v.value for k, v in run.metrics.items()} for run in runs)
+    assert still["within_certificate"] == moved["within_certificate"] == 1
+    assert moved["certified_loss"] > still["certified_loss"]
+    with pytest.raises(DataSplitError, match="attacker also chooses"):
+        CertifiedPoisoning(filters_clean=True, clean_centroids=False)
+    with pytest.raises(DataSplitError, match="bounds nothing"):
+        widened(FeasibleSet.of(train, removed=0.3, domain=Anywhere()), train, len(train))
