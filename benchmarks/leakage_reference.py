@@ -13,6 +13,7 @@ from benchmarks import (
     leakage_membership,
     leakage_peers,
     leakage_poisoning,
+    leakage_poisoning_certified,
     leakage_shadows,
     leakage_stealing,
     leakage_tramer,
@@ -32,6 +33,7 @@ GROUPS: Final[Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]]] = {
     "shadows": leakage_shadows.rows,
     "robustness": leakage_defences.rows,
     "poisoning": leakage_poisoning.rows,
+    "certified": leakage_poisoning_certified.rows,
 }
 
 
