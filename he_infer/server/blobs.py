@@ -75,6 +75,13 @@ class Blobs:
         except OSError as error:
             raise MissingBlobError("a stored key cannot be read") from error
 
+    def size(self, name: str) -> int | None:
+        """Bytes under ``name``; None if there is no such blob."""
+        try:
+            return int(self._files.size(self._path(name)))
+        except OSError:
+            return None
+
     def delete(self, name: str) -> None:
         """Remove a blob; none is no error."""
         with contextlib.suppress(OSError):

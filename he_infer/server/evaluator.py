@@ -33,7 +33,10 @@ class Evaluator:
         self._loaded(self._hosts[plan_digest], tenant, digest)
 
     def evaluate(self, plan_digest: str, tenant: str, query: bytes | memoryview) -> Answer:
-        """Envelope in, envelope out; raises WireError, UnknownKeysError, BackendError."""
+        """Envelope in, envelope out; raises WireError, UnknownKeysError, BackendError.
+
+        Stored keys that are damaged are as good as unknown: their client can send them again.
+        """
         host = self._hosts[plan_digest]
         header = read_header(query)
         if header.kind is not Kind.QUERY:
@@ -43,7 +46,12 @@ class Evaluator:
         for start in range(0, len(view), _BLOCK_BYTES):
             incoming.feed(bytes(view[start : start + _BLOCK_BYTES]))
         parsed = incoming.finish()
-        loaded = self._loaded(host, tenant, parsed.keys_digest)
+        try:
+            loaded = self._loaded(host, tenant, parsed.keys_digest)
+        except WireError as error:  # they were sound when they came
+            raise UnknownKeysError(
+                "these evaluation keys were damaged here: upload them again"
+            ) from error
         start_s = time.perf_counter()
         pieces = host.evaluate(parsed, loaded)
         evaluate_ms = 1e3 * (time.perf_counter() - start_s)

@@ -86,6 +86,19 @@ class KeyUploads:
             raise UnknownKeysError("these evaluation keys are not here: upload them")
         await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
 
+    async def lost(self, tenant: str, digest: str, request: str) -> None:
+        """Forget keys whose bytes are gone or damaged, so that their client sends them again."""
+
+        def forget(connection: Connection) -> bool:
+            found = key_index.delete_keys(connection, tenant, digest)
+            if found:
+                fields = {"tenant": tenant, "keys": digest, "request": request}
+                audit_log.append(self._database, connection, "keys_lost", fields, now=time.time())
+            return found
+
+        if await self._database.run(forget):
+            await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
+
     @contextmanager
     def pinned(self, digest: str) -> Iterator[None]:
         """Keep keys from being evicted while a query uses them."""
@@ -182,7 +195,8 @@ class KeyUploads:
         target = keys_blob(upload.tenant, digest)
         already = await self.known(facts, upload.tenant, digest)
         try:
-            if not already:
+            # The index may outlive the bytes, as in a restored database.
+            if not already or await asyncio.to_thread(self._blobs.size, target) != upload.bytes:
                 # A worker reads them under their final name; the index says when they exist.
                 found = await asyncio.to_thread(self._join, target, pieces)
                 if found != digest:

@@ -85,7 +85,10 @@ class InferenceService:
                 )
             await self.accounts.settle(admitted, answer)
         except BaseException as error:
-            await self.accounts.withdraw(admitted, code_of(error))
+            code = code_of(error)
+            await self.accounts.withdraw(admitted, code)
+            if code == "unknown_keys":  # the index has them, or they would not have come so far
+                await self.keys.lost(admitted.tenant, admitted.keys_digest, admitted.request)
             raise
         return answer
 
