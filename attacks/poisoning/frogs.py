@@ -2,12 +2,13 @@
 
     p = argmin ‖f(x) − f(t)‖² + β ‖x − b‖²        f: features, t: target, b: base
     forward    x̂ = x − λ ∇ₓ‖f(x) − f(t)‖²
-    backward   x = (x̂ + λβ b) / (1 + λβ), back into the allowed interval
+    backward   x = (x̂ + 2λβ b) / (1 + 2λβ), back into the allowed interval
 
 It is labelled as its base truly is: whoever trains on it learns that the target's features belong
 to the base's class, and the target itself is never touched.
 
-Source: Shafahi et al., Poison Frogs, arXiv:1804.00792, equation 1, algorithm 1 and section 4.
+Source: Shafahi et al., Poison Frogs, arXiv:1804.00792, equation 1, algorithm 1 and section 4. The
+backward step is the exact proximal map of the objective; the paper writes β for 2β in it.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class FeatureCollision:
             (gradient,) = torch.autograd.grad(
                 _squares(features(leaf).flatten(1) - wanted).sum(), leaf
             )
-            pull = (rate * beta).view(sides)
+            pull = (2 * rate * beta).view(sides)
             moved = (best - rate.view(sides) * gradient + pull * base) / (1 + pull)
             moved = moved.clamp(low, high)
             with torch.no_grad():
