@@ -8,8 +8,8 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from sqlalchemy.engine import Connection
@@ -51,6 +51,7 @@ class KeyUploads:
         self._workers = workers
         self._settings = settings
         self._pins: Counter[str] = Counter()
+        self._checking: Counter[str] = Counter()  # blobs that uploads wait on, by name
 
     # -- stored keys -----------------------------------------------------------------
 
@@ -197,15 +198,10 @@ class KeyUploads:
         try:
             # The index may outlive the bytes, as in a restored database.
             if not already or await asyncio.to_thread(self._blobs.size, target) != upload.bytes:
-                # A worker reads them under their final name; the index says when they exist.
-                found = await asyncio.to_thread(self._join, target, pieces)
-                if found != digest:
-                    raise MismatchError(
-                        "the keys' SHA-256 is not the one in the address: send them again"
-                    )
-                await self._workers.check_keys(facts.plan_digest, upload.tenant, digest)
+                async with self._checked_in_place(target, facts, upload.tenant, digest):
+                    await asyncio.to_thread(self._join, target, pieces, digest)
+                    await self._workers.check_keys(facts.plan_digest, upload.tenant, digest)
         except (HEInferError, Refusal) as error:
-            await asyncio.to_thread(self._blobs.delete, target)
             if not (isinstance(error, Refusal) and error.status in (503, 507)):
                 await self.abandon(upload)
             raise
@@ -221,6 +217,29 @@ class KeyUploads:
 
         await self._database.run(note)
         await asyncio.to_thread(self._delete_parts, pieces)
+
+    @asynccontextmanager
+    async def _checked_in_place(
+        self, target: str, facts: HostFacts, tenant: str, digest: str
+    ) -> AsyncIterator[None]:
+        """Delete what was put under ``target`` if its check fails.
+
+        A worker reads keys under their final name; the index says when they exist. Another
+        upload of the same bytes may have been noted there meanwhile, or be waiting for its own
+        check: then they stay.
+        """
+        self._checking[target] += 1
+        try:
+            yield
+        except BaseException:
+            alone = self._checking[target] == 1
+            if alone and not await self.known(facts, tenant, digest):
+                await asyncio.to_thread(self._blobs.delete, target)
+            raise
+        finally:
+            self._checking[target] -= 1
+            if not self._checking[target]:
+                del self._checking[target]
 
     async def abandon(self, upload: Upload) -> None:
         """Give an upload up and delete its pieces."""
@@ -249,7 +268,8 @@ class KeyUploads:
             await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
         await asyncio.to_thread(self._delete_parts, pieces)
 
-    def _join(self, target: str, pieces: list[str]) -> str:
+    def _join(self, target: str, pieces: list[str], digest: str) -> None:
+        """Write the pieces under their final name; raises MismatchError, and then nothing is."""
         found = hashlib.sha256()
 
         def chunks() -> Iterator[bytes]:
@@ -257,12 +277,15 @@ class KeyUploads:
                 for block in self._blobs.read(part_blob(piece)):
                     found.update(block)
                     yield block
+            if found.hexdigest() != digest:  # before the blob appears
+                raise MismatchError(
+                    "the keys' SHA-256 is not the one in the address: send them again"
+                )
 
         try:
             self._blobs.write(target, chunks())
         except MissingBlobError as error:
             raise MismatchError("a piece of this upload was lost: send the keys again") from error
-        return found.hexdigest()
 
     def _delete_parts(self, pieces: list[str]) -> None:
         for piece in pieces:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from he_infer.server import Settings
 from he_infer.server.app import Application
 from he_infer.server.blobs import keys_blob
+from he_infer.server.refusal import Refusal
 from he_infer.server.state import audit_log
 from tests.server.fakes import (
     KEYS,
     KEYS_DIGEST,
     KEYS_PATH,
+    UPLOADS_PATH,
     FakeHost,
+    HashedKeys,
     Reply,
     application,
     ask,
     close,
     query_request,
+    send_piece,
     upload_keys,
 )
 
@@ -80,3 +85,90 @@ def test_an_upload_of_known_keys_restores_their_bytes(app: Application, toy: Fak
 
     asyncio.run(conversation())
     assert blobs.size(BLOB) == len(KEYS[0])
+
+
+class BusyHost(FakeHost):
+    """Refuses to load keys while ``busy``."""
+
+    busy = False
+
+    def open_keys(self, digest: str) -> HashedKeys:
+        if self.busy:
+            raise Refusal(503, "busy", "no room")
+        return super().open_keys(digest)
+
+
+async def arrived(app: Application) -> str:
+    """The path of an upload whose bytes are all here."""
+    path = (await ask(app, "POST", UPLOADS_PATH)).headers["location"]
+    assert (await send_piece(app, path, 0, KEYS[0])).status == 202
+    return path
+
+
+async def finish(app: Application, path: str, digest: str = KEYS_DIGEST) -> int:
+    return (await ask(app, "PUT", path, query=f"digest={digest}")).status
+
+
+def test_an_upload_that_fails_leaves_anothers_keys_alone() -> None:
+    toy = BusyHost()
+    app = application(toy, settings=Settings(key_cache_bytes=1))
+    blobs = app.service.state.blobs
+
+    async def conversation() -> None:
+        assert (await upload_keys(app)).status == 201
+        # The first found no row yet when the second began; both go on from there.
+        mine = await arrived(app)
+        known, asked = app.service.keys.known, 0
+
+        async def not_yet(*given: Any) -> bool:
+            nonlocal asked
+            asked += 1
+            return False if asked == 1 else await known(*given)
+
+        app.service.keys.known = not_yet  # type: ignore[method-assign]
+        toy.busy = True
+        assert await finish(app, mine) == 503
+        toy.busy = False
+        assert (await query(app, toy)).status == 200
+        assert await finish(app, mine) == 201
+
+    asyncio.run(conversation())
+    assert blobs.size(BLOB) == len(KEYS[0])
+    close(app)
+
+
+def test_another_uploads_content_never_lies_under_a_digest_of_mine(
+    app: Application, toy: FakeHost
+) -> None:
+    blobs = app.service.state.blobs
+    written: list[str] = []
+    write = blobs.write
+
+    def noted(name: str, chunks: Any) -> int:
+        count = write(name, chunks)
+        written.append(name)
+        return count
+
+    async def conversation() -> None:
+        blobs.write = noted  # type: ignore[method-assign]
+        assert await finish(app, await arrived(app), "0" * 64) == 409
+        assert keys_blob("anonymous", "0" * 64) not in written
+        assert blobs.size(keys_blob("anonymous", "0" * 64)) is None
+
+    asyncio.run(conversation())
+
+
+def test_a_failed_upload_leaves_no_bytes_behind() -> None:
+    toy = BusyHost()
+    toy.busy = True
+    app = application(toy)
+
+    async def conversation() -> None:
+        path = await arrived(app)
+        assert await finish(app, path) == 503
+        assert app.service.state.blobs.size(BLOB) is None
+        toy.busy = False
+        assert await finish(app, path) == 201
+
+    asyncio.run(conversation())
+    close(app)
