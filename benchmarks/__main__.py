@@ -195,6 +195,7 @@ def add_defences(commands: Any) -> None:
     """The parser of what defences of a served model cost thief and owner."""
     sub = commands.add_parser("defences")
     sub.add_argument("--only", help="names of defences, separated by commas; all by default")
+    sub.add_argument("--attacks", help="names of attackers, separated by commas; all by default")
     sub.add_argument("--noise-std", type=float, default=0.5)
     sub.add_argument("--most", type=int, default=32000, help="records an attacker may ask")
     sub.add_argument("--labels", type=int, nargs="*", default=[16000], help="labels-only budgets")

@@ -269,12 +269,15 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise AttackError(f"--only takes {', '.join(known)}, got {', '.join(unknown)}")
+    wanted = options.attacks.split(",") if options.attacks else ()
     found: list[Row] = []
     for name in chosen:
         defence = known[name]
         cells = []
         for reach in REACHES:
             for attacker in attackers("noise" if name == "precision" else name, options.most):
+                if wanted and attacker.name not in wanted:
+                    continue
                 cell = records_needed(attacker, defence, reach, data, options.seed)
                 cells.append({"reach": reach, **cell})
                 tell(f"{name}, reach {reach}, {attacker.name}: {cell['needed'] or 'not reached'}")

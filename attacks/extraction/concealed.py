@@ -18,6 +18,9 @@ from attacks.extraction.quadratic_forms import quadratic_features
 
 Array = NDArray[np.float64]
 
+# Forms are known up to a factor, so where the range of all factors lies is known roughly.
+SLACK = 1.25
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concealment:
@@ -48,12 +51,13 @@ class Concealment:
         return coordinates @ contrasts(classes).T if self.shifted else coordinates
 
     def factors(self, predicted: Array, seen: Array) -> Array:
-        """(B, 1): the factor in [1/spread, spread] that brings ``predicted`` nearest ``seen``."""
+        """(B, 1): what brings ``predicted`` nearest ``seen``, within the spread and some slack."""
         if not self.scaled:
             return np.ones((len(seen), 1))
         power = np.maximum(np.sum(predicted**2, axis=1, keepdims=True), np.finfo(np.float64).tiny)
         best = np.sum(predicted * seen, axis=1, keepdims=True) / power
-        return np.clip(best, 1 / self.spread, self.spread)
+        most = SLACK * self.spread
+        return np.clip(best, 1 / most, most)
 
     def misfit(self, predicted: Array, seen: Array) -> float:
         """Root mean square of ``seen`` − factor · ``predicted``, both (B, K) coordinates."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from attacks.errors import DataSplitError
 from attacks.extraction.baseline import no_oracle
-from attacks.extraction.concealed import Concealment, contrasts
+from attacks.extraction.concealed import SLACK, Concealment, contrasts
 from attacks.extraction.outcome import Attempt, check_budget, check_reference, check_scores
 from attacks.extraction.quadratic_forms import Centering, ternary_design
 from attacks.extraction.setting import ExtractionData
@@ -206,7 +206,8 @@ def _loss(concealment: Concealment, wanted: Tensor) -> Callable[[Tensor], Tensor
         if concealment.scaled:
             power = (predicted**2).sum(dim=1).clamp_min(_TINY)
             factors = (predicted * wanted).sum(dim=1) / power
-            factors = factors.clamp(1 / concealment.spread, concealment.spread)
+            most = SLACK * concealment.spread
+            factors = factors.clamp(1 / most, most)
             predicted = factors[:, None] * predicted
         return ((wanted - predicted) ** 2).mean()
 
