@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from he_infer.cli.console import print_facts, print_json, print_table
 from he_infer.errors import InputError
 
 if TYPE_CHECKING:
     from he_infer.server.state import State
+
+_HEAD: Final = re.compile(r"([0-9]{1,15}):([0-9a-f]{64})")
+_PAGE: Final = 1000  # entries of the log read at a time
 
 
 def add_commands(commands: Any) -> None:
@@ -152,49 +156,78 @@ def run_tenants(options: argparse.Namespace) -> int:
     now = time.time()
     days = getattr(options, "days", None)
     lifetime_s = None if days is None else days * 86400
+    if options.action == "list":
+        return _list_tenants(options, now)
+    printed = None
     with _state(options) as state, state.database.transaction() as connection:
         match options.action:
             case "add":
                 tenants.add_tenant(connection, options.name, now=now, **_budget(options))
-                print(tenants.issue_token(connection, options.name, now=now, lifetime_s=lifetime_s))
+                printed = tenants.issue_token(
+                    connection, options.name, now=now, lifetime_s=lifetime_s
+                )
             case "token":
-                print(tenants.issue_token(connection, options.name, now=now, lifetime_s=lifetime_s))
+                printed = tenants.issue_token(
+                    connection, options.name, now=now, lifetime_s=lifetime_s
+                )
             case "budget":
                 tenants.set_budget(connection, options.name, now=now, **_budget(options))
             case "revoke":
                 count = tenants.revoke_tokens(connection, options.name)
-                print(f"revoked {count} token(s)")
+                printed = f"revoked {count} token(s)"
             case "disable" | "enable":
                 tenants.set_active(connection, options.name, options.action == "enable")
-            case "list":
-                found = tenants.all_tenants(connection)
-                if options.json:
-                    print_json([_row(tenant, now) for tenant in found])
-                else:
-                    rows = [[str(v) for v in _row(tenant, now).values()] for tenant in found]
-                    print_table(["tenant", "active", "limit", "left", "period_s"], rows)
+    # Outside the transaction: whatever reads our output must not make a server wait.
+    if printed is not None:
+        print(printed)
+    return 0
+
+
+def _list_tenants(options: argparse.Namespace, now: float) -> int:
+    from he_infer.server.state import tenants
+
+    with _state(options) as state, state.database.reading() as connection:
+        found = tenants.all_tenants(connection)
+    if options.json:
+        print_json([_row(tenant, now) for tenant in found])
+    else:
+        rows = [[str(v) for v in _row(tenant, now).values()] for tenant in found]
+        print_table(["tenant", "active", "limit", "left", "period_s"], rows)
     return 0
 
 
 def run_audit_log(options: argparse.Namespace) -> int:
+    from he_infer.server.state import audit_log
+
+    if options.action == "show":
+        return _show_audit_log(options)
+    noted = None
+    if options.head is not None:
+        match = _HEAD.fullmatch(options.head)
+        if match is None:
+            raise InputError("a head is COUNT:DIGEST, as verify prints it")
+        noted = audit_log.Head(entries=int(match[1]), digest=match[2])
+    with _state(options) as state, state.database.reading() as connection:
+        head = audit_log.verify(connection, noted=noted)
+    print_facts([("entries", f"{head.entries}, none altered"), ("head", str(head))])
+    return 0
+
+
+def _show_audit_log(options: argparse.Namespace) -> int:
     import json
 
     from he_infer.server.state import audit_log
 
-    with _state(options) as state, state.database.transaction() as connection:
-        if options.action == "show":
-            for entry in audit_log.entries(connection, since=options.since, limit=10**9):
+    since = options.since
+    with _state(options) as state:
+        while True:
+            with state.database.reading() as connection:
+                page = audit_log.entries(connection, since=since, limit=_PAGE)
+            for entry in page:
                 print(json.dumps(entry))
-            return 0
-        noted = None
-        if options.head is not None:
-            count, _, digest = options.head.partition(":")
-            if not count.isdigit() or len(digest) != 64:
-                raise InputError("a head is COUNT:DIGEST, as verify prints it")
-            noted = audit_log.Head(entries=int(count), digest=digest)
-        head = audit_log.verify(connection, noted=noted)
-    print_facts([("entries", f"{head.entries}, none altered"), ("head", str(head))])
-    return 0
+            if len(page) < _PAGE:
+                return 0
+            since = page[-1]["sequence"]
 
 
 def run_certs(options: argparse.Namespace) -> int:

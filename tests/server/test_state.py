@@ -244,6 +244,20 @@ def test_appends_from_several_connections_make_one_chain(database: Database) -> 
         assert audit_log.verify(c).entries == 40
 
 
+def test_reading_excludes_no_writer_and_sees_one_state(database: Database) -> None:
+    def write() -> None:
+        with database.transaction() as c:
+            audit_log.append(database, c, "answered", {}, now=0.0)
+
+    write()
+    with database.reading() as c:
+        assert audit_log.verify(c).entries == 1
+        write()
+        assert audit_log.verify(c).entries == 1
+    with database.reading() as c:
+        assert audit_log.verify(c).entries == 2
+
+
 def test_models_served_before_are_remembered(database: Database) -> None:
     with database.transaction() as c:
         served.note_served(c, [("m", "a" * 64), ("m", "b" * 64)], now=0.0)

@@ -19,6 +19,8 @@ from he_infer.server.state.schema import SCHEMA_VERSION, metadata, versions
 T = TypeVar("T")
 _WAIT_S: Final = 10.0
 _THREADS: Final = 4  # PostgreSQL; SQLite writes one transaction at a time anyway
+_READING: Final = "he_infer_reading"
+_READ_ONLY: Final = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
 _CHAIN_LOCK: Final = 0x4845495F  # of the audit log, among a database's advisory locks
 
 
@@ -43,6 +45,9 @@ class Database:
             if not self._sqlite and parsed.get_backend_name() != "postgresql":
                 raise ParameterError("the database must be SQLite or PostgreSQL: give such a URL")
             self._engine = _sqlite(parsed) if self._sqlite else _postgresql(parsed)
+            self._reading = self._engine.execution_options(
+                **({_READING: True} if self._sqlite else _READ_ONLY)
+            )
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise ParameterError(
                 "the database address is not one: expected sqlite:///PATH or "
@@ -71,8 +76,22 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A connection in a transaction that commits at the end; raises DatabaseError."""
+        with self._begun(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one state and keeps nobody from writing; raises DatabaseError.
+
+        Fetch within, print outside: whoever reads may be slow.
+        """
+        with self._begun(self._reading) as connection:
+            yield connection
+
+    @contextmanager
+    def _begun(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
             # The driver's words may quote what was being written.
@@ -120,7 +139,8 @@ def _sqlite(url: Any) -> Engine:
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         # A transaction that began by reading could not write later while another one does.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reading = connection.get_execution_options().get(_READING)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
 

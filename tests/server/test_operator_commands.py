@@ -1,0 +1,68 @@
+"""What an operator types beside a running server: it must neither block nor mislead."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from he_infer.cli.main import main
+from he_infer.server.state import State, audit_log, tenants
+
+
+def filled(folder: Path, entries: int) -> Path:
+    """A state with a log of so many entries."""
+    with State.open(folder) as state, state.database.transaction() as connection:
+        tenants.add_tenant(connection, "acme", now=0.0)
+        for index in range(entries):
+            audit_log.append(state.database, connection, "answered", {"n": index}, now=0.0)
+    return folder
+
+
+def write(state: State) -> None:
+    """A transaction as a server makes them."""
+    with state.database.transaction() as connection:
+        connection.execute(text("PRAGMA busy_timeout = 200"))
+        audit_log.append(state.database, connection, "answered", {}, now=1.0)
+
+
+def test_a_pager_that_stands_still_keeps_no_server_from_writing(tmp_path: Path) -> None:
+    folder = filled(tmp_path / "s", 3000)
+    command = [sys.executable, "-m", "he_infer", "audit-log", "--state", str(folder), "show"]
+    with State.open(folder) as state:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # and no further, as `less` does
+            start = time.monotonic()
+            write(state)
+            assert time.monotonic() - start < 5
+            rest = process.stdout.read().splitlines()
+            assert process.wait(30) == 0
+    assert [json.loads(line)["sequence"] for line in rest[:2999]] == list(range(2, 3001))
+
+
+def test_pages_of_the_log_join_without_gap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(filled(tmp_path, 2001))
+    assert main(["audit-log", "--state", folder, "show", "--since", "1"]) == 0
+    shown = [json.loads(line)["sequence"] for line in capsys.readouterr().out.splitlines()]
+    assert shown == list(range(2, 2002))
+    assert main(["tenants", "--state", folder, "list", "--json"]) == 0
+    assert [row["tenant"] for row in json.loads(capsys.readouterr().out)] == ["acme"]
+
+
+@pytest.mark.parametrize(
+    "head", ["3", "3:00", "\u00b2:" + "0" * 64, "3:" + "g" * 64, "\u0663:" + "0" * 64]
+)
+def test_a_head_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], head: str
+) -> None:
+    folder = str(filled(tmp_path, 3))
+    assert main(["audit-log", "--state", folder, "verify", "--head", head]) == 2
+    assert "COUNT:DIGEST" in capsys.readouterr().err
