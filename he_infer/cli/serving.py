@@ -252,10 +252,16 @@ def run_certs(options: argparse.Namespace) -> int:
 
 
 def _state(options: argparse.Namespace) -> State:
-    from he_infer.server.state import State
+    from he_infer.server.state import DATABASE_FILE, State
 
     if options.state is None and options.database is None:
         raise InputError("give --state FOLDER (or --database URL) of the server")
+    making = getattr(options, "action", None) == "add"  # a first tenant may come before a server
+    if options.database is None and not making and not (options.state / DATABASE_FILE).is_file():
+        raise InputError(
+            f"{options.state} holds no server's state ({DATABASE_FILE}): give the folder that "
+            "serve --state was given"
+        )
     blobs = options.blobs or ("memory://" if options.state is None else None)
     return State.open(options.state, database=options.database, blobs=blobs)
 

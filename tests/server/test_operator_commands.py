@@ -66,3 +66,25 @@ def test_a_head_that_is_none_is_refused(
     folder = str(filled(tmp_path, 3))
     assert main(["audit-log", "--state", folder, "verify", "--head", head]) == 2
     assert "COUNT:DIGEST" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["audit-log", "verify"], ["audit-log", "show"], ["tenants", "list"]]
+)
+def test_a_folder_without_a_state_is_refused_and_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    first, *rest = command
+    typo = tmp_path / "sate"
+    assert main([first, "--state", str(typo), *rest]) == 2
+    assert "holds no server's state" in capsys.readouterr().err
+    assert not typo.exists()
+
+
+def test_the_first_tenant_may_come_before_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "s")
+    assert main(["tenants", "--state", folder, "add", "acme"]) == 0
+    assert capsys.readouterr().out.startswith("hei_")
+    assert main(["tenants", "--state", folder, "revoke", "acme"]) == 0

@@ -16,7 +16,7 @@ from he_infer.server.state.database import Database, DatabaseError
 DATABASE_FILE: Final = "state.sqlite"
 BLOBS_FOLDER: Final = "blobs"
 
-__all__ = ["Database", "DatabaseError", "State"]
+__all__ = ["DATABASE_FILE", "Database", "DatabaseError", "State"]
 
 
 class State:
