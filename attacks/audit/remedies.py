@@ -28,7 +28,7 @@ from attacks.audit.cells import Bench, Target, run_cells
 from attacks.audit.config import AuditConfig
 from attacks.audit.models import Subject
 from attacks.audit.state import CellName, StateStore
-from attacks.catalogue import ATTACKS, MEMBERSHIP, Allowance
+from attacks.catalogue import ATTACKS, EVASION, EXTRACTION, MEMBERSHIP, Allowance
 from attacks.defences.serving import ServingDefence, calibrated_noise, serving_defences
 from attacks.errors import AbilityError, ShadowError
 from attacks.membership.setting import MembershipData, ShadowAnswers
@@ -38,12 +38,14 @@ from attacks.progress import Progress
 from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence
 
 NONE: Final = "none"
-# By family, what an attacker who knows the defence chooses from; the best counts.
+# By family, what an attacker chooses from; the best counts. Of the exact extractions each option
+# gets the one that is made for it: they take longest.
 TRIED: Final[Mapping[str, tuple[str, ...]]] = {
-    "extraction": ("quadratic-extraction", "ratio-extraction", "network-matching", "knockoff"),
-    "membership": ("lira-fixed",),
-    "evasion": ("transfer",),
+    EXTRACTION: ("quadratic-extraction", "ratio-extraction", "network-matching", "knockoff"),
+    MEMBERSHIP: ("lira-fixed",),
+    EVASION: ("transfer",),
 }
+EXACT: Final = frozenset({"quadratic-extraction", "ratio-extraction", "network-matching"})
 # Attacks of minutes: two targets tell a difference, more tell it more narrowly.
 MOST_TARGETS: Final = 2
 SMALLER: Final = 10
@@ -53,7 +55,8 @@ SMALLER: Final = 10
 class Option:
     """``cost``: what it takes beside accuracy, in words. ``bench``: the targets under it; None
     for one that cannot be tried here, and ``reason`` says why. ``budget``: records an attack may
-    ask of a target. ``skipped``: families that it cannot change."""
+    ask of a target. ``exact``: the exact extraction that knows of it. ``skipped``: families that
+    it cannot change."""
 
     name: str
     title: str
@@ -61,7 +64,19 @@ class Option:
     budget: int
     bench: Bench | None
     reason: str = ""
+    exact: str = "quadratic-extraction"
     skipped: tuple[str, ...] = ()
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names in the catalogue of what is tried."""
+        return tuple(
+            name
+            for family, names in TRIED.items()
+            if family not in self.skipped
+            for name in names
+            if name not in EXACT or name == self.exact
+        )
 
 
 def options_of(
@@ -92,6 +107,7 @@ def options_of(
             cost=defence.cost,
             budget=config.budget,
             bench=around(name, defence),
+            exact=_made_for(defence),
         )
     for training in TRAINING_DEFENCES:
         yield _retrained(training, subject, config, progress)
@@ -112,12 +128,7 @@ def measure(
     """
     cells: dict[CellName, Cell] = {}
     for option in options:
-        attacks = {
-            name: ATTACKS[name]
-            for family, names in TRIED.items()
-            if family not in option.skipped
-            for name in names
-        }
+        attacks = {name: ATTACKS[name] for name in option.attacks}
         if option.bench is None:
             for target in targets:
                 for name in (ACCURACY, *attacks):
@@ -216,6 +227,11 @@ class _Known(MeteredOracle):
 
     def _answer(self, records: NDArray[np.float64]) -> Answer:
         return Answer.of_logits(self._rows[records[:, 0].astype(np.int64)])
+
+
+def _made_for(defence: ServingDefence) -> str:
+    """The exact extraction that copes with the defence: matching averages noise best."""
+    return "ratio-extraction" if defence.keeps_labels else "network-matching"
 
 
 def _noise(bench: TrainedBench, subject: Subject, config: AuditConfig) -> float:
