@@ -10,7 +10,7 @@ at most U(θ). Dual averaging lowers U:
 
     θ ──► the worst record for θ ──► U(θ), kept if it is the least ──► its subgradient ──► next θ
                   │
-                  └──► the records of all rounds are the attack
+                  └──► the records of the last half of the rounds are the attack
 
 As rounds pass, the learner can hardly do better against that attack than U says, so bound and
 attack meet. Nothing is assumed about the attack except that filters fitted on clean records

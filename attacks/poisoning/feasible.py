@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,9 +237,3 @@ class _Problem:
                 f"slab of {self.slab:.4g}: remove a smaller share"
             )
         return record
-
-
-def dense(records: Any) -> Floats:
-    """Rows of a dense or sparse array as one dense array."""
-    array: Floats = records if isinstance(records, np.ndarray) else records.toarray()
-    return array

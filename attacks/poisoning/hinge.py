@@ -102,7 +102,8 @@ class _Search:
         self._signs = records.signs
         self._radius = radius
         self._parameters = np.zeros(records.features + 1)
-        self._decay = 1e-2 / radius**2
+        # Near where it ends on images and words alike; what is far too small costs most steps.
+        self._decay = 0.1 / radius**2
 
     def solve(self, width: float) -> Fit:
         """Weight decay such that the norm is the radius, by secants in logarithms."""
@@ -148,7 +149,7 @@ class _Search:
             self._parameters,
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": 1000, "maxcor": 20, "ftol": 1e-13, "gtol": 1e-8},
+            options={"maxiter": 1000, "maxcor": 20, "ftol": 1e-11, "gtol": 1e-8},
         )
         self._parameters = np.asarray(found.x, dtype=np.float64)
 
