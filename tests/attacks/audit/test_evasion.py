@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from attacks.audit.bench import EPSILON_SHARE, epsilon_for
+from attacks.audit.bench import EPSILON_SHARE, TrainedBench, epsilon_for
 from attacks.audit.cell import DONE, FAILED, Cell
 from attacks.audit.config import AuditConfig, config_of
 from attacks.audit.data import Split, load_records, split_records
-from attacks.audit.evasion import CHECKS, check_rows, evasion_findings
+from attacks.audit.evasion import CHECKS, check_rows, evasion_cells, evasion_findings
 from attacks.audit.findings import Finding, Row
-from attacks.audit.state import CellName
+from attacks.audit.models import read_subject
+from attacks.audit.state import CellName, StateStore
 from attacks.catalogue import ATTACKS, EVASION, Allowance, choose
 from attacks.errors import AuditError, BudgetError, DataSplitError
 from attacks.evasion.checks import TITLES
 from attacks.evasion.outcome import OVERHEAD
 from attacks.metrics.intervals import Estimate, exact
 from attacks.oracle import LABELS, LOGITS, OracleInfo, Spent
-from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU
+from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 
 LEAST = {"model": "digits-mlp", "data": "digits", "out": "audit"}
 INFO = OracleInfo(
@@ -161,3 +163,43 @@ def test_settings_of_evasion_are_checked_and_are_part_of_the_key() -> None:
     for setting in ({"epsilon": -0.1}, {"evasion_records": 0}, {"evasion_queries": 2}):
         with pytest.raises(AuditError, match="must lie between"):
             config_of({**LEAST, **setting})
+
+
+@pytest.mark.slow
+def test_all_twins_are_moved_alike_and_no_answer_is_kept(tmp_path: Path) -> None:
+    """With a real server; training takes seconds."""
+    config = config_of(
+        {
+            **LEAST,
+            "out": str(tmp_path),
+            "budget": 256,
+            "targets": 1,
+            "shadows": 2,
+            "epochs": 15,
+            "fine_tune_epochs": 10,
+            "evasion_records": 16,
+            "evasion_queries": 20,
+        }
+    )
+    split = split_records(
+        *load_records(config.data), pool=0, rng=np.random.default_rng(config.seed)
+    )
+    subject = read_subject(config, split)
+    bench = TrainedBench(subject, config)
+    store = StateStore(tmp_path, "k" * 64, description={})
+    chosen = {name: ATTACKS[name] for name in ("knockoff", "pgd", "square")}
+    cells = evasion_cells(bench, chosen, store, config, progress=None, tell=None)
+    assert {name.attack for name in cells} == {"pgd", "square", CHECKS}
+    assert all(cell.status == DONE for cell in cells.values())
+    for attack in ("pgd", "square"):
+        clear, served = (
+            cells[CellName(twin=twin, attack=attack, target=0)].metrics["success"]
+            for twin in (POLYNOMIAL, ENCRYPTED)
+        )
+        assert served.low <= clear.value <= served.high
+    spent = cells[CellName(twin=ENCRYPTED, attack="square", target=0)].spent
+    assert spent.records <= config.evasion_budget and spent.bytes_sent > 0
+    rows = check_rows(cells, TWINS, bench.targets)
+    assert all(each["tried"] == dict.fromkeys(TWINS, 1) for each in rows)
+    assert not list(tmp_path.rglob("answers/*"))
+    assert evasion_cells(bench, {}, store, config, progress=None, tell=None) == {}
