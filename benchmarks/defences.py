@@ -67,7 +67,7 @@ class Attacker:
     build: Callable[[int], Any]
 
 
-def attackers(defence: str, most: int) -> Iterator[Attacker]:
+def attackers(defence: str, most: int, reach: int) -> Iterator[Attacker]:
     """Who tries a defence: what was built for plain answers, and what knows of it."""
     parts = defence.split("+")
     plain = Concealment(scaled=False, shifted=False)
@@ -83,7 +83,7 @@ def attackers(defence: str, most: int) -> Iterator[Attacker]:
         knows=True,
         most=min(most, MATCHING_MOST),
         build=lambda n: NetworkMatching(
-            queries=n, concealment=told, starts=3 if n <= 2000 else 2, iterations=1500
+            queries=n, concealment=told, starts=2, iterations=1500, narrow=float(reach)
         ),
     )
     yield Attacker(
@@ -275,7 +275,9 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
         defence = known[name]
         cells = []
         for reach in REACHES:
-            for attacker in attackers("noise" if name == "precision" else name, options.most):
+            for attacker in attackers(
+                "noise" if name == "precision" else name, options.most, reach
+            ):
                 if wanted and attacker.name not in wanted:
                     continue
                 cell = records_needed(attacker, defence, reach, data, options.seed)

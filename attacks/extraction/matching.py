@@ -62,7 +62,10 @@ class NetworkMatching:
     """Match a network of ``channels`` squares to ``queries`` answers.
 
     ``concealment``: what is supposed to have been done to them. ``starts``: of the search, each
-    ``iterations`` long, as is the last fit to all records. Needs logits or probabilities.
+    ``iterations`` long, as is the last fit to all records. ``narrow``: every other record keeps to
+    the middle of the interval, 1/narrow as wide: an attacker who leaves the range of sensible
+    inputs drowns noise on the squares, and needs records inside it for the constants, on which
+    the noise is the same however large a query is. Needs logits or probabilities.
     """
 
     queries: int
@@ -73,6 +76,7 @@ class NetworkMatching:
     starts: int = 3
     iterations: int = 2000
     held_out: int = 32
+    narrow: float = 1.0
     records_per_request: int | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +85,8 @@ class NetworkMatching:
                 "matching needs a channel, a start, an iteration and 8 held-out records, got "
                 f"{self.channels}, {self.starts}, {self.iterations} and {self.held_out}"
             )
+        if not 1 <= self.narrow < float("inf"):
+            raise DataSplitError(f"narrow is finite and 1 or more, got {self.narrow}")
         if self.records_per_request is not None and self.records_per_request < 1:
             raise DataSplitError(f"a request carries a record, got {self.records_per_request}")
 
@@ -109,6 +115,7 @@ class NetworkMatching:
         attempt = Attempt.start("network-matching", oracle)
         centering = Centering.of(info)
         z = ternary_design(self.queries, 0, info.features, rng)
+        z[::2] /= self.narrow
         inputs = (centering.center + centering.half_width * z).reshape(-1, *info.input_shape)
         size = self.records_per_request or len(inputs)
         scores = np.concatenate(
