@@ -14,7 +14,7 @@ from attacks.errors import DataSplitError
 from attacks.poisoning.backdoor import Backdoor, Trigger, corner_patch, quiet_trigger
 from attacks.poisoning.filtering import InFeatures, filtered
 from attacks.poisoning.flipping import LabelFlipping
-from attacks.poisoning.networks import Network, NetworkLearner, pooled_sets
+from attacks.poisoning.networks import Network, NetworkLearner, last_linear, pooled_sets
 from attacks.poisoning.outcome import SUCCESS, Crafted, paired_change
 from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
 from attacks.records import Records
@@ -184,7 +184,7 @@ def test_sets_in_common_stand_once_in_the_pool() -> None:
 def test_features_are_what_the_last_layer_reads() -> None:
     (trained,) = LEARNER.fit_all([data().train], np.random.default_rng(8))
     assert isinstance(trained, Network)
-    last = trained.module[2]
+    last = last_linear(trained.module)
     features = trained.features(data().test.inputs)
     by_hand = features @ last.weight.detach().numpy().T + last.bias.detach().numpy()
     assert np.allclose(by_hand, trained.logits(data().test.inputs))
