@@ -41,9 +41,9 @@ def test_ones_and_sevens_withstand_three_per_cent(images: BinaryData) -> None:
 
 @pytest.mark.slow
 def test_words_do_not() -> None:
-    language = TwoTopics().draw(10_000, 5_000, rng=np.random.default_rng(1))
+    language = TwoTopics().draw(10_000, 5_000, rng=np.random.default_rng(0))
     data = BinaryData(train=language[0], test=language[1], domain=Counts())
-    result = certified.poison(certified.WORDS, data, 0.03, seed=1)
+    result = certified.poison(certified.WORDS, data, 0.03, seed=0)
     assert certified.drops(result) and not certified.resilient(result)
     assert result.metrics["within_certificate"].value == 1
 
