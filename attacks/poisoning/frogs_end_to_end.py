@@ -167,8 +167,8 @@ class EndToEnd:
             },
             seconds=time.perf_counter() - start,
             notes=(
-                f"{self.poisons} poisons of opacity {self.collision.opacity:g} among "
-                f"{len(data.train)} clean records, all layers from fresh weights",
+                f"poison records a target: {self.poisons}, opacity {self.collision.opacity:g}, "
+                f"among {len(data.train)} clean records, all layers from fresh weights",
             ),
             artifact=taken,
         ).result()

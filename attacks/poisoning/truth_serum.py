@@ -119,7 +119,7 @@ class TruthSerum:
             baseline=before,
             seconds=time.perf_counter() - start,
             notes=(
-                f"{self.copies} copies of {self.targets} targets, {share:.0%} of the "
+                f"copies of each of {self.targets} targets: {self.copies}, {share:.0%} of the "
                 f"{len(pool) // 2} clean records of each model, {self.models} models",
                 *notes,
             ),
