@@ -126,7 +126,7 @@ def made_up() -> str:
     return (
         f"{DOCUMENTS[0]:,} documents of a made-up language: {topics.vocabulary:,} words, "
         f"{topics.words:g} a document in the median, log-odds of {topics.strength:g} a word; "
-        "poison is whole word counts"
+        "poison is whole word counts; IMDB itself is not shipped, attacks.poisoning.sets reads it"
     )
 
 
