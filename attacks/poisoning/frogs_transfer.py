@@ -4,7 +4,7 @@
     base b, target t ──collision──► one poison, labelled as b ────┴─► head ──► label of t?
 
 N is smaller than the number of the head's weights, so the head can fit every record, the poison
-among them; with more records than weights it has to choose, and the attack fades.
+among them, which is the paper's condition; with many more records it has to choose.
 Source: Shafahi et al., arXiv:1804.00792, section 3.
 """
 
