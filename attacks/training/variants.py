@@ -82,12 +82,20 @@ def label_smoothing(recipe: TwinRecipe, *, share: float = SMOOTHING) -> TwinReci
     )
 
 
+def no_batch_norm(recipe: TwinRecipe) -> TwinRecipe:
+    """The network without batch norm, which ties every record to its batch's statistics."""
+    return replace(
+        recipe,
+        name=f"{recipe.name}, no batch norm",
+        architecture=functools.partial(without_batch_norm, recipe.architecture),
+    )
+
+
 def dp_sgd(recipe: TwinRecipe, *, private: PrivateTraining) -> TwinRecipe:
     """DP-SGD on the network without batch norm; the polynomial twin is trained directly."""
     return replace(
-        recipe,
+        no_batch_norm(recipe),
         name=f"{recipe.name}, DP-SGD at epsilon {private.epsilon:g}",
-        architecture=functools.partial(without_batch_norm, recipe.architecture),
         procedure=private,
     )
 
@@ -105,6 +113,7 @@ TRAINING_DEFENCES: Final[tuple[TrainingDefence, ...]] = (
     TrainingDefence(
         name="label-smoothing", title=f"label smoothing of {SMOOTHING:g}", apply=label_smoothing
     ),
+    TrainingDefence(name="no-batch-norm", title="no batch norm", apply=no_batch_norm),
     TrainingDefence(
         name="dp-sgd",
         title=f"DP-SGD at ε = {EPSILON:g}, δ = {PRIVATE.delta:g}, without batch norm",
