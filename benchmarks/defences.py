@@ -218,6 +218,7 @@ def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Row]:
             "scale_bits": round(math.log2(plan.scale)),
             "defence_bits": round(plan.privacy.room_bits(plan.output_range, plan.batch), 1),
             "evaluate_ms": round(statistics.median(times[name][1:]), 2),
+            "fastest_ms": round(min(times[name][1:]), 2),
         }
         for name, plan in plans.items()
     }

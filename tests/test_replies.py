@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy import stats
 from attacks.oracles.channels import PlanChannel
 from he_infer import native, zoo
 from he_infer.backends.plain import PlainBackend
+from he_infer.cli.main import main
 from he_infer.compiler import compile
 from he_infer.errors import DefenceError, DepthError, ParameterError
 from he_infer.executor import run_on
@@ -155,7 +158,7 @@ def test_the_plain_backend_stands_in_the_middle() -> None:
     np.testing.assert_allclose(spec.unpack(slots, 1), exact(inputs), atol=1e-6)
 
 
-def test_a_defended_plan_is_another_plan_and_says_what_it_does(tmp_path: object) -> None:
+def test_a_defended_plan_is_another_plan_and_says_what_it_does(tmp_path: Path) -> None:
     bare, plan = plan_of(), plan_of(noise_std=NOISE, scaling=SPREAD, shift=SHIFT)
     assert bare.digest != plan.digest
     plan.save(f"{tmp_path}/plan.heplan")
@@ -235,3 +238,16 @@ def test_undisguised_plans_are_what_they_were() -> None:
     assert isinstance(params, CKKSParams) and params.primes[0].bit_length() == 34
     plan = plan_of(noise_std=NOISE)
     assert replace(plan, privacy=plan.privacy.undisguised()).reply_scale == plan.reply_scale
+
+
+def test_the_command_compiles_with_defences_and_says_their_price(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "plan.heplan")
+    words = ["compile", "--model", "digits-mlp", "--out", out, "--json"]
+    assert main([*words, "--scaling", "2", "--shift", "8", "--noise-std", "0.25"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["defences"] == "factors of 1/2 … 2, shifts up to ±8, noise of std 0.25"
+    assert found["defences_bits"] > 11 and found["predicted_label_agreement"] > 0.9
+    assert Plan.load(out).privacy.shift == 8
+    assert main([*words, "--scaling", "0.5"]) != 0

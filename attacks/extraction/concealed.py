@@ -57,7 +57,7 @@ class Concealment:
         power = np.maximum(np.sum(predicted**2, axis=1, keepdims=True), np.finfo(np.float64).tiny)
         best = np.sum(predicted * seen, axis=1, keepdims=True) / power
         most = SLACK * self.spread
-        return np.clip(best, 1 / most, most)
+        return np.asarray(np.clip(best, 1 / most, most), dtype=np.float64)
 
     def misfit(self, predicted: Array, seen: Array) -> float:
         """Root mean square of ``seen`` − factor · ``predicted``, both (B, K) coordinates."""
