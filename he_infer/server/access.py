@@ -32,14 +32,21 @@ class Access:
         return await self._state.database.run(lambda c: self.find(c, *credentials))
 
     def credentials(self, request: Request) -> tuple[str | None, str | None]:
-        """Token and certificate name that came with a request; raises Refusal 401."""
+        """Token and certificate name that came with a request.
+
+        Raises Refusal 401 for a header that holds no token, and where one is required and
+        neither is shown.
+        """
         header = request.headers.get("authorization")
         token = None
         if header is not None:
             if not header.lower().startswith(_SCHEME):
                 raise _unauthenticated("expected an Authorization header of the form Bearer TOKEN")
             token = header[len(_SCHEME) :].strip()
-        return token, request.scope["state"].get(CERTIFICATE_NAME)
+        certificate = request.scope["state"].get(CERTIFICATE_NAME)
+        if self._required and token is None and certificate is None:
+            raise _no_token()
+        return token, certificate
 
     def find(self, connection: Connection, token: str | None, certificate: str | None) -> Tenant:
         """The tenant of these credentials, in a transaction; raises as ``tenant``."""
@@ -58,7 +65,7 @@ class Access:
         if found is None and not self._required:
             found = tenants.find_tenant(connection, ANONYMOUS)
         if found is None or not found.active:
-            raise _unauthenticated("send a token: Authorization: Bearer TOKEN")
+            raise _no_token()
         return found
 
 
@@ -66,6 +73,10 @@ def ensure_anonymous(connection: Connection) -> None:
     """Make the tenant that requests without credentials belong to."""
     if tenants.find_tenant(connection, ANONYMOUS) is None:
         tenants.add_tenant(connection, ANONYMOUS, now=time.time())
+
+
+def _no_token() -> Refusal:
+    return _unauthenticated("send a token: Authorization: Bearer TOKEN")
 
 
 def _unauthenticated(message: str) -> Refusal:

@@ -92,15 +92,34 @@ class ReceiveQuota:
         self.reserved_bytes = 0
 
     @contextmanager
-    def reserved(self, size_bytes: int) -> Iterator[None]:
-        """Hold ``size_bytes`` of the quota; raises Refusal 503 if they are not free.
+    def reserved(self, size_bytes: int) -> Iterator[Reservation]:
+        """Hold ``size_bytes`` of the quota; raises Refusal 503 if they are not free."""
+        held = Reservation(self)
+        held.grow(size_bytes)
+        try:
+            yield held
+        finally:
+            self.reserved_bytes -= held.size_bytes
+
+    def take(self, size_bytes: int, *, beside_bytes: int) -> None:
+        """Count ``size_bytes`` more for a body that holds ``beside_bytes`` already.
 
         One body alone is always let in, whatever its size: its length was checked before.
         """
-        if self.reserved_bytes and self.reserved_bytes + size_bytes > self._limit_bytes:
+        others = self.reserved_bytes - beside_bytes
+        if others and self.reserved_bytes + size_bytes > self._limit_bytes:
             raise Refusal(503, "busy", "too many bodies are being received: retry", retry_after_s=2)
         self.reserved_bytes += size_bytes
-        try:
-            yield
-        finally:
-            self.reserved_bytes -= size_bytes
+
+
+class Reservation:
+    """What one body holds of a quota: little until its sender is known, then the rest."""
+
+    def __init__(self, quota: ReceiveQuota) -> None:
+        self._quota = quota
+        self.size_bytes = 0
+
+    def grow(self, size_bytes: int) -> None:
+        """Hold so many bytes more; raises Refusal 503 if they are not free."""
+        self._quota.take(size_bytes, beside_bytes=self.size_bytes)
+        self.size_bytes += size_bytes

@@ -49,6 +49,7 @@ from he_infer.wire import HEADER_BYTES, Kind, read_header
 
 T = TypeVar("T")
 PLATFORM: Final = "he_infer_ckks"
+AHEAD_BYTES: Final = 256 * 1024  # read while a query's sender is being looked up
 EXTENSIONS: Final = ["binary_tensor_data", "evaluation_keys"]
 
 
@@ -174,15 +175,22 @@ class Application:
         try:
             head_bytes = head_length(request.headers.get(HEAD_LENGTH_HEADER))
             _expect_one_of(length - head_bytes, self._lengths(request, first))
+            self.service.access.credentials(request)  # who shows none is refused unread
             self.service.workers.check()
-            with self.quota.reserved(length), trace.stage("receive"):
+            beginning = head_bytes + HEADER_BYTES
+            with self.quota.reserved(beginning) as held, trace.stage("receive"):
                 head = await body.take(head_bytes)
                 header = await body.take(HEADER_BYTES)
-                bound, rest = await _both(self._bound(request, header, trace), body.rest())
+                # Looking up and reading overlap, but until its sender is known a body holds
+                # little of the quota: strangers must not be able to fill it by waiting.
+                ahead = min(length - beginning, AHEAD_BYTES)
+                held.grow(ahead)
+                bound = await _both(self._bound(request, header, trace), body.ahead(ahead))
                 tenant, facts, keys_digest = bound
                 expect_length(length, head_bytes + facts.query_bytes, what="head and query")
                 identity = parse_query_head(head, length=facts.query_bytes)
-                query = header + rest
+                held.grow(length - beginning - ahead)
+                query = header + await body.rest()
         except (Refusal, HEInferError) as error:
             await refuse_burnt(body, error, trace, head_bytes=head_bytes)
             raise
@@ -297,9 +305,7 @@ def _expect_one_of(found: int, lengths: set[int]) -> None:
         raise Refusal(400, "wrong_length", f"no version of this model takes {found} bytes")
 
 
-async def _both(
-    looking: Coroutine[Any, Any, T], reading: Coroutine[Any, Any, bytes]
-) -> tuple[T, bytes]:
+async def _both(looking: Coroutine[Any, Any, T], reading: Coroutine[Any, Any, None]) -> T:
     """Look up and read on at the same time; the first of them that fails ends both."""
     tasks = asyncio.ensure_future(looking), asyncio.ensure_future(reading)
     try:
@@ -307,7 +313,7 @@ async def _both(
         for task in tasks:
             if task.done() and (error := task.exception()) is not None:
                 raise error
-        return tasks[0].result(), tasks[1].result()
+        return tasks[0].result()
     finally:
         for task in tasks:
             task.cancel()

@@ -69,6 +69,11 @@ class Body:
             await self._more()
         return self._pop(size)
 
+    async def ahead(self, size: int) -> None:
+        """Receive at least ``size`` bytes, or all that is left, before they are taken."""
+        while not self.complete and len(self._pending) < size:
+            await self._more()
+
     async def rest(self) -> bytes:
         """All that is left."""
         while not self.complete:

@@ -194,19 +194,20 @@ async def ask(
 ) -> Reply:
     """Send one request; after its chunks the client waits, or leaves with ``leave``."""
     source = chunks if isinstance(chunks, AsyncIterator) else _listed(chunks)
-    pending = [await anext(source, None)]
-    answered = asyncio.Event()
+    answered, ended = asyncio.Event(), False
     reply = Reply(status=0)
 
     async def receive() -> dict[str, Any]:
-        chunk = pending[0]
-        if chunk is None:
-            if not leave:
-                await answered.wait()
-            return {"type": "http.disconnect"}
-        pending[0] = await anext(source, None)
-        more = pending[0] is not None or leave
-        return {"type": "http.request", "body": chunk, "more_body": more}
+        nonlocal ended
+        chunk = None if ended else await anext(source, None)
+        if chunk is not None:
+            return {"type": "http.request", "body": chunk, "more_body": True}
+        if not ended and not leave:
+            ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if not leave:
+            await answered.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -13,7 +13,7 @@ from he_infer.inference_protocol import HEAD_LENGTH_HEADER
 from he_infer.server import InferenceService, Settings
 from he_infer.server.app import Application
 from he_infer.server.hosting import Query
-from he_infer.server.state import State, audit_log
+from he_infer.server.state import State, audit_log, tenants
 from he_infer.server.workers import ThreadWorkers
 from tests.server.fakes import (
     UPLOADS_PATH,
@@ -239,13 +239,13 @@ def test_the_receive_quota_bounds_bodies_together(toy: FakeHost) -> None:
         resume = asyncio.Event()
 
         async def halting() -> AsyncIterator[bytes]:
-            yield body[:300]
+            yield body[:-10]
             await resume.wait()
-            yield body[300:]
+            yield body[-10:]
 
         assert (await upload_keys(app)).status == 201
         slow = asyncio.create_task(ask(app, "POST", INFER, headers=headers, chunks=halting()))
-        while app.quota.reserved_bytes == 0:
+        while app.quota.reserved_bytes < len(body):
             await asyncio.sleep(0.01)
         refused = await ask(app, "POST", INFER, headers=headers, chunks=[body])
         resume.set()
@@ -255,3 +255,39 @@ def test_the_receive_quota_bounds_bodies_together(toy: FakeHost) -> None:
     close(app)
     assert (refused.status, refused.code) == (503, "busy")
     assert slow.status == 200
+
+
+@pytest.mark.parametrize("sent", [0, 300, 700])
+def test_strangers_who_wait_keep_nobody_out(sent: int) -> None:
+    toy = FakeHost(query_body_bytes=1_000_000)
+    app = application(toy, settings=Settings(tokens_required=True, receive_quota_bytes=3_000_000))
+    with app.service.state.database.transaction() as c:
+        tenants.add_tenant(c, "acme", now=0.0)
+        token = tenants.issue_token(c, "acme", now=0.0)
+    mine = {"authorization": f"Bearer {token}"}
+    headers, body = query_request(toy)
+
+    async def conversation() -> list[Reply]:
+        assert (await upload_keys(app, headers=mine)).status == 201
+        over = asyncio.Event()
+
+        async def waiting() -> AsyncIterator[bytes]:
+            yield body[:sent]
+            await over.wait()
+
+        stranger = {**headers, "authorization": "Bearer hei_" + "A" * 43}
+        strangers = [
+            asyncio.create_task(ask(app, "POST", INFER, headers=stranger, chunks=waiting()))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0.05)
+        answered = await ask(app, "POST", INFER, headers={**headers, **mine}, chunks=[body])
+        over.set()
+        await asyncio.gather(*strangers)
+        return [answered, *[task.result() for task in strangers]]
+
+    answered, *refused = asyncio.run(conversation())
+    close(app)
+    assert answered.status == 200
+    assert {reply.status for reply in refused} <= {400, 401, 503}
+    assert app.quota.reserved_bytes == 0
