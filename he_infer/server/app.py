@@ -167,12 +167,12 @@ class Application:
     async def infer(self, request: Request) -> Response:
         trace = trace_of(request, "infer")
         if self.service.draining:
-            raise Refusal(503, "draining", "this server is stopping: retry", retry_after_s=5)
-        first = self._facts(request, trace)
-        length = content_length(request.headers.get("content-length"))
-        body = Body(request.receive, length=length, settings=self.service.settings)
+            raise Refusal(503, "draining", "this server is stopping: retry", retry_after_s=1)
+        body = Body.of(request.receive, request.headers, settings=self.service.settings)
         head_bytes = 0
         try:
+            first = self._facts(request, trace)
+            length = content_length(request.headers.get("content-length"))
             head_bytes = head_length(request.headers.get(HEAD_LENGTH_HEADER))
             _expect_one_of(length - head_bytes, self._lengths(request, first))
             self.service.access.credentials(request)  # who shows none is refused unread
@@ -192,7 +192,10 @@ class Application:
                 held.grow(length - beginning - ahead)
                 query = header + await body.rest()
         except (Refusal, HEInferError) as error:
-            await refuse_burnt(body, error, trace, head_bytes=head_bytes)
+            access = self.service.access
+            await refuse_burnt(
+                body, error, trace, request=request, access=access, head_bytes=head_bytes
+            )
             raise
         finally:
             trace.received_bytes = body.received_bytes
@@ -273,8 +276,11 @@ class Application:
         return {fact.query_bytes for fact in self.service.catalog.versions(facts.name)}
 
     async def _note_burnt(self, trace: Trace) -> None:
+        if not trace.tenant:
+            return  # a stranger's: the log line and the metrics have it
         await self.service.accounts.note(
-            "secret_key_posted", {"request": trace.id, "operation": trace.operation}
+            "secret_key_posted",
+            {"request": trace.id, "operation": trace.operation, "tenant": trace.tenant},
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final, Self
 
 from he_infer.inference_protocol import MAX_HEAD_BYTES, decimal
 from he_infer.server.refusal import ClientGoneError, Refusal
@@ -55,6 +56,15 @@ class Body:
         self._waited_s = 0.0
         self.received_bytes = 0
         self.ended = False  # whether the client has nothing more to send
+
+    @classmethod
+    def of(cls, receive: Receive, headers: Mapping[str, str], *, settings: Settings) -> Self:
+        """The body that these headers announce; of one without a usable length, its beginning."""
+        text = headers.get("content-length")
+        length = None if text is None else decimal(text)
+        if length is None:
+            length = 0 if text is None and "transfer-encoding" not in headers else sys.maxsize
+        return cls(receive, length=length, settings=settings)
 
     @property
     def complete(self) -> bool:

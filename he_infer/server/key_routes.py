@@ -57,8 +57,14 @@ class KeyRoutes:
     async def begin(self, request: Request) -> Response:
         trace = trace_of(request, "begin_upload")
         self._check_open()
-        facts, tenant = await self._whose(request, trace)
-        upload = await self._keys.begin(facts, tenant)
+        body = self._body(request)
+        try:
+            facts, tenant = await self._whose(request, trace)
+            _expect_none(trace)
+            upload = await self._keys.begin(facts, tenant)
+        except (Refusal, HEInferError) as error:
+            await self._refuse(body, error, trace, request)
+            raise
         location = f"{request.url.path.rstrip('/')}/{upload.id}"
         return JSONResponse(
             _state(upload.id, upload.bytes, 0), status_code=202, headers={"location": location}
@@ -66,8 +72,20 @@ class KeyRoutes:
 
     async def upload(self, request: Request) -> Response:
         trace = trace_of(request, f"{request.method.lower()}_upload")
+        body = self._body(request)
+        try:
+            return await self._upload(request, body, trace)
+        except (Refusal, HEInferError) as error:
+            await self._refuse(body, error, trace, request)
+            raise
+        finally:
+            trace.received_bytes = body.received_bytes
+
+    async def _upload(self, request: Request, body: Body, trace: Trace) -> Response:
         facts, tenant = await self._whose(request, trace)
         upload = await self._keys.find(facts, tenant, request.path_params["upload"])
+        if request.method != "PATCH":
+            _expect_none(trace)
         if request.method == "GET":
             return Response(status_code=204, headers=_range(upload.received))
         if request.method == "DELETE":
@@ -76,7 +94,7 @@ class KeyRoutes:
         self._check_open()
         try:
             if request.method == "PATCH":
-                received = await self._receive(request, facts, upload, trace)
+                received = await self._receive(request, body, facts, upload, trace)
                 return JSONResponse(
                     _state(upload.id, upload.bytes, received),
                     status_code=202,
@@ -94,27 +112,25 @@ class KeyRoutes:
             return JSONResponse(content, status_code=416, headers=headers)
 
     async def _receive(
-        self, request: Request, facts: HostFacts, upload: Upload, trace: Trace
+        self, request: Request, body: Body, facts: HostFacts, upload: Upload, trace: Trace
     ) -> int:
         length = content_length(request.headers.get("content-length"))
-        body = Body(request.receive, length=length, settings=self._service.settings)
-        try:
-            start, size = parse_range(request.headers.get("content-range"), total=upload.bytes)
-            expect_length(length, size, what="this piece")
-            if start != upload.received:
-                raise OutOfOrderError(upload.received)
-            with self._quota.reserved(length), trace.stage("receive"):
-                piece = await body.rest()
-            trace.body_open = False
-            with trace.stage("store"):
-                return await self._keys.append(facts, upload, start, piece)
-        except OutOfOrderError:
-            raise
-        except (Refusal, HEInferError) as error:
-            await refuse_burnt(body, error, trace)
-            raise
-        finally:
-            trace.received_bytes = body.received_bytes
+        start, size = parse_range(request.headers.get("content-range"), total=upload.bytes)
+        expect_length(length, size, what="this piece")
+        if start != upload.received:
+            raise OutOfOrderError(upload.received)
+        with self._quota.reserved(length), trace.stage("receive"):
+            piece = await body.rest()
+        trace.body_open = False
+        with trace.stage("store"):
+            return await self._keys.append(facts, upload, start, piece)
+
+    def _body(self, request: Request) -> Body:
+        return Body.of(request.receive, request.headers, settings=self._service.settings)
+
+    async def _refuse(self, body: Body, error: Exception, trace: Trace, request: Request) -> None:
+        """Raise another refusal if what was posted may hold a secret key."""
+        await refuse_burnt(body, error, trace, request=request, access=self._service.access)
 
     async def _whose(self, request: Request, trace: Trace) -> tuple[HostFacts, str]:
         parameters = request.path_params
@@ -126,7 +142,12 @@ class KeyRoutes:
 
     def _check_open(self) -> None:
         if self._service.draining:
-            raise Refusal(503, "draining", "this server is stopping: retry", retry_after_s=5)
+            raise Refusal(503, "draining", "this server is stopping: retry", retry_after_s=1)
+
+
+def _expect_none(trace: Trace) -> None:
+    if trace.body_open:
+        raise Refusal(400, "unexpected_body", "only PATCH takes bytes of keys: send them in pieces")
 
 
 def _state(identity: str, total: int, received: int) -> dict[str, str | int]:

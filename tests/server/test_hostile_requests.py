@@ -291,3 +291,64 @@ def test_strangers_who_wait_keep_nobody_out(sent: int) -> None:
     assert answered.status == 200
     assert {reply.status for reply in refused} <= {400, 401, 503}
     assert app.quota.reserved_bytes == 0
+
+
+def events_of(app: Application) -> list[dict[str, Any]]:
+    with app.service.state.database.transaction() as connection:
+        return audit_log.entries(connection)
+
+
+LENGTH = {"content-length": str(len(SEAL_OBJECT))}
+CHUNKED = {"transfer-encoding": "chunked"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", UPLOADS_PATH, LENGTH),
+        ("POST", UPLOADS_PATH, CHUNKED),
+        ("POST", INFER, CHUNKED),
+        ("POST", INFER.replace("toy", "nobody"), LENGTH),
+        ("POST", UPLOADS_PATH.replace("toy", "nobody"), LENGTH),
+        ("PUT", f"{UPLOADS_PATH}/{'0' * 32}", LENGTH),
+        ("PATCH", f"{UPLOADS_PATH}/{'0' * 32}", LENGTH),
+        ("PATCH", f"{UPLOADS_PATH}/{'0' * 32}", CHUNKED),
+    ],
+)
+def test_a_secret_is_recognised_wherever_a_body_may_come(
+    app: Application, method: str, path: str, headers: dict[str, str]
+) -> None:
+    reply = asyncio.run(ask(app, method, path, headers=headers, chunks=[SEAL_OBJECT]))
+    assert (reply.status, reply.code) == (400, "secret_key_posted")
+    (entry,) = events_of(app)
+    assert (entry["event"], entry["tenant"]) == ("secret_key_posted", "anonymous")
+
+
+def test_a_body_where_none_belongs_is_refused(app: Application) -> None:
+    async def conversation() -> None:
+        begun = await ask(app, "POST", UPLOADS_PATH, headers={"content-length": "0"})
+        assert begun.status == 202
+        for method, path in (("POST", UPLOADS_PATH), ("PUT", begun.headers["location"])):
+            reply = await ask(app, method, path, headers={"content-length": "3"}, chunks=[b"abc"])
+            assert (reply.status, reply.code) == (400, "unexpected_body")
+
+    asyncio.run(conversation())
+
+
+@pytest.mark.parametrize("shown", [None, "Bearer hei_" + "A" * 43])
+def test_strangers_do_not_write_into_the_audit_log(toy: FakeHost, shown: str | None) -> None:
+    app = application(toy, settings=Settings(tokens_required=True))
+    headers = {**LENGTH, "x-request-id": "words-of-a-stranger"}
+    if shown is not None:
+        headers["authorization"] = shown
+
+    async def conversation() -> bytes:
+        for path in (INFER, UPLOADS_PATH):
+            reply = await ask(app, "POST", path, headers=headers, chunks=[SEAL_OBJECT])
+            assert (reply.status, reply.code) == (400, "secret_key_posted")
+        return (await ask(app, "GET", "/metrics")).body
+
+    metrics = asyncio.run(conversation()).decode()
+    assert events_of(app) == []
+    close(app)
+    assert 'he_infer_refusals_total{code="secret_key_posted"} 2.0' in metrics
