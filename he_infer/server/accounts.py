@@ -18,7 +18,10 @@ from he_infer.server.state import State, audit_log, replies, tenants
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """A query that was charged, or, with its ``kept`` reply, was answered before and is not."""
+    """A query that was charged, or, with its ``kept`` reply, was answered before and is not.
+
+    ``period_start``: of the budget's period that it was charged to.
+    """
 
     tenant: str
     facts: HostFacts
@@ -27,6 +30,7 @@ class Admitted:
     keys_digest: str
     idempotency_key: str | None
     kept: Answer | None
+    period_start: float
 
 
 class Accounts:
@@ -58,7 +62,7 @@ class Accounts:
         request_digest = hashlib.sha256(query).hexdigest()
         patience_s = self._settings.evaluation_timeout_s * 3 + 60
 
-        def work(connection: Connection) -> Answer | None:
+        def work(connection: Connection) -> tuple[Answer | None, float]:
             now = time.time()
             if idempotency_key is not None:
                 kept = replies.begin(
@@ -70,11 +74,10 @@ class Accounts:
                     patience_s=patience_s,
                 )
                 if kept is not None:
-                    return Answer(reply=kept.reply, evaluate_ms=kept.evaluate_ms)
-            tenants.charge(connection, tenant, facts.records, now=now)
-            return None
+                    return Answer(reply=kept.reply, evaluate_ms=kept.evaluate_ms), 0.0
+            return None, tenants.charge(connection, tenant, facts.records, now=now)
 
-        kept = await self._database.run(work)
+        kept, period_start = await self._database.run(work)
         return Admitted(
             tenant=tenant,
             facts=facts,
@@ -83,14 +86,15 @@ class Accounts:
             keys_digest=keys_digest,
             idempotency_key=idempotency_key,
             kept=kept,
+            period_start=period_start,
         )
 
     async def check(self, tenant: str, records: int) -> None:
         """Raise BudgetSpentError if a query would; nothing is charged."""
 
         def work(connection: Connection) -> None:
-            tenants.charge(connection, tenant, records, now=time.time())
-            tenants.refund(connection, tenant, records)
+            start = tenants.charge(connection, tenant, records, now=time.time())
+            tenants.refund(connection, tenant, records, period_start=start)
 
         await self._database.run(work)
 
@@ -122,7 +126,12 @@ class Accounts:
         def work(connection: Connection) -> None:
             if admitted.idempotency_key is not None:
                 replies.forget(connection, admitted.tenant, admitted.idempotency_key)
-            tenants.refund(connection, admitted.tenant, admitted.facts.records)
+            tenants.refund(
+                connection,
+                admitted.tenant,
+                admitted.facts.records,
+                period_start=admitted.period_start,
+            )
             fields = {**self._fields(admitted), "code": code}
             audit_log.append(self._database, connection, "failed", fields, now=time.time())
 

@@ -155,14 +155,18 @@ def tenant_of_token(connection: Connection, token: str, *, now: float) -> Tenant
     return None if row is None else Tenant(**row._mapping)
 
 
-def charge(connection: Connection, tenant: str, records: int, *, now: float) -> None:
-    """Take records from a tenant's budget, all or none; raises BudgetSpentError."""
+def charge(connection: Connection, tenant: str, records: int, *, now: float) -> float:
+    """Take records from a tenant's budget, all or none; raises BudgetSpentError.
+
+    Returns when the period began that they were taken from, for ``refund``.
+    """
     given = {"name": tenant, "records": records, "now": now}
-    if connection.execute(_CHARGE, given).rowcount == 1:
-        return
+    period_start: float | None = connection.scalar(_CHARGE, given)
     # The budget is spent, or its period is over: then it begins anew.
-    if connection.execute(_RENEW, given).rowcount and connection.execute(_CHARGE, given).rowcount:
-        return
+    if period_start is None and connection.execute(_RENEW, given).rowcount:
+        period_start = connection.scalar(_CHARGE, given)
+    if period_start is not None:
+        return period_start
     found = find_tenant(connection, tenant)
     left = 0 if found is None else found.left(now)
     retry: int | None = None
@@ -175,11 +179,15 @@ def charge(connection: Connection, tenant: str, records: int, *, now: float) -> 
     )
 
 
-def refund(connection: Connection, tenant: str, records: int) -> None:
-    """Give records back that a refused query had taken."""
+def refund(connection: Connection, tenant: str, records: int, *, period_start: float) -> None:
+    """Give records back that a refused query had taken, unless their period is over."""
     connection.execute(
         update(tenants)
-        .where(tenants.c.name == tenant, tenants.c.records_used >= records)
+        .where(
+            tenants.c.name == tenant,
+            tenants.c.records_used >= records,
+            tenants.c.period_start == period_start,
+        )
         .values(records_used=tenants.c.records_used - records)
     )
 
@@ -208,7 +216,8 @@ _BY_TOKEN: Final = text(
 _CHARGE: Final = text(
     "UPDATE tenants SET records_used = records_used + :records WHERE name = :name "
     "AND (period_s IS NULL OR period_start + period_s > :now) "
-    "AND (records_limit IS NULL OR records_used + :records <= records_limit)"
+    "AND (records_limit IS NULL OR records_used + :records <= records_limit) "
+    "RETURNING period_start"
 )
 _RENEW: Final = text(
     "UPDATE tenants SET records_used = 0, period_start = :now WHERE name = :name "
