@@ -113,9 +113,9 @@ def run_serve(options: argparse.Namespace) -> int:
         raise InputError("--database and --blobs go together, or give --state for what is missing")
     limits: dict[str, Any] = {}
     if options.worker_memory_gb is not None:
-        limits["worker_memory_bytes"] = int(options.worker_memory_gb * 1e9)
+        limits["worker_memory_bytes"] = _bytes("--worker-memory-gb", options.worker_memory_gb)
     if options.key_quota_gb is not None:
-        limits["key_quota_bytes"] = int(options.key_quota_gb * 1e9)
+        limits["key_quota_bytes"] = _bytes("--key-quota-gb", options.key_quota_gb)
     settings = Settings(
         backend=options.backend,
         workers=options.workers,
@@ -264,6 +264,12 @@ def _state(options: argparse.Namespace) -> State:
         )
     blobs = options.blobs or ("memory://" if options.state is None else None)
     return State.open(options.state, database=options.database, blobs=blobs)
+
+
+def _bytes(option: str, gigabytes: float) -> int:
+    if not 0 < gigabytes < 1e9:
+        raise InputError(f"{option} {gigabytes}: expected a number of gigabytes above 0")
+    return int(gigabytes * 1e9)
 
 
 def _budget(options: argparse.Namespace) -> dict[str, Any]:

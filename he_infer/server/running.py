@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -17,7 +18,7 @@ from typing import Any, Self
 
 import uvicorn
 
-from he_infer.errors import ServiceError
+from he_infer.errors import ParameterError, ServiceError
 from he_infer.plan import Plan
 from he_infer.server.app import Application
 from he_infer.server.guard import guarded_protocol
@@ -61,13 +62,20 @@ def run(
     ServiceError if the address cannot be bound or a plan cannot be served.
     """
     chosen = Settings() if settings is None else settings
-    _check_access(host, chosen)
-    with _listen(host, port, reuse_port=reuse_port) as listener, state or State.open() as kept:
+    # The state is closed whatever is wrong with the rest.
+    with state or State.open() as kept, ExitStack() as opened:
+        exposed = _check_access(host, chosen)
+        if tls is not None:
+            check_tls(tls)  # now, not after minutes of loading plans
+        listener = opened.enter_context(_listen(host, port, reuse_port=reuse_port))
         log_to_stderr()
         workers = make_workers(plans, kept.blobs.url, chosen)
         try:
             server = Server(InferenceService(workers, kept, chosen), listener, tls=tls)
             models = [f"{f.name}/{f.version}" for f in workers.facts]
+            if exposed and tls is None:
+                advice = "whoever sees the traffic sees tokens: serve HTTPS, or put a proxy before"
+                log_event(logging.WARNING, "tokens_in_the_clear", {"advice": advice})
             log_event(logging.INFO, "started", {"address": server.url, "models": models})
             if on_started is not None:
                 on_started(server.url)
@@ -77,18 +85,18 @@ def run(
         log_event(logging.INFO, "stopped", {})
 
 
-def _check_access(host: str, settings: Settings) -> None:
-    if settings.tokens_required or host == "localhost":
-        return
+def _check_access(host: str, settings: Settings) -> bool:
+    """Whether others than this machine reach ``host``; raises ServiceError if it is open to all."""
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback:
+    if not loopback and not settings.tokens_required:
         raise ServiceError(
             f"serving at {host} to whoever comes: require tokens (--require-tokens), or listen on "
             "127.0.0.1"
         )
+    return not loopback
 
 
 class Server(uvicorn.Server):
@@ -152,8 +160,31 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """As uvicorn's for given sockets, with a deadline for TLS handshakes, which it lacks."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        limits: dict[str, Any] = {}
+        if self.config.ssl is not None:
+            limits["ssl_handshake_timeout"] = self._service.settings.header_timeout_s
+        self.servers = [
+            await loop.create_server(
+                self._protocol,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=self.config.backlog,
+                **limits,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
         self._sweeper = asyncio.create_task(self._service.sweep_for_ever())
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._sweeper is not None:
@@ -235,7 +266,42 @@ def _tls_options(tls: Tls | None) -> dict[str, Any]:
     return options
 
 
+def check_tls(tls: Tls) -> None:
+    """Raise ParameterError naming the file that a TLS server cannot use."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files = [tls.certificate, tls.private_key]
+    files += [] if tls.authority is None else [tls.authority]
+    for path in files:
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise ParameterError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        # An encrypted key would make OpenSSL ask on the terminal.
+        context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: b"")
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"{tls.certificate} and {tls.private_key} are no certificate with its key "
+            f"({_reason(error)}): give PEM files, the key unencrypted"
+        ) from error
+    if tls.authority is not None:
+        try:
+            context.load_verify_locations(cafile=tls.authority)
+        except (OSError, ValueError) as error:
+            raise ParameterError(
+                f"{tls.authority} holds no certificate of an authority ({_reason(error)}): give a "
+                "PEM file"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    found = getattr(error, "reason", None) or "not PEM"
+    return str(found).lower().replace("_", " ")
+
+
 def _listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ServiceError(f"port {port} is none: expected 0 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server(

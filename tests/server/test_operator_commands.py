@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from sqlalchemy import text
 
 from he_infer.cli.main import main
@@ -88,3 +89,46 @@ def test_the_first_tenant_may_come_before_the_server(
     assert main(["tenants", "--state", folder, "add", "acme"]) == 0
     assert capsys.readouterr().out.startswith("hei_")
     assert main(["tenants", "--state", folder, "revoke", "acme"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--port", "99999"], "expected 0 to 65535"),
+        (["--port", "-1"], "expected 0 to 65535"),
+        (["--key-quota-gb", "nan"], "--key-quota-gb"),
+        (["--key-quota-gb", "0"], "--key-quota-gb"),
+        (["--worker-memory-gb", "inf"], "--worker-memory-gb"),
+        (["--certificate", "absent.pem", "--private-key", "absent.key"], "absent.pem"),
+        (["--certificate", "pki/server.pem", "--private-key", "pki/acme.key"], "pki/acme.key"),
+        (["--certificate", "junk", "--private-key", "pki/server.key"], "junk"),
+        (["--certificate", "pki/server.pem", "--private-key", "locked.key"], "unencrypted"),
+        (
+            "--certificate pki/server.pem --private-key pki/server.key --client-authority junk"
+            " --require-tokens".split(),
+            "junk holds no certificate",
+        ),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_plans_are_loaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["certs", "pki", "--server", "127.0.0.1", "--client", "acme"]) == 0
+    (tmp_path / "junk").write_text("no certificate\n")
+    key = serialization.load_pem_private_key(Path("pki/server.key").read_bytes(), None)
+    (tmp_path / "locked.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    capsys.readouterr()
+    assert main(["serve", "absent.heplan", *options]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "absent.heplan" not in error and "Traceback" not in error

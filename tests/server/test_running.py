@@ -15,12 +15,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from he_infer import certificates
 from he_infer.client_keys import KeySender
 from he_infer.errors import ServiceError
 from he_infer.patience import Patience
-from he_infer.server import BackgroundServer, Settings
-from he_infer.server.running import _listen
-from he_infer.transport import HttpTransport
+from he_infer.server import BackgroundServer, InferenceService, Settings
+from he_infer.server.running import Server, Tls, _listen
+from he_infer.server.state import State
+from he_infer.server.workers import ThreadWorkers
+from he_infer.transport import HttpTransport, Request
 from tests.server.fakes import KEYS, KEYS_DIGEST, FakeHost, query_request
 
 INFER = "/v2/models/toy/infer"
@@ -140,3 +143,28 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0() -> None:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def test_a_handshake_that_does_not_come_closes_the_connection(tmp_path: Path) -> None:
+    certificates.make_authority(tmp_path / "pki")
+    made = certificates.issue_server(tmp_path / "pki", ["127.0.0.1"])
+    settings = Settings(drain_notice_s=0.0, header_timeout_s=0.3)
+    with State.open() as state, _listen("127.0.0.1", 0) as listener:
+        service = InferenceService(
+            ThreadWorkers([FakeHost()], state.blobs, settings), state, settings
+        )
+        tls = Tls(certificate=made.certificate, private_key=made.private_key)
+        server = Server(service, listener, tls=tls)
+        thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
+        thread.start()
+        try:
+            with socket.create_connection(listener.getsockname()[:2], timeout=10) as line:
+                start = time.monotonic()
+                assert line.recv(100) == b""
+                assert time.monotonic() - start < 5
+            with HttpTransport(server.url, authority=tmp_path / "pki" / "ca.pem") as transport:
+                assert transport.request(Request(method="GET", path="/v2")).status == 200
+        finally:
+            server.stop()
+            thread.join(timeout=20)
+            service.close()
