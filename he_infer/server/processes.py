@@ -18,6 +18,7 @@ from typing import Any, Final
 from he_infer.errors import ServiceError
 from he_infer.server import pipes
 from he_infer.server.admission import Gate
+from he_infer.server.environment import worker_environment
 from he_infer.server.hosting import Answer, HostFacts
 from he_infer.server.logs import log_event
 from he_infer.server.refusal import Refusal
@@ -52,7 +53,7 @@ class ProcessWorkers:
         self._gate = Gate(places=settings.workers, queue=settings.queue)
         self._idle: list[_Worker] = []
         self._restarts = 0
-        self._asked = {
+        self._asked: dict[str, Any] = {
             "plans": [str(path.resolve()) for path in plans],
             "settings": asdict(settings),
             "blobs": blobs_url,
@@ -187,8 +188,7 @@ class ProcessWorkers:
     def _start_zygote(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
-            # One thread a process: forking beside a library's threads would copy held locks.
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            environment = worker_environment(os.environ, blobs_url=self._asked["blobs"])
             self._zygote = subprocess.Popen(
                 [sys.executable, "-m", "he_infer.server.zygote", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -18,6 +18,7 @@ from he_infer.errors import ServiceError
 from he_infer.plan import Plan
 from he_infer.server import Settings
 from he_infer.server.blobs import Blobs, keys_blob
+from he_infer.server.environment import worker_environment
 from he_infer.server.processes import ProcessWorkers
 from he_infer.server.refusal import Refusal
 
@@ -147,3 +148,40 @@ def test_a_plan_that_cannot_be_loaded_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "x.plan").write_bytes(b"no plan")
     with pytest.raises(ServiceError, match="not a readable plan file"):
         ProcessWorkers([tmp_path / "x.plan"], str(tmp_path), Settings())
+
+
+SECRETS = {
+    "HE_INFER_TOKEN": "hei_x",
+    "HE_INFER_PASSPHRASE": "x",
+    "PGPASSWORD": "x",
+    "DATABASE_URL": "postgresql://he:x@db/he",
+    "SMTP_PASSWORD": "x",
+}
+STORE = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+HARMLESS = {"PATH": "/usr/bin", "LANG": "C.UTF-8", "PYTHONPATH": "."}
+
+
+@pytest.mark.parametrize(
+    ("blobs", "store"), [("/srv/state/blobs", {}), ("file:///srv", {}), ("s3://bucket/keys", STORE)]
+)
+def test_workers_inherit_no_secret_that_is_not_for_them(blobs: str, store: dict[str, str]) -> None:
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    found = worker_environment({**SECRETS, **STORE, **HARMLESS}, blobs_url=blobs)
+    assert found == {**HARMLESS, **store, **threads}
+
+
+def test_a_running_worker_holds_none(
+    tmp_path: Path, plan: Plan, client: PlanChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SECRETS | STORE:
+        monkeypatch.setenv(name, "canary-of-the-environment")
+    made = Served(tmp_path, plan, client, Settings())
+
+    async def conversation() -> None:
+        await made.ask()
+        for pid in (made.workers._zygote.pid, *made.workers.pids):
+            held = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"PATH=" in held and b"canary-of-the-environment" not in held
+
+    run(made, conversation)
+    made.workers.close()
