@@ -13,6 +13,7 @@ shadow models answer through it, or were trained with it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.audit.accuracy import ACCURACY, ENTRY
-from attacks.audit.bench import TrainedBench
+from attacks.audit.bench import TrainedBench, epsilon_for
 from attacks.audit.cell import REFUSED, Cell
 from attacks.audit.cells import Bench, Target, run_cells
 from attacks.audit.config import AuditConfig
 from attacks.audit.models import Subject
 from attacks.audit.state import CellName, StateStore
 from attacks.catalogue import ATTACKS, EVASION, EXTRACTION, MEMBERSHIP, Allowance
-from attacks.defences.serving import ServingDefence, calibrated_noise, serving_defences
+from attacks.defences.adversarial_training import ProjectedGradient, adversarial_training
+from attacks.defences.serving import SPREAD, ServingDefence, calibrated_noise, serving_defences
 from attacks.errors import AbilityError, ShadowError
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.oracle import Answer, MeteredOracle, Oracle
@@ -109,7 +111,15 @@ def options_of(
             bench=around(name, defence),
             exact=_made_for(defence),
         )
-    for training in TRAINING_DEFENCES:
+    hardened = TrainingDefence(
+        name="adversarial-training",
+        title="adversarial training, PGD inside the training loop",
+        apply=functools.partial(
+            adversarial_training,
+            against=ProjectedGradient(epsilon=epsilon_for(config, subject.split)),
+        ),
+    )
+    for training in (*TRAINING_DEFENCES, hardened):
         yield _retrained(training, subject, config, progress)
 
 
@@ -235,11 +245,12 @@ def _made_for(defence: ServingDefence) -> str:
 
 
 def _noise(bench: TrainedBench, subject: Subject, config: AuditConfig) -> float:
-    """The noise that costs one point of accuracy on the first target's test records."""
+    """The noise that costs one point of the first target's accuracy, after scaling as well."""
     with bench.open(bench.targets[0]) as target:
         test = subject.split.test
         logits = target.oracle(POLYNOMIAL).query(test.inputs).require_logits()
-    return calibrated_noise(logits, test.labels, np.random.default_rng([config.seed, 8]))
+    rng = np.random.default_rng([config.seed, 8])
+    return calibrated_noise(logits, test.labels, rng, spread=SPREAD)
 
 
 def _retrained(
@@ -249,6 +260,8 @@ def _retrained(
     cost = "training anew"
     if defence.private is not None:
         cost = "training anew, each model many times as long; no batch norm"
+    elif defence.name == "adversarial-training":
+        cost = "training anew, each step several times as long"
     bench, reason = None, ""
     try:
         recipe = defence.apply(subject.recipe)
