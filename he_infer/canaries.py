@@ -19,7 +19,8 @@ What this does not do:
   inputs. Canaries catch it as often as they fall where it differs: draw them from the same
   distribution as the records, and renew them.
 - Changes within ``tolerance`` pass. Take a small multiple of the error that the compile report
-  predicts.
+  predicts, noise that the plan adds included. Where a plan scales or shifts its answers, so may a
+  server that lies: state both, and what is checked is everything but one factor and one sum.
 - How a client *reacts* is a bit that the server chose and that depends on a decryption. After an
   IntegrityError do not repeat the query: discard the secret key and leave the server.
 
@@ -67,14 +68,17 @@ class IntegrityError(ServiceError):
 class Canaries:
     """Records (k, *shape) whose answers ``logits`` (k, outputs) are known up to ``tolerance``.
 
-    ``tolerance``: largest absolute difference that noise explains. Raises InputError for shapes
-    that do not belong together, values that are not finite, or answers so alike that a server
-    with one answer to everything would pass.
+    ``tolerance``: largest absolute difference that noise explains. ``scaling``, ``shift``: those
+    of the served plan, by whose factor and sum an answer may differ from the known one. Raises
+    InputError for shapes that do not belong together, values that are not finite, or answers so
+    alike that a server with one answer to everything would pass.
     """
 
     records: NDArray[Any] = field(repr=False)
     logits: NDArray[np.float64] = field(repr=False)
     tolerance: float
+    scaling: float = 1.0
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
         records, logits = np.asarray(self.records), np.asarray(self.logits, dtype=np.float64)
@@ -96,6 +100,11 @@ class Canaries:
                 f"{self.tolerance:g}, so that one answer fits all: choose canaries with different "
                 "answers, or a smaller tolerance"
             )
+        if not (1 <= self.scaling < math.inf and 0 <= self.shift < math.inf):
+            raise InputError(
+                f"expected a scaling of 1 or more and a shift of 0 or more, got {self.scaling} and "
+                f"{self.shift}: take those that the plan was compiled with"
+            )
         object.__setattr__(self, "records", records)
         object.__setattr__(self, "logits", logits)
 
@@ -108,7 +117,8 @@ class Mixed:
     """A batch with canaries in it, and the secret of where they are.
 
     ``record_at``: where the caller's records lie in ``records``, in their order; ``canary_at``:
-    where the canaries lie, whose answers are ``expected`` (canaries, outputs).
+    where the canaries lie, whose answers are ``expected`` (canaries, outputs) up to ``scaling``,
+    ``shift`` and ``tolerance``.
     """
 
     records: NDArray[Any] = field(repr=False)
@@ -116,6 +126,8 @@ class Mixed:
     canary_at: NDArray[np.int64] = field(repr=False)
     expected: NDArray[np.float64] = field(repr=False)
     tolerance: float
+    scaling: float = 1.0
+    shift: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -179,6 +191,8 @@ def mix(
         canary_at=canary_at,
         expected=canaries.logits[chosen],
         tolerance=canaries.tolerance,
+        scaling=canaries.scaling,
+        shift=canaries.shift,
     )
 
 
@@ -194,12 +208,25 @@ def check(mixed: Mixed, logits: ArrayLike) -> tuple[NDArray[np.float64], Verdict
             f"expected logits {wanted} of the mixed batch, got {answers.shape}: pass what the "
             "server answered, and canaries of the same model"
         )
-    error = np.abs(answers[mixed.canary_at] - mixed.expected)
+    error = np.abs(answers[mixed.canary_at] - _blurred(answers[mixed.canary_at], mixed))
     wrong = int((~(error <= mixed.tolerance)).any(axis=1).sum())  # NaN is wrong as well
     verdict = Verdict(checked=len(mixed.canary_at), wrong=wrong)
     if wrong:
         raise IntegrityError(verdict)
     return answers[mixed.record_at], verdict
+
+
+def _blurred(answers: NDArray[np.float64], mixed: Mixed) -> NDArray[np.float64]:
+    """The known answers with the factor and sum, within bounds, that bring them nearest."""
+    known, found = mixed.expected, answers
+    if mixed.shift:
+        known = known - known.mean(axis=1, keepdims=True)
+        found = found - found.mean(axis=1, keepdims=True)
+    power = np.maximum(np.sum(known**2, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    factor = np.sum(known * found, axis=1, keepdims=True) / power
+    scaled = mixed.expected * np.clip(factor, 1 / mixed.scaling, mixed.scaling)
+    rest = (answers - scaled).mean(axis=1, keepdims=True)
+    return np.asarray(scaled + np.clip(rest, -mixed.shift, mixed.shift), dtype=np.float64)
 
 
 def predict_with_canaries(

@@ -112,7 +112,7 @@ def test_the_error_and_what_is_printed_tell_nothing_about_records() -> None:
             check(mixed, changed)
         messages.add(str(caught.value))
     assert len(messages) == 1  # the same whichever it was
-    assert repr(mixed) == "Mixed(tolerance=0.001)"
+    assert repr(mixed) == "Mixed(tolerance=0.001, scaling=1.0, shift=0.0)"
     assert repr(canaries_of(2)) == "Canaries(tolerance=0.001)"
 
 
@@ -275,3 +275,38 @@ def test_canaries_that_prove_nothing_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         Canaries(records=records, logits=logits, tolerance=tolerance)
+
+
+def blur(logits: Floats, *, scaling: float, shift: float) -> Floats:
+    """One factor and one sum for each record, as a plan with these options draws them."""
+    rng = np.random.default_rng(5)
+    factors = scaling ** rng.uniform(-1, 1, (len(logits), 1))
+    return np.asarray(factors * logits + rng.uniform(-shift, shift, (len(logits), 1)))
+
+
+@pytest.mark.parametrize(("scaling", "shift"), [(2.0, 0.0), (1.0, 8.0), (2.0, 8.0)])
+def test_answers_that_a_plan_scales_and_shifts_are_known_up_to_that(
+    scaling: float, shift: float
+) -> None:
+    known = records_of(20, seed=2)
+    canaries = Canaries(
+        records=known, logits=model(known), tolerance=1e-3, scaling=scaling, shift=shift
+    )
+    mixed = mix(records_of(30), canaries, count=20)
+    honest = blur(model(mixed.records), scaling=scaling, shift=shift)
+    _, verdict = check(mixed, honest)
+    assert verdict.wrong == 0
+    # A canary that states neither takes the same answers for lies.
+    with pytest.raises(IntegrityError):
+        check(mix(records_of(30), canaries_of(20), count=20), honest)
+    # More than the plan draws, or another answer, is still a lie.
+    for lie in (4 * scaling * honest, honest[:, ::-1], honest + 2 * shift + 1):
+        with pytest.raises(IntegrityError):
+            check(mixed, lie)
+
+
+@pytest.mark.parametrize(("scaling", "shift"), [(0.5, 0.0), (math.inf, 0.0), (1.0, -1.0)])
+def test_defences_that_no_plan_has_are_refused(scaling: float, shift: float) -> None:
+    known = records_of(4)
+    with pytest.raises(InputError, match="scaling of 1 or more"):
+        Canaries(records=known, logits=model(known), tolerance=1e-3, scaling=scaling, shift=shift)
