@@ -113,7 +113,7 @@ def test_the_error_and_what_is_printed_tell_nothing_about_records() -> None:
         messages.add(str(caught.value))
     assert len(messages) == 1  # the same whichever it was
     assert repr(mixed) == "Mixed(tolerance=0.001, scaling=1.0, shift=0.0)"
-    assert repr(canaries_of(2)) == "Canaries(tolerance=0.001)"
+    assert repr(canaries_of(2)) == "Canaries(tolerance=0.001, scaling=1.0, shift=0.0)"
 
 
 def test_a_lie_about_one_record_is_caught_exactly_if_it_is_a_canary() -> None:
