@@ -248,9 +248,15 @@ class Client:
         return KeySender(
             self._transport,
             self._spec.model,
+            version=self._version,
             patience=self._patience,
             progress=self._progress,
         )
+
+    @property
+    def _version(self) -> str:
+        # Another version may be the default by now: we were made for this one.
+        return protocol.version_of(self._spec.plan_digest)
 
     def _use(self, keys: EvaluationKeys) -> None:
         wanted = self._spec.key_levels
@@ -333,7 +339,7 @@ class Client:
             self._transport,
             Request(
                 method="POST",
-                path=protocol.infer_path(self._spec.model),
+                path=protocol.infer_path(self._spec.model, self._version),
                 headers={
                     "content-type": "application/octet-stream",
                     protocol.HEAD_LENGTH_HEADER: str(len(head)),

@@ -18,19 +18,21 @@ _RANGE: Final = re.compile(r"bytes=0-(\d{1,15})")
 
 
 class KeySender:
-    """Uploads to one model of one server."""
+    """Uploads to one model of one server; ``version``: that the keys are for, or the default."""
 
     def __init__(
         self,
         transport: Transport,
         model: str,
         *,
+        version: str | None = None,
         patience: Patience,
         progress: Progress | None = None,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._transport = transport
         self._model = model
+        self._version = version
         self._patience = patience
         self._progress = progress
         self._piece_bytes = piece_bytes
@@ -52,11 +54,17 @@ class KeySender:
 
     def send(self, data: bytes, digest: str) -> None:
         """Send an envelope of evaluation keys; raises RefusedError, UnreachableError."""
-        begun = self._ask(_request("POST", protocol.uploads_path(self._model)))
+        begun = self._ask(_request("POST", self._uploads()))
         expect_status(begun, 202)
         path = self._upload_path(begun)
         received, broken = 0, 0
+        # One round for each piece, and one for each time that something went wrong: a server
+        # that does not get on must not hold us for ever.
+        rounds = -(-len(data) // self._piece_bytes) + self._patience.attempts
         while received < len(data):
+            if rounds == 0:
+                raise ServiceError("the server does not get on with the upload of keys: retry")
+            rounds -= 1
             try:
                 received = self._piece(path, data, received)
             except UnreachableError:
@@ -100,7 +108,10 @@ class KeySender:
         return ask(self._transport, request, self._patience)
 
     def _keys(self, digest: str) -> str:
-        return protocol.keys_path(self._model, digest)
+        return protocol.keys_path(self._model, digest, self._version)
+
+    def _uploads(self) -> str:
+        return protocol.uploads_path(self._model, self._version)
 
     def _upload_path(self, begun: Response) -> str:
         """The new upload's path, put together here: a server must not send us elsewhere."""
@@ -108,7 +119,7 @@ class KeySender:
         identity = described.get("upload") if isinstance(described, dict) else None
         if not isinstance(identity, str) or not _UPLOAD.fullmatch(identity):
             raise WireError("the server named no upload")
-        return f"{protocol.uploads_path(self._model)}/{identity}"
+        return f"{self._uploads()}/{identity}"
 
 
 def _request(method: str, path: str) -> Request:

@@ -32,27 +32,30 @@ IDEMPOTENCY_KEY: Final = re.compile(r"[A-Za-z0-9-]{16,64}")
 VERSION_CHARACTERS: Final = 12
 
 
-def model_path(model: str) -> str:
-    """The path of a model's metadata; the name is checked, so that it cannot leave its place."""
+def model_path(model: str, version: str | None = None) -> str:
+    """The path of a model's metadata; the name is checked, so that it cannot leave its place.
+
+    Without ``version`` it is that of whichever version is the default.
+    """
     if not NAME.fullmatch(model):
         raise WireError(
             "a model name has 1 to 100 letters, digits, dots, dashes or underscores: "
             "this one does not"
         )
-    return f"/v2/models/{model}"
+    return f"/v2/models/{model}" + ("" if version is None else f"/versions/{version}")
 
 
-def infer_path(model: str) -> str:
-    return f"{model_path(model)}/infer"
+def infer_path(model: str, version: str | None = None) -> str:
+    return f"{model_path(model, version)}/infer"
 
 
-def keys_path(model: str, digest: str) -> str:
-    return f"{model_path(model)}/keys/{digest}"
+def keys_path(model: str, digest: str, version: str | None = None) -> str:
+    return f"{model_path(model, version)}/keys/{digest}"
 
 
-def uploads_path(model: str) -> str:
+def uploads_path(model: str, version: str | None = None) -> str:
     """Where an upload of evaluation keys begins."""
-    return f"{model_path(model)}/keys/uploads"
+    return f"{model_path(model, version)}/keys/uploads"
 
 
 def version_of(plan_digest: str) -> str:

@@ -19,6 +19,7 @@ from benchmarks.service.rig import ServerProcess, in_the_clear, records_of, zoo_
 from he_infer.client import Client
 from he_infer.client_async import AsyncClient
 from he_infer.errors import RefusedError, UnreachableError
+from he_infer.keys import SecretKeys
 from he_infer.plan import Plan
 from he_infer.transport import HttpTransport
 from tests.server.databases import postgresql
@@ -137,7 +138,20 @@ def test_two_models_and_a_version_that_was_replaced(home: Path, plan: Plan) -> N
             stale._uploaded = True
             with pytest.raises(RefusedError) as gone:
                 stale.predict(records_of(plan, 1))
-    assert (gone.value.status, gone.value.code) in {(410, "plan_replaced"), (400, "wrong_length")}
+    assert (gone.value.status, gone.value.code) == (410, "plan_replaced")
+
+
+def test_clients_of_two_versions_are_answered_side_by_side(home: Path, plan: Plan) -> None:
+    other = zoo_plan("digits-mlp", model="digits", precision_bits=9)
+    other.save(str(home / "other.plan"))
+    assert other.client_spec.params != plan.client_spec.params
+    records = records_of(plan, 1)
+    with ServerProcess([home / "digits.plan", home / "other.plan"], cwd=home) as server:
+        with HttpTransport(server.url) as transport:
+            spec = plan.client_spec  # as it was before the other version became the default
+            with Client(transport, spec=spec, keys=SecretKeys.generate(spec.params)) as client:
+                found = client.predict(records).logits
+    assert np.abs(found - in_the_clear(plan, records)).max() < 2.0**-7
 
 
 @pytest.mark.slow
