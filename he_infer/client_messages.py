@@ -19,6 +19,19 @@ from he_infer.wire import Expected
 
 MAX_METADATA_BYTES: Final = 8 * 2**20
 MAX_ERROR_BYTES: Final = 64 * 1024
+# For answers without a body, such as those to HEAD.
+_WORDS: Final = {
+    401: (
+        "unauthenticated",
+        "no valid token or certificate was shown: give a token (a revoked or expired one has to "
+        "be replaced by the operator)",
+    ),
+    403: ("forbidden", "token and certificate are not of one tenant that is let in"),
+    404: ("not_found", "the server has nothing there: check the address and the model's name"),
+    410: ("plan_replaced", "this version of the model is no longer served: connect again"),
+    429: ("budget_spent", "the budget of records is used up"),
+    503: ("unknown", "the server is busy or stopping: ask again later"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +92,7 @@ def expect_status(answer: Response, status: int) -> None:
 
 def refusal_in(answer: Response) -> RefusedError:
     """The server's refusal, its words cut and cleaned: they come from outside."""
-    message, code = "no reason given", "unknown"
+    code, message = _WORDS.get(answer.status, ("unknown", "no reason given"))
     try:
         data = protocol.parse_json(answer.body[:MAX_ERROR_BYTES])
     except WireError:

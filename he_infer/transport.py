@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import httpx
 
 from he_infer.errors import ParameterError, ServiceError, TooLargeError, UnreachableError
+from he_infer.transport_failures import TlsError, Watch, failure_of
+
+_MIN_BYTES_PER_S: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,9 @@ class HttpTransport:
     """HTTP through httpx, one connection kept open; close it, or use it in a ``with``.
 
     ``url``: http(s)://host[:port]. ``timeout_s``: longest silence of the server, evaluation
-    included. ``attempts``: tries in all when the connection fails; nothing else is retried.
+    included. ``exchange_s``: longest that a request and its answer take altogether, and a second
+    more for each 64 KiB of the request and of the longest answer. ``attempts``: tries in all
+    when the connection fails; nothing else is retried.
     ``authority``: PEM file of the certificate authority to trust instead of the system's.
     ``token``: shown with every request, and only to this server. ``certificate``: PEM files of
     the client's certificate and private key.
@@ -66,6 +71,7 @@ class HttpTransport:
         url: str,
         *,
         timeout_s: float = 600.0,
+        exchange_s: float = 900.0,
         connect_timeout_s: float = 5.0,
         attempts: int = 3,
         pause_s: float = 0.2,
@@ -84,6 +90,8 @@ class HttpTransport:
         self.url = url.rstrip("/")
         self._attempts = attempts
         self._pause_s = pause_s
+        self._exchange_s = exchange_s
+        self._stream: Any = None  # what httpx keeps open
         self._client = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
@@ -110,22 +118,47 @@ class HttpTransport:
         for attempt in range(1, self._attempts + 1):
             try:
                 return self._once(request)
-            except UnreachableError:
-                if attempt == self._attempts:
+            except UnreachableError as error:
+                if attempt == self._attempts or isinstance(error, TlsError):
                     raise
                 time.sleep(self._pause_s * 2 ** (attempt - 1))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _too_long(self) -> ServiceError:
+        return ServiceError(
+            f"{self.url} did not finish its answer in time: raise exchange_s, or retry"
+        )
+
+    def _noticed(self, watch: Watch) -> Callable[[str, dict[str, Any]], None]:
+        """A trace for httpx that tells ``watch`` which connection it watches."""
+        watch.stream = self._stream
+
+        def trace(event: str, info: dict[str, Any]) -> None:
+            if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+                self._stream = watch.stream = info["return_value"]
+
+        return trace
+
     def _once(self, request: Request) -> Response:
         headers = dict(request.headers)
         content = None
+        size = request.body_bytes + request.max_reply_bytes
+        watch = Watch(self._exchange_s + size / _MIN_BYTES_PER_S)
         if request.open_body is not None:
             headers["content-length"] = str(request.body_bytes)
             content = request.open_body()
         try:
-            with self._client.stream(
-                request.method, request.path, headers=headers, content=content
-            ) as answer:
+            with (
+                watch,
+                self._client.stream(
+                    request.method,
+                    request.path,
+                    headers=headers,
+                    content=content,
+                    extensions={"trace": self._noticed(watch)},
+                ) as answer,
+            ):
+                watch.stream = answer.extensions["network_stream"]
                 body = bytearray()
                 for chunk in answer.iter_raw():
                     body += chunk
@@ -133,18 +166,14 @@ class HttpTransport:
                         raise TooLargeError(
                             f"the server's reply exceeds {request.max_reply_bytes} bytes"
                         )
+                if watch.expired:  # what had no length ended early, which looks like an end
+                    raise self._too_long()
                 lower = {name.lower(): value for name, value in answer.headers.items()}
                 return Response(status=answer.status_code, headers=lower, body=bytes(body))
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise UnreachableError(
-                f"no server answers at {self.url}: check the address and that it runs"
-            ) from error
-        except httpx.TimeoutException as error:
-            raise ServiceError(f"{self.url} stopped answering: raise the timeout, or retry") from (
-                error
-            )
         except httpx.TransportError as error:
-            raise UnreachableError(f"the connection to {self.url} broke: retry") from error
+            if watch.expired:
+                raise self._too_long() from error
+            raise failure_of(error, self.url) from error
 
 
 def _is_loopback(host: str) -> bool:
@@ -169,6 +198,6 @@ def _context(authority: Path | None, certificate: tuple[Path, Path] | None) -> s
 
 
 def _harmless(token: str) -> str:
-    if not token.isascii() or not token.isprintable() or " " in token:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ParameterError("a token is one word of printable ASCII characters")
     return token

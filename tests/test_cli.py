@@ -234,6 +234,14 @@ def expected_logits(records: np.ndarray) -> np.ndarray:
         return np.asarray(load_model("mine.py:build", None)(torch.from_numpy(records)).numpy())
 
 
+def test_an_empty_token_variable_is_as_good_as_none(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HE_INFER_TOKEN", "")
+    assert main(["query", "sample.npy", "--model", "m", "--server", "http://127.0.0.1:9"]) == 2
+    assert "no server answers" in capsys.readouterr().err
+
+
 def test_tables_align(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_table(["a", "long"], [["first", "x"], ["s", "y"]])
     assert capsys.readouterr().out == "a      long\nfirst  x\ns      y\n"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from he_infer import certificates
 from he_infer.client import Client
 from he_infer.client_keys import PIECE_BYTES
 from he_infer.client_messages import Limits, fetch_spec
@@ -21,6 +26,7 @@ from he_infer.errors import (
     MismatchError,
     ParameterError,
     RefusedError,
+    ServiceError,
     TooLargeError,
     UnreachableError,
     WireError,
@@ -28,6 +34,7 @@ from he_infer.errors import (
 from he_infer.inference_protocol import HEAD_LENGTH_HEADER, reply_head
 from he_infer.keys import SecretKeys
 from he_infer.params import CKKSParams
+from he_infer.patience import Patience
 from he_infer.transport import HttpTransport, Request, Response
 from he_infer.wire import Ciphertext, Expected, write_envelope
 from he_infer.wire.key_levels import KeyLevels
@@ -59,10 +66,17 @@ def make_spec() -> ClientSpec:
 class Scripted:
     """A server in a function: metadata as given, keys taken, one reply for all queries."""
 
-    def __init__(self, *, metadata: Any = None, reply: Answer | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        metadata: Any = None,
+        reply: Answer | None = None,
+        head: int = 404,
+        piece: Answer | None = None,
+    ) -> None:
         spec = {"name": "toy", "parameters": {"client_spec": make_spec().to_json()}}
         self._metadata = spec if metadata is None else metadata
-        self._reply = reply
+        self._reply, self._head, self._piece = reply, head, piece
         self.asked: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
 
@@ -76,12 +90,14 @@ class Scripted:
         match request.method:
             case "POST" if request.path.endswith("/keys/uploads"):
                 return Response(status=202, headers={}, body=b'{"upload": "%s"}' % (b"0" * 32))
+            case "PATCH" if self._piece is not None:
+                return self._piece(request)
             case "PATCH":
                 return Response(status=202, headers={}, body=b"{}")
             case "GET":
                 return Response(status=200, headers={}, body=json.dumps(self._metadata).encode())
             case "HEAD":
-                return Response(status=404, headers={}, body=b"")
+                return Response(status=self._head, headers={}, body=b"")
             case "PUT":
                 return Response(status=201, headers={}, body=b"{}")
         assert self._reply is not None
@@ -139,6 +155,9 @@ def test_batches_are_split_and_keys_sent_once(keys: SecretKeys) -> None:
         "POST",
         "POST",
     ]
+    # All but the metadata is asked of the version that the client was made for.
+    versioned = f"/v2/models/toy/versions/{'a' * 12}/"
+    assert all(path.startswith(versioned) for _, path in server.asked[1:])
     assert b"".join(server.bodies[:pieces]) == client._made_keys().to_bytes()
 
 
@@ -354,3 +373,155 @@ def test_an_encoded_reply_is_not_inflated(line: Callable[[list[bytes]], Line]) -
     with HttpTransport(server.url) as transport:
         reply = transport.request(Request(method="GET", path="/v2"))
     assert reply.body == packed
+
+
+@pytest.mark.parametrize("end", [0, 1, 7])
+def test_a_server_that_takes_no_piece_does_not_hold_a_client(keys: SecretKeys, end: int) -> None:
+    ranges = {} if end == 0 else {"range": f"bytes=0-{end - 1}"}
+    server = Scripted(piece=lambda _: Response(status=416, headers=ranges, body=b""))
+    client = Client.connect(server, model="toy", keys=keys)
+    with pytest.raises(ServiceError, match="does not get on"):
+        client.upload_keys()
+    assert len(server.asked) < 20
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "give a token"), (410, "connect again"), (503, "busy or stopping")],
+)
+def test_a_refusal_without_a_body_says_what_to_do(
+    keys: SecretKeys, status: int, words: str
+) -> None:
+    patience = Patience(attempts=1)
+    client = Client.connect(Scripted(head=status), model="toy", keys=keys, patience=patience)
+    with pytest.raises(RefusedError, match=words):
+        client.predict(np.ones(4))
+
+
+class Dripper:
+    """A raw server that says something every few milliseconds, for ever."""
+
+    def __init__(self, first: bytes, more: bytes) -> None:
+        self._first, self._more = first, more
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(self._first)
+            while True:
+                connection.sendall(self._more)
+                time.sleep(0.02)
+
+    def close(self) -> None:
+        self._thread.join(timeout=5)
+        assert not self._thread.is_alive()
+        self._listener.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+    ],
+)
+def test_an_answer_that_never_ends_is_given_up(first: bytes, more: bytes) -> None:
+    server = Dripper(first, more)
+    start = time.monotonic()
+    with HttpTransport(server.url, exchange_s=0.3, timeout_s=20) as transport:
+        with pytest.raises(ServiceError, match="in time") as caught:
+            transport.request(Request(method="GET", path="/v2", max_reply_bytes=1000))
+    assert not isinstance(caught.value, UnreachableError)  # asking again would begin anew
+    assert time.monotonic() - start < 5
+    server.close()
+
+
+def test_the_second_exchange_of_a_connection_is_watched_too() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(OK)
+            connection.recv(65536)
+            while connection.recv(65536):
+                pass
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with HttpTransport(url, exchange_s=0.3, timeout_s=20) as transport:
+        request = Request(method="GET", path="/v2", max_reply_bytes=100)
+        assert transport.request(request).status == 200
+        with pytest.raises(ServiceError, match="in time"):
+            transport.request(request)
+    thread.join(timeout=5)
+    listener.close()
+
+
+def tls_line(folder: Path, *, wants_certificate: bool = False) -> tuple[socket.socket, str]:
+    """A TLS server that shakes hands, with an authority in ``folder``, until it is closed."""
+    certificates.make_authority(folder)
+    made = certificates.issue_server(folder, ["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.private_key)
+    if wants_certificate:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(folder / "ca.pem")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                with context.wrap_socket(connection, server_side=True) as spoken:
+                    spoken.recv(65536)
+                    spoken.sendall(OK)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener, f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "trusted", "wants", "words"),
+    [
+        ("https", False, False, "is not trusted"),
+        ("https", True, True, "wants a client's certificate"),
+        ("http", True, False, "write https://"),
+    ],
+)
+def test_what_tls_did_not_like_is_said(
+    tmp_path: Path, scheme: str, trusted: bool, wants: bool, words: str
+) -> None:
+    folder = tmp_path / "pki"
+    listener, address = tls_line(folder, wants_certificate=wants)
+    authority = folder / "ca.pem" if trusted else None
+    with HttpTransport(f"{scheme}://{address}", authority=authority, pause_s=0.01) as transport:
+        with pytest.raises(UnreachableError, match=words):
+            transport.request(Request(method="GET", path="/v2"))
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_https_to_a_plain_server_is_said(line: Callable[[list[bytes]], Line]) -> None:
+    server = line([b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+    with HttpTransport(server.url.replace("http", "https")) as transport:
+        with pytest.raises(UnreachableError, match="write http://"):
+            transport.request(Request(method="GET", path="/v2"))
+    assert server.connections == 1  # asking again would not help
+
+
+def test_an_empty_token_is_refused() -> None:
+    with pytest.raises(ParameterError):
+        HttpTransport("http://127.0.0.1:1", token="")

@@ -52,6 +52,7 @@ PARTS = {
     "client_async": "client",
     "patience": "client",
     "canaries": "client",
+    "transport_failures": "transport",
     "certificate_files": "certificates",
     "demo_picture": "demo",
 }

@@ -64,7 +64,7 @@ def open_transport(options: argparse.Namespace) -> HttpTransport:
 
     if (options.certificate is None) != (options.private_key is None):
         raise InputError("a client certificate needs both --certificate and --private-key")
-    token = os.environ.get(TOKEN_VARIABLE)
+    token = os.environ.get(TOKEN_VARIABLE) or None  # empty is how some tools unset it
     if options.token_file is not None:
         try:
             token = options.token_file.read_text(encoding="ascii").strip()
