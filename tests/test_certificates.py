@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from he_infer import certificates
 from he_infer.certificate_files import Issued
 from he_infer.certificates import fingerprint, issue_client, issue_server, make_authority
+from he_infer.cli.main import main
 from he_infer.errors import HEInferError, KeyFileError, ParameterError
 
 
@@ -298,3 +299,18 @@ def test_a_fingerprint_is_that_of_the_leaf(folder: Path) -> None:
     for wrong in (b"", b"nonsense", (folder / "ca.key").read_bytes()):
         with pytest.raises(HEInferError, match="PEM certificate"):
             fingerprint(wrong)
+
+
+def test_replacing_a_certificate_keeps_the_authority(tmp_path: Path) -> None:
+    folder = tmp_path / "pki"
+
+    def made(*words: str) -> dict[str, bytes]:
+        assert main(["certs", str(folder), *words]) == 0
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = made("--server", "127.0.0.1", "--client", "acme")
+    again = made("--client", "acme", "--overwrite")
+    changed = {name for name in first if first[name] != again[name]}
+    assert changed == {"acme.pem", "acme.key"}
+    other = made("--new-authority", "--client", "acme", "--overwrite")
+    assert {"ca.pem", "ca.key"} <= {name for name in first if again[name] != other[name]}

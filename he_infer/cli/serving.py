@@ -89,7 +89,12 @@ def _add_certs(commands: Any) -> None:
     parser.add_argument("--server", nargs="+", metavar="NAME", help="names or addresses")
     parser.add_argument("--client", nargs="+", metavar="TENANT")
     parser.add_argument("--days", type=int, default=397)
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace certificates named here")
+    parser.add_argument(
+        "--new-authority",
+        action="store_true",
+        help="replace the authority: nothing that the old one signed is trusted any more",
+    )
     parser.set_defaults(run=run_certs)
 
 
@@ -234,8 +239,9 @@ def run_certs(options: argparse.Namespace) -> int:
     from he_infer import certificates
 
     made = []
-    if not (options.folder / "ca.pem").exists() or options.overwrite:
-        certificates.make_authority(options.folder, overwrite=options.overwrite)
+    # Replacing certificates must not replace the authority, which would end all the others.
+    if not (options.folder / "ca.pem").exists() or options.new_authority:
+        certificates.make_authority(options.folder, overwrite=options.new_authority)
         made.append(("authority", f"{options.folder / 'ca.pem'}"))
     if options.server:
         certificates.issue_server(
