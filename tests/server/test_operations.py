@@ -142,7 +142,7 @@ def test_two_models_and_a_version_that_was_replaced(home: Path, plan: Plan) -> N
 
 
 def test_clients_of_two_versions_are_answered_side_by_side(home: Path, plan: Plan) -> None:
-    other = zoo_plan("digits-mlp", model="digits", precision_bits=9)
+    other = zoo_plan("tutorial-cnn", model="digits")
     other.save(str(home / "other.plan"))
     assert other.client_spec.params != plan.client_spec.params
     records = records_of(plan, 1)
