@@ -163,6 +163,13 @@ def _lira_fixed(allowance: Allowance) -> Attack:
     return LiRAOnline(fixed_variance=True)
 
 
+def _lira_correlation(allowance: Allowance) -> Attack:
+    from attacks.membership.core import label_correlation
+    from attacks.membership.likelihood import LiRAOnline
+
+    return LiRAOnline(fixed_variance=True, confidence=label_correlation)
+
+
 def _lira_offline(allowance: Allowance) -> Attack:
     from attacks.membership.likelihood import LiRAOffline
 
@@ -299,6 +306,12 @@ ATTACKS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
             "Carlini et al. 2022",
             SCORES,
             _lira_fixed,
+        ),
+        "lira-correlation": _membership(
+            "Likelihood ratio on what scaling and shifts of the logits leave",
+            "Carlini et al. 2022; Fisher 1915",
+            SCORES,
+            _lira_correlation,
         ),
         "lira-offline": _membership(
             "Likelihood ratio, only shadows without the record",

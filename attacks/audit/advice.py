@@ -22,7 +22,7 @@ from attacks.audit.cell import DONE, Cell
 from attacks.audit.config import AuditConfig
 from attacks.audit.findings import Finding
 from attacks.audit.models import Subject
-from attacks.audit.remedies import NONE, TRIED, Option, measure, options_of, tried_targets
+from attacks.audit.remedies import NONE, TRIED, Option, measure, options_of
 from attacks.audit.state import CellName, StateStore
 from attacks.audit.statistics import over_targets, paired_difference
 from attacks.metrics.intervals import Estimate
@@ -103,9 +103,9 @@ def remedies_of(
     progress: Progress | None,
     tell: Callable[[str], None] | None,
 ) -> tuple[Remedy, ...]:
-    """Try every option on the first targets and rank them; resumes like the audit's cells."""
+    """Try every option on the audit's targets and rank them; resumes like the audit's cells."""
     options = list(options_of(bench, subject, config, progress=progress))
-    targets = tried_targets(bench)
+    targets = bench.targets
     cells = measure(options, store, config, targets=targets, progress=progress, tell=tell)
     return remedies(options, cells, targets)
 
@@ -165,14 +165,13 @@ def _best(
 def _estimates(
     option: str, attack: str, metric: str, cells: Mapping[CellName, Cell], targets: Sequence[int]
 ) -> list[Estimate]:
-    """A figure of every target; empty unless all of them have it."""
-    there = [cells.get(CellName(twin=option, attack=attack, target=t)) for t in targets]
+    """A figure of every target that was tried; empty unless all of them have it."""
+    names = [CellName(twin=option, attack=attack, target=target) for target in targets]
+    there = [cells[name] for name in names if name in cells]
     found = [
-        cell.metrics[metric]
-        for cell in there
-        if cell is not None and cell.status == DONE and metric in cell.metrics
+        cell.metrics[metric] for cell in there if cell.status == DONE and metric in cell.metrics
     ]
-    return found if len(found) == len(targets) else []
+    return found if len(found) == len(there) else []
 
 
 def _leakage(family: str, estimates: Sequence[Estimate]) -> list[Estimate]:

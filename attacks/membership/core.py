@@ -21,6 +21,8 @@ from attacks.oracle import softmax
 Floats = NDArray[np.float64]
 # Shadow models that agree to the last digit would divide by zero.
 _LEAST_STD = 1e-6
+# Two classes always correlate fully, and z would be infinite.
+_CERTAIN = 1 - 1e-9
 
 
 def logit_confidence(logits: Floats, labels: NDArray[np.int64]) -> Floats:
@@ -29,6 +31,22 @@ def logit_confidence(logits: Floats, labels: NDArray[np.int64]) -> Floats:
     others = np.array(logits, dtype=np.float64)
     np.put_along_axis(others, _columns(logits, labels), -np.inf, axis=-1)
     result: Floats = own - logsumexp(others, axis=-1)
+    return result
+
+
+def label_correlation(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Fisher's z of the correlation between logits and the true label's indicator.
+
+    (…, N, classes) with labels (N,) → (…, N). A correlation does not change when logits are scaled
+    or shifted, and its z = artanh is near normal (Fisher 1915): confidence for an attacker whose
+    server scales and shifts every record's logits.
+    """
+    centred = logits - logits.mean(axis=-1, keepdims=True)
+    own = np.take_along_axis(centred, _columns(logits, labels), axis=-1)[..., 0]
+    classes = logits.shape[-1]
+    length = np.linalg.norm(centred, axis=-1) * np.sqrt((classes - 1) / classes)
+    correlation = own / np.maximum(length, np.finfo(np.float64).tiny)
+    result: Floats = np.arctanh(np.clip(correlation, -_CERTAIN, _CERTAIN))
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from attacks.errors import DataSplitError, ShadowError
 from attacks.membership.core import (
     gaussian_offline,
     gaussian_online,
+    label_correlation,
     logit_confidence,
     relative_ratio,
     share_dominated,
@@ -21,24 +23,33 @@ from attacks.membership.setting import MembershipData
 from attacks.oracle import Oracle
 from attacks.result import AttackResult
 
+Confidence = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiRAOnline:
-    """Likelihood ratio of in- and out-models (Carlini et al. 2022, algorithm 1)."""
+    """Likelihood ratio of in- and out-models (Carlini et al. 2022, algorithm 1).
+
+    ``confidence``: (logits, labels) → what is compared, near normal; ``label_correlation`` where
+    a server scales and shifts its answers.
+    """
 
     fixed_variance: bool = False
+    confidence: Confidence = logit_confidence
 
     def scores(
         self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
     ) -> NDArray[np.float64]:
         """(N,); AbilityError for an oracle of labels, ShadowError for too few shadows."""
-        target, shadows = _confidences(oracle, data)
+        target, shadows = _confidences(oracle, data, self.confidence)
         return gaussian_online(
             target, shadows, data.shadows.is_member, fixed_variance=self.fixed_variance
         )
 
     def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:
         name = "LiRA, online" + (", fixed variance" if self.fixed_variance else "")
+        if self.confidence is label_correlation:
+            name += ", on correlations"
         return report(name, self.scores, oracle, data, rng)
 
 
@@ -52,7 +63,7 @@ class LiRAOffline:
         self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
     ) -> NDArray[np.float64]:
         """(N,); errors as for LiRAOnline."""
-        target, shadows = _confidences(oracle, data)
+        target, shadows = _confidences(oracle, data, logit_confidence)
         return gaussian_offline(
             target, shadows, data.shadows.is_member, fixed_variance=self.fixed_variance
         )
@@ -114,9 +125,9 @@ class RMIA:
 
 
 def _confidences(
-    oracle: Oracle, data: MembershipData
+    oracle: Oracle, data: MembershipData, confidence: Confidence
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """φ of the target, (N,), and of the shadows, (M, N)."""
     scores = ask_scores(oracle, data)
     labels = data.pool.labels
-    return logit_confidence(scores, labels), logit_confidence(data.shadows.logits, labels)
+    return confidence(scores, labels), confidence(data.shadows.logits, labels)

@@ -88,11 +88,14 @@ def _heading(audit: Mapping[str, Any]) -> list[Child]:
     model, data = audit["model"], audit["data"]
     severities = [finding["severity"] for finding in audit["findings"]]
     worst = min(severities, key=_ORDER.index, default="ok")
+    if worst in ("low", "ok") and not audit["attacks"]:
+        worst = "none"
     verdict = {
         "high": "What clients may learn about this model is serious: see the findings marked HIGH.",
         "medium": "Clients learn something about this model that they should not.",
         "low": "No attack of this audit got far; read what it could not say.",
         "ok": "No attack of this audit got far.",
+        "none": "This audit attacked no answers of the service: see what it tried instead.",
     }[worst]
     return [
         tag("h1", {}, f"How much does {model['name']} leak although it is encrypted?"),

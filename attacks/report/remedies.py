@@ -16,8 +16,9 @@ _FAMILIES: Final = (
 _INTRO: Final = (
     "Each remedy was tried on this very model, on targets with the same members and seeds, against "
     "an attacker who knows it and takes the attack that is best against it. Figures are points "
-    "before → after; bold ones fell by more than their paired 95 % interval. The order is by "
-    "points of leakage removed a point of accuracy lost, losses below 0.1 points counted as 0.1."
+    "before → after; a dot marks those that fell by more than their paired 95 % interval. The "
+    "order is by points of leakage removed a point of accuracy lost; losses below 0.1 points "
+    "count as 0.1."
 )
 
 
@@ -73,7 +74,7 @@ def _effect(effect: Mapping[str, Any] | None) -> Markup:
     removed = effect["removed"]
     children: list[Child] = [
         tag(
-            "strong" if effect["measurable"] else "span",
+            "span",
             {"class": "value"},
             f"{_points(effect['before']['value'])} → {_points(effect['after']['value'])}",
         ),
@@ -85,7 +86,7 @@ def _effect(effect: Mapping[str, Any] | None) -> Markup:
         ),
         tag("span", {"class": "cost"}, effect["against"]),
     ]
-    return tag("td", {}, *children)
+    return tag("td", {"class": "differs" if effect["measurable"] else None}, *children)
 
 
 def _points(share: float) -> str:

@@ -14,6 +14,7 @@ from attacks.errors import ShadowError
 from attacks.membership.core import (
     gaussian_offline,
     gaussian_online,
+    label_correlation,
     logit_confidence,
     relative_ratio,
     share_dominated,
@@ -93,3 +94,19 @@ def test_records_without_shadows_on_both_sides_are_refused(fixed_variance: bool)
         gaussian_online(target, shadows, mask, fixed_variance=fixed_variance)
     with pytest.raises(ShadowError, match="1 records are not out of"):
         gaussian_offline(target, shadows, mask, fixed_variance=fixed_variance)
+
+
+def test_label_correlation_is_numpys_and_ignores_scale_and_shift() -> None:
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(size=(4, 6, 5)), rng.integers(0, 5, 6)
+    found = label_correlation(logits, labels)
+    assert found.shape == (4, 6)
+    for model in range(4):
+        for record in range(6):
+            indicator = np.eye(5)[labels[record]]
+            expected = np.arctanh(np.corrcoef(logits[model, record], indicator)[0, 1])
+            assert found[model, record] == pytest.approx(expected)
+    blurred = logits * rng.uniform(0.5, 2, (4, 6, 1)) + rng.normal(size=(4, 6, 1))
+    np.testing.assert_allclose(label_correlation(blurred, labels), found)
+    assert np.isfinite(label_correlation(np.eye(5)[None, labels], labels)).all()
+    assert np.isfinite(label_correlation(np.zeros((1, 6, 5)), labels)).all()

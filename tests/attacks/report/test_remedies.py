@@ -58,8 +58,8 @@ def test_the_table_says_what_each_remedy_does_and_costs() -> None:
     page = render(document())
     assert 'id="remedies"' in page and "What to do" in page
     assert "Fewer &lt;epochs&gt;" in page
-    assert '<strong class="value">40.0 → 20.0</strong>' in page
-    assert '<span class="value">99.0 → 98.0</span>' in page
+    assert '<td class="differs"><span class="value">40.0 → 20.0</span>' in page
+    assert '<td><span class="value">99.0 → 98.0</span>' in page
     assert "not tried: install the extra dp" in page
 
 
