@@ -83,7 +83,9 @@ def checked(found: Mapping[str, Any]) -> Row:
         raise AttackError(f"the row {found['name']!r} holds no finite figure")
     if found["holds"] is None and not found["reason"]:
         raise AttackError(f"the row {found['name']!r} says neither whether it holds nor why not")
-    return {name: found[name] for name in FIELDS}
+    # Comparisons of arrays' numbers give numpy's own kind of bool, which JSON does not know.
+    holds = None if found["holds"] is None else bool(found["holds"])
+    return {name: found[name] for name in FIELDS} | {"holds": holds}
 
 
 def lines(rows: Sequence[Row]) -> list[str]:

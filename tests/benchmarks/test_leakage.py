@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from attacks.errors import AttackError
@@ -29,6 +30,7 @@ ROW = {
 def test_rows_keep_their_fields_and_lose_others() -> None:
     row = leakage_reference.checked({**ROW, "more": 1})
     assert tuple(row) == leakage_rows.FIELDS
+    assert json.dumps(leakage_reference.checked({**ROW, "holds": np.float64(1) > 0}))
     (line,) = leakage_reference.lines([row])
     assert line == "holds a row: ours 0.6 [0.5, 0.7], reference 0.5 (somebody)"
 
