@@ -20,7 +20,7 @@ from he_infer.client_keys import KeySender
 from he_infer.errors import ServiceError
 from he_infer.patience import Patience
 from he_infer.server import BackgroundServer, InferenceService, Settings
-from he_infer.server.running import Server, Tls, _listen
+from he_infer.server.running import Server, Tls, _check_access, _listen
 from he_infer.server.state import State
 from he_infer.server.workers import ThreadWorkers
 from he_infer.transport import HttpTransport, Request
@@ -168,3 +168,15 @@ def test_a_handshake_that_does_not_come_closes_the_connection(tmp_path: Path) ->
             server.stop()
             thread.join(timeout=20)
             service.close()
+
+
+def test_only_addresses_that_others_reach_are_exposed() -> None:
+    guarded = Settings(tokens_required=True)
+    assert [_check_access(host, guarded) for host in ("localhost", "::1", "0.0.0.0", "db")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(ServiceError, match="require tokens"):
+        _check_access("0.0.0.0", Settings())
