@@ -125,7 +125,7 @@ def test_an_upload_that_fails_leaves_anothers_keys_alone() -> None:
             asked += 1
             return False if asked == 1 else await known(*given)
 
-        app.service.keys.known = not_yet  # type: ignore[method-assign]
+        app.service.keys.known = not_yet  # type: ignore[method-assign, assignment]
         toy.busy = True
         assert await finish(app, mine) == 503
         toy.busy = False
