@@ -223,9 +223,9 @@ def wrong_bindings(effort: Effort) -> list[Row]:
             connection(again.url) as http,
         ):
             with HttpTransport(again.url, token=token[0]) as transport:
-                before = client._transport
-                assert isinstance(before, HttpTransport)
-                before.close()
+                replaced = client._transport
+                assert isinstance(replaced, HttpTransport)
+                replaced.close()
                 client._transport, client._uploaded = transport, False
                 client.upload_keys()
             first, second = ({"authorization": f"Bearer {t}"} for t in token)
