@@ -119,7 +119,7 @@ SYSTEMS: Final[tuple[System, ...]] = (
     ),
     _system(
         "Flipped labels, backdoors, Truth Serum, and defences against poison",
-        "Biggio et al. 2012; Gu et al. 2017; Tramèr et al. 2022; Tran et al. 2018; "
+        "Biggio et al. 2011; Gu et al. 2017; Tramèr et al. 2022; Tran et al. 2018; "
         "Chen et al. 2018",
         TRAINING,
         f"{_REFERENCE}poisoning",
