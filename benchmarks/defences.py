@@ -52,7 +52,7 @@ LADDER: Final = (500, 600, 700, 1000, 1400, 2000, 2700, 4000, 5600, 8000, 11000,
 MATCHING_MOST: Final = 8000  # beyond, least squares is what fits a minute
 REACHES: Final = (1, 8)
 NONE: Final = "none"
-_JUMP: Final = 9.0  # a failure's excess says how many times more records to try next, at most
+_JUMP: Final = 2.0  # a failure's excess says how many times more records to try next, at most
 
 Row = dict[str, Any]
 
