@@ -310,7 +310,8 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
                 "cells": cells,
             }
         )
-    plans = {name: (() if d is None else d.options) for name, d in known.items()}
+    priced = dict.fromkeys((NONE, *chosen))  # what is not defended is what prices are beside
+    plans = {name: (() if (d := known[name]) is None else d.options) for name in priced}
     costs, reached = {}, {}
     for batch in (1, 256):
         compiled = {

@@ -89,5 +89,6 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
     needed = {e["defence"]: [c["needed"] for c in e["cells"]] for e in found["defences"]}
     assert 400 < needed["none"][0] <= needed["scaling"][0] <= 1400
     prices = found["prices"]["1"]
+    assert prices.keys() == {"none", "scaling"}
     assert prices["scaling"]["levels"] == prices["none"]["levels"]
     assert found["reach"]["1"] >= 4
