@@ -59,6 +59,7 @@ def test_tables_name_the_best_attacker_and_what_was_not_reached() -> None:
     assert "16,000 labels: 99.0 %" in text
 
 
+@pytest.mark.slow
 def test_the_floor_is_quadratic_in_the_noise_and_lower_under_scaling() -> None:
     data = defences._data(0)
     floors = [defences.constants_floor(std, 1.0, data, 0) for std in (0.25, 0.5)]

@@ -65,6 +65,7 @@ def accuracies(stack: Stack, test: Records) -> tuple[float, float]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("twin", ["relu", "polynomial"])
 def test_robust_accuracy_rises_and_clean_accuracy_stays(twin: str, test: Records) -> None:
     clean, attacked = accuracies(getattr(trained(False), twin), test)

@@ -161,6 +161,7 @@ def test_no_attack_inside_the_radius_flips_a_certified_answer() -> None:
     assert ((answers != found.labels[sure]) & (answers != ABSTAINED)).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_noise_in_training_is_what_certifies() -> None:
     _, test = trained()
     few = test.select(slice(0, 60))
