@@ -244,9 +244,13 @@ def run_compile(options: argparse.Namespace) -> int:
         model=model,
     )
     if report.predicted_label_agreement < LEAST_AGREEMENT:
+        way_out = (
+            "lower --noise-std if that is too few"
+            if plan.privacy.noise_std
+            else f"raise --precision-bits above {precision}"
+        )
         warn(
-            f"only {report.predicted_label_agreement:.1%} of the labels survive the noise: raise "
-            f"--precision-bits above {precision}"
+            f"only {report.predicted_label_agreement:.1%} of the labels survive the noise: {way_out}"
         )
     out = options.out or Path(f"{name}.heplan")
     plan.save(str(out))
