@@ -249,9 +249,8 @@ def run_compile(options: argparse.Namespace) -> int:
             if plan.privacy.noise_std
             else f"raise --precision-bits above {precision}"
         )
-        warn(
-            f"only {report.predicted_label_agreement:.1%} of the labels survive the noise: {way_out}"
-        )
+        share = f"{report.predicted_label_agreement:.1%}"
+        warn(f"only {share} of the labels survive the noise: {way_out}")
     out = options.out or Path(f"{name}.heplan")
     plan.save(str(out))
     if options.json:
