@@ -124,7 +124,9 @@ def connected(keys: SecretKeys, alter: Callable[[Response], Response]) -> Client
     def answer(_: Request) -> Response:
         return alter(reply_with(made[0]._made_keys().digest))
 
-    made.append(Client.connect(Scripted(reply=answer), model="toy", keys=keys))
+    # What a server refuses for a while is asked for again at once.
+    patience = Patience(first_wait_s=0.001)
+    made.append(Client.connect(Scripted(reply=answer), model="toy", keys=keys, patience=patience))
     return made[0]
 
 

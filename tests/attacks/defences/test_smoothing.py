@@ -126,6 +126,7 @@ def test_it_works_over_wrappers_and_needs_labels_only() -> None:
         smoothing.predict(target, np.ones((1, 3)), np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_no_attack_inside_the_radius_flips_a_certified_answer() -> None:
     _, test = trained()
     few = test.select(slice(0, 60))
