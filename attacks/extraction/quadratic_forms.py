@@ -184,14 +184,29 @@ def fit_in_row_space(
     centering: Centering,
 ) -> QuadraticForms:
     """Least squares among the forms Aₖ = Q Sₖ Qᵀ with Q = ``basis`` (d, r); the rest stays free."""
-    d, rank = basis.shape
-    rows, columns = np.triu_indices(rank)
+    features = features_in_row_space(z, basis)
+    solution = np.asarray(np.linalg.lstsq(features, scores, rcond=None)[0], dtype=np.float64)
+    return forms_in_row_space(solution, basis, centering)
+
+
+def features_in_row_space(
+    z: NDArray[np.float64], basis: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """1, z and the products of z's coordinates in ``basis`` (d, r): (B, 1 + d + r(r+1)/2)."""
+    rows, columns = np.triu_indices(basis.shape[1])
     projected = z @ basis
-    features = np.concatenate(
+    return np.concatenate(
         [np.ones((len(z), 1)), z, projected[:, rows] * projected[:, columns]], axis=1
     )
-    solution = np.linalg.lstsq(features, scores, rcond=None)[0]
-    cores = np.zeros((scores.shape[1], rank, rank))
+
+
+def forms_in_row_space(
+    solution: NDArray[np.float64], basis: NDArray[np.float64], centering: Centering
+) -> QuadraticForms:
+    """The forms whose coefficients of ``features_in_row_space`` are ``solution``."""
+    d, rank = basis.shape
+    rows, columns = np.triu_indices(rank)
+    cores = np.zeros((solution.shape[1], rank, rank))
     cores[:, rows, columns] = solution[1 + d :].T / 2
     cores += cores.transpose(0, 2, 1)
     return QuadraticForms(

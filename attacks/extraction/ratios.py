@@ -25,7 +25,9 @@ from attacks.extraction.outcome import Attempt, check_budget, check_reference, c
 from attacks.extraction.quadratic_forms import (
     Centering,
     QuadraticForms,
+    features_in_row_space,
     fit_forms,
+    forms_in_row_space,
     quadratic_features,
     row_space,
     ternary_design,
@@ -216,23 +218,10 @@ def _features(z: Array, basis: Array | None) -> Array:
     """(B, d) → (B, unknowns): all quadratic features, or those of z in the row space."""
     if basis is None:
         return quadratic_features(z)
-    rows, columns = np.triu_indices(basis.shape[1])
-    projected = z @ basis
-    squares = projected[:, rows] * projected[:, columns]
-    return np.concatenate([np.ones((len(z), 1)), z, squares], axis=1)
+    return features_in_row_space(z, basis)
 
 
 def _forms_of(solution: Array, d: int, centering: Centering, basis: Array | None) -> QuadraticForms:
     if basis is None:
         return unpack_forms(solution, d, centering)
-    rank = basis.shape[1]
-    rows, columns = np.triu_indices(rank)
-    cores = np.zeros((solution.shape[1], rank, rank))
-    cores[:, rows, columns] = solution[1 + d :].T / 2
-    cores += cores.transpose(0, 2, 1)
-    return QuadraticForms(
-        forms=basis @ cores @ basis.T,
-        linear=solution[1 : 1 + d].T,
-        constants=solution[0],
-        centering=centering,
-    )
+    return forms_in_row_space(solution, basis, centering)

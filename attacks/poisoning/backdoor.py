@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.errors import DataSplitError
-from attacks.poisoning.networks import NetworkLearner
-from attacks.poisoning.outcome import Comparison, Crafted, compare
+from attacks.poisoning.networks import NetworkLearner, with_and_without
+from attacks.poisoning.outcome import Crafted
 from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
 from attacks.records import Records
 from attacks.result import AttackResult
@@ -144,14 +144,15 @@ class Backdoor:
         """Train with and without poison and compare."""
         start = time.perf_counter()
         crafted = self.craft(data, rng)
-        clean, poisoned = learner.fit_all([data.train, crafted.training.records], rng)
-        about = Comparison(
+        return with_and_without(
+            crafted,
+            learner,
+            data,
+            rng,
             attack="backdoor",
-            learner=learner.name,
-            seconds=time.perf_counter() - start,
+            started=start,
             notes=(
                 f"{len(self.trigger.positions)} values on {self.budget.fraction:.1%} of the "
                 f"records, labelled {self.target}",
             ),
         )
-        return compare(poisoned, clean, crafted, data, about)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.errors import DataSplitError
-from attacks.poisoning.networks import NetworkLearner
-from attacks.poisoning.outcome import Comparison, Crafted, compare
+from attacks.poisoning.networks import NetworkLearner, with_and_without
+from attacks.poisoning.outcome import Crafted
 from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
 from attacks.records import Records
 from attacks.result import AttackResult
@@ -73,16 +73,17 @@ class LabelFlipping:
         """Train with and without poison and compare."""
         start = time.perf_counter()
         crafted = self.craft(data, rng)
-        clean, poisoned = learner.fit_all([data.train, crafted.training.records], rng)
-        about = Comparison(
+        return with_and_without(
+            crafted,
+            learner,
+            data,
+            rng,
             attack="label flipping",
-            learner=learner.name,
-            seconds=time.perf_counter() - start,
+            started=start,
             notes=(
                 f"{self.budget.fraction:.1%} of the labels, class {self.source} to {self.target}",
             ),
         )
-        return compare(poisoned, clean, crafted, data, about)
 
 
 def _check_class(label: int, classes: int) -> None:

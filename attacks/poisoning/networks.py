@@ -6,6 +6,7 @@ features (T, N, F) ──full-batch Adam──► T linear heads         transfe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks.errors import DataSplitError, ShadowError
+from attacks.poisoning.outcome import Comparison, Crafted, compare
+from attacks.poisoning.setting import PoisoningData
 from attacks.records import Records
+from attacks.result import AttackResult
 from attacks.training.stack import TrainingConfig, initialised, train_stack
 
 _FORWARD_RECORDS: Final = 2048
@@ -205,3 +209,27 @@ def train_heads(
 def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Summed over models, so that each model's gradient is its own."""
     return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+
+
+def with_and_without(
+    crafted: Crafted,
+    learner: NetworkLearner,
+    data: PoisoningData,
+    rng: np.random.Generator,
+    *,
+    attack: str,
+    started: float,
+    notes: tuple[str, ...],
+) -> AttackResult:
+    """Train on the clean set and on the crafted one, from the same seed, and compare.
+
+    ``started``: of ``time.perf_counter`` when the attack began to craft.
+    """
+    clean, poisoned = learner.fit_all([data.train, crafted.training.records], rng)
+    about = Comparison(
+        attack=attack,
+        learner=learner.name,
+        seconds=time.perf_counter() - started,
+        notes=notes,
+    )
+    return compare(poisoned, clean, crafted, data, about)
