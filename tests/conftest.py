@@ -1,13 +1,28 @@
-"""Fixtures that every test may use: where the full data sets are, if they are anywhere."""
+"""What holds for every test: the same examples every time, and where the full data sets are."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+# Whether a test passes must depend neither on how busy the machine is nor on whether CI is set,
+# which chooses another profile: no limits on time, and the same examples in every run.
+settings.register_profile(
+    "he_infer",
+    settings.default,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("he_infer")
 
 
 def find_data_folder() -> Path | None:
@@ -26,6 +41,17 @@ def pytest_configure() -> None:
     folder = find_data_folder()
     if folder is not None:
         os.environ["HE_INFER_DATA"] = str(folder)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """`serve`, run within a test, sends the service's log to that test's standard error."""
+    loggers = [logging.getLogger(name) for name in ("he_infer.server", "uvicorn.error")]
+    before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
+    yield
+    for one, handlers, level, propagate in before:
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
 
 
 @pytest.fixture(scope="session")

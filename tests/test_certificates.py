@@ -80,7 +80,7 @@ def converse(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple
         thread.start()
         try:
             with (
-                socket.create_connection(listener.getsockname(), timeout=10) as raw,
+                socket.create_connection(listener.getsockname(), timeout=60) as raw,
                 client.wrap_socket(raw, server_hostname=name) as connection,
             ):
                 connection.sendall(b"hello")
@@ -88,10 +88,10 @@ def converse(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple
         except ssl.SSLCertVerificationError:
             raise
         except OSError:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
             raise refusals[0] from None
         finally:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
     return peers[0], heard
 
 

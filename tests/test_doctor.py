@@ -59,7 +59,7 @@ def test_the_fit_recovers_the_constants_it_was_timed_with() -> None:
 
 @pytest.mark.skipif(native.core is None, reason="the extension was not built")
 def test_this_machine_is_measured() -> None:
-    costs = fit(measure(repeats=1))
+    costs = fit(measure(repeats=3))  # a median that one interruption does not move
     assert 0.5 < costs.transform_us < 1000
     assert costs.hoisting and costs.key_switch_ms(8192, 2) > 0
 

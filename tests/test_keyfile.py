@@ -75,10 +75,14 @@ def test_a_passphrase_cost_bomb_is_refused_before_any_work(
     data = bytearray(keyfile.seal(CONTENTS, "pass", cost=CHEAP))
     data[10] = function
     struct.pack_into("<3I", data, COST_OFFSET, *numbers)
-    start = time.perf_counter()
-    with pytest.raises(KeyFileError, match="cost is out of range"):
-        keyfile.unseal(bytes(data), "pass")
-    assert time.perf_counter() - start < 0.05
+    # The best of three: what is bounded is the work, not what else the machine does.
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        with pytest.raises(KeyFileError, match="cost is out of range"):
+            keyfile.unseal(bytes(data), "pass")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.05
 
 
 def test_the_recommended_cost_is_the_documented_one() -> None:

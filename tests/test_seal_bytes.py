@@ -17,8 +17,10 @@ from he_infer.params import CKKSParams
 from he_infer.wire import Ciphertext, SeededCiphertext
 
 SCALE = 2.0**30
-# Fresh noise at this scale is some thousand units of 2^-30; key switching adds about as much.
-TOLERANCE = 1e-3
+# Fresh noise at this scale is some thousand units of 2^-30. Key switching adds more in the slot
+# whose root is next to 1, where digits that are not centred show: the error there has a length
+# with mean square 3.6e-4², which exceeds 1e-3 once in 3,000 rotations and this once in 10^13.
+TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)

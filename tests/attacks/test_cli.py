@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -168,27 +167,53 @@ def test_an_audit_of_a_small_model_of_ones_own(
     assert again["attacks"] == document["attacks"] and again["blind"] == document["blind"]
 
 
+# The command, which waits behind its fifth cell: it cannot end before it is interrupted.
+HELD = """
+import signal, time
+from attacks.audit.state import StateStore
+from he_infer.cli.main import entry
+
+# A shell's background jobs ignore SIGINT, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+save, saved = StateStore.save, []
+
+def save_and_wait(store, name, cell):
+    save(store, name, cell)
+    saved.append(name)
+    if len(saved) == 5:
+        print("five", flush=True)
+        time.sleep(3600)
+
+StateStore.save = save_and_wait
+entry()
+"""
+
+
 @pytest.mark.slow
 def test_an_interrupted_command_goes_on(workplace: Path) -> None:
-    command = [sys.executable, "-m", "he_infer", "audit", *SMALL, "--attacks", "yeom,knockoff"]
-    cells = workplace / "out" / "state"
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as first:
-        deadline = time.monotonic() + 120
-        while len(list(cells.rglob("cells/*.json"))) < 5:
-            assert time.monotonic() < deadline and first.poll() is None
-            time.sleep(0.02)
-        first.send_signal(signal.SIGINT)
-        _, errors = first.communicate(timeout=60)
-    assert first.returncode == 130 and "he-infer: interrupted" in errors
-    assert "the same command goes on" in errors
+    arguments = ["audit", *SMALL, "--attacks", "yeom,knockoff"]
+    cells, log = workplace / "out" / "state", workplace / "log"
+    command = [sys.executable, "-c", HELD, *arguments]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as first,
+    ):
+        try:
+            assert first.stdout is not None
+            assert "five\n" in iter(first.stdout.readline, ""), log.read_text()
+            first.send_signal(signal.SIGINT)
+            assert first.wait(300) == 130, log.read_text()
+        finally:
+            first.kill()
+    errors = log.read_text()
+    assert "he-infer: interrupted" in errors and "the same command goes on" in errors
     assert "Traceback" not in errors and not (workplace / "out" / "audit.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in cells.rglob("cells/*.json")}
-    assert main(command[3:]) == 0
+    assert len(kept) == 5
+    assert main(arguments) == 0
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items())
     resumed = json.loads((workplace / "out" / "audit.json").read_text())
-    assert main([*command[3:-4], "--attacks", "yeom,knockoff", "--out", "whole"]) == 0
+    assert main([*arguments, "--out", "whole"]) == 0
     whole = json.loads((workplace / "whole" / "audit.json").read_text())
     check_document(resumed, {"yeom", "knockoff"})
     for ours, theirs in zip(resumed["attacks"], whole["attacks"], strict=True):
@@ -228,6 +253,7 @@ def test_an_epilogue_that_fails_costs_a_warning(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # minutes on a machine of its own
 def test_the_demonstration_ends_with_an_audit(tmp_path: Path) -> None:
     from attacks.cli.demo import ATTACKS as SHOWN
     from attacks.cli.demo import audit_after_demo

@@ -79,13 +79,14 @@ def simulated_errors(keys: int) -> dict[str, Errors]:
 
 
 def test_each_operation_adds_the_noise_that_seal_adds() -> None:
-    """Quantiles of |error| over 8 keys × 4,096 slots.
+    """Quantiles of |error| over 8 keys × 4,096 slots, against those over 64 simulated keys.
 
-    A median of so many is right to about a per cent, were they independent; the noise of one
-    rotation key is shared by all its uses, which leaves ten per cent with 8 keys. The 99.9 %
-    quantile sits in the slots whose root is near 1, where digits that are not centred show.
+    Medians of so many differ by less than a per cent from one set of 8 keys to the next. The
+    99.9 % quantile sits in the few slots whose root is near 1, where digits that are not centred
+    show, and those share a key's errors: it differs by up to 4 %, a fifth of the bar. Simulated
+    keys are cheap, and with 64 of them what they are off by themselves takes none of that room.
     """
-    real, simulated = seal_errors(8), simulated_errors(8)
+    real, simulated = seal_errors(8), simulated_errors(64)
     for name in CIRCUITS:
         for share in (0.5, 0.9, 0.999):
             ratio = np.quantile(np.abs(real[name]), share) / np.quantile(
@@ -174,6 +175,7 @@ def test_predicted_logit_errors_are_of_the_right_size(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # minutes on a machine of its own
 def test_predicted_logit_errors_have_the_distribution_of_real_ones(
     digits: tuple[Plan, ir.FloatArray],
 ) -> None:
@@ -185,7 +187,8 @@ def test_predicted_logit_errors_have_the_distribution_of_real_ones(
     from ten records and ten slots, and 100 keys make 1,000 draws a side. The secret's size in
     a slot, which scales the noise there, differs from key to key and slot to slot, so that all
     draws follow one mixture. SEAL cannot be seeded, so a gate at 1 % would fail a true model once
-    in a hundred runs; the gate is 0.1 %, and the measured p-value is printed on failure.
+    in a hundred runs; the gate is 10^-6, which distributions 0.12 apart do not pass, and the
+    measured p-value is printed on failure.
     """
     plan, records = digits
     real = seal_logit_errors(plan, records[:10], keys=100)
@@ -195,4 +198,4 @@ def test_predicted_logit_errors_have_the_distribution_of_real_ones(
     which = np.arange(10)
     one_logit = [errors[:, which, which].reshape(-1) for errors in (real, simulated)]
     assert len(one_logit[0]) == len(one_logit[1]) == 1000
-    assert stats.ks_2samp(*one_logit).pvalue > 0.001
+    assert stats.ks_2samp(*one_logit).pvalue > 1e-6

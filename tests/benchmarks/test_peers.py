@@ -45,14 +45,17 @@ def test_seal_runs_the_same_plan() -> None:
         backend="native",
         precision_bits=10,
         threads=(1, 2),
-        repeats=2,
+        repeats=3,
         against=("seal",),
         rng=np.random.default_rng(0),
     )
     assert [(r.backend, r.threads) for r in records] == [("native", 1), ("native", 2), ("seal", 1)]
     assert {r.log_qp for r in records} == {records[0].log_qp}
     assert all(r.label_agreement == 1.0 for r in records)
-    assert records[2].ratio_evaluate > 1
+    ours, theirs = records[0].evaluate_ms, records[2].evaluate_ms
+    assert records[2].ratio_evaluate == pytest.approx(theirs.median / ours.median)
+    # The best of each: a median of few has what else the machine did in it.
+    assert theirs.min / ours.min > 1
 
 
 def test_convolutions_are_not_for_helayers() -> None:

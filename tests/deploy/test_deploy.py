@@ -23,7 +23,7 @@ from he_infer.cli.main import build_parser
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = CHECKOUT / "he_infer" / "deploy"
 STATE = "/var/lib/he-infer"
-TOOL_TIMEOUT_S = 60
+TOOL_TIMEOUT_S = 300  # guards against waiting for ever
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +148,11 @@ def answering(status: int) -> Iterator[tuple[int, list[str]]]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port, asked
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port, asked
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
@@ -265,9 +267,11 @@ def test_systemd_finds_little_exposed(tmp_path: Path, unit: str) -> None:
 def container_tool() -> str:
     for name in ("podman", "docker"):
         found = shutil.which(name)
-        with contextlib.suppress(subprocess.SubprocessError):
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
             if found is not None:
-                subprocess.run([found, "info"], capture_output=True, check=True, timeout=60)
+                subprocess.run(
+                    [found, "info"], capture_output=True, check=True, timeout=TOOL_TIMEOUT_S
+                )
                 return found
     pytest.skip("neither podman nor docker answers `info`: nothing here can build an image")
 

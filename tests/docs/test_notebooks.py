@@ -26,7 +26,10 @@ def test_a_notebook_runs(path: Path) -> None:
 
         notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         client = nbclient.NotebookClient(
-            notebook, timeout=600, resources={"metadata": {"path": str(path.parents[2])}}
+            notebook,
+            timeout=600,
+            startup_timeout=300,
+            resources={"metadata": {"path": str(path.parents[2])}},
         )
         client.execute()
     printed = "\n".join(

@@ -23,6 +23,7 @@ print(type(encrypted_backend(params)).__name__, he_infer.native.paths())
 
 @pytest.mark.slow
 @pytest.mark.parametrize("works", [True, False])
+@pytest.mark.timeout(3600)  # minutes on a machine of its own
 def test_a_wheel_with_and_without_a_compiler(works: bool, tmp_path: Path) -> None:
     pytest.importorskip("scikit_build_core", reason="builds the package again")
     environment = dict(os.environ)

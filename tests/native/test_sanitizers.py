@@ -45,6 +45,7 @@ def library(compiler: str, name: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads the sanitizer as Linux does it")
+@pytest.mark.timeout(3600)  # minutes on a machine of its own
 def test_the_extensions_tests_are_clean(tmp_path: Path) -> None:
     pytest.importorskip("nanobind", reason="builds the extension again")
     cmake, compiler = tool("cmake"), tool("g++")

@@ -6,13 +6,18 @@ import glob
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+_START_S = 300.0  # guards against waiting for ever
 
 
 def _program(name: str) -> str | None:
@@ -24,7 +29,7 @@ def _program(name: str) -> str | None:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The URL of an empty database on loopback; skips where PostgreSQL is not installed."""
     initdb, server = _program("initdb"), _program("postgres")
     if initdb is None or server is None:
@@ -37,37 +42,34 @@ def postgresql(folder: Path) -> Iterator[str]:
             pytest.skip("there is no user to run PostgreSQL as")
         prefix = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"]
         prefix += ["--clear-groups"]
-    home = folder / "postgresql"
-    home.mkdir()
-    if prefix:
-        for parent in (home, *folder.parents[:3], folder):
-            parent.chmod(parent.stat().st_mode | 0o055)
-        os.chown(home, account.pw_uid, account.pw_gid)
-    data = home / "data"
-    subprocess.run(
-        [*prefix, initdb, "-D", str(data), "-A", "trust", "-U", "tester", "-E", "UTF8", "-N"],
-        check=True,
-        capture_output=True,
-        cwd=home,
-    )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [*prefix, server, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(home)],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=home,
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "ready to accept connections" in line:
-                break
-        else:
-            pytest.fail("PostgreSQL did not start")
-        yield f"postgresql://tester@127.0.0.1:{port}/postgres"
-    finally:
-        process.terminate()
-        process.wait(30)
-        if process.stderr is not None:
-            process.stderr.close()
+    # Not in pytest's own folder, which every pytest that starts closes to other users.
+    with tempfile.TemporaryDirectory(prefix="he-infer-postgresql-") as name:
+        home = Path(name)
+        if prefix:
+            os.chown(home, account.pw_uid, account.pw_gid)
+        data, log = home / "data", home / "log"
+        subprocess.run(
+            [*prefix, initdb, "-D", str(data), "-A", "trust", "-U", "tester", "-E", "UTF8", "-N"],
+            check=True,
+            capture_output=True,
+            cwd=home,
+        )
+        with socket.socket() as held, log.open("w") as errors:
+            # Bound without listening, it lets PostgreSQL have the port and nobody else.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+            port = held.getsockname()[1]
+            command = [*prefix, server, "-D", str(data), "-k", str(home), "-c", "fsync=off"]
+            process = subprocess.Popen(
+                [*command, "-h", "127.0.0.1", "-p", str(port)], stderr=errors, cwd=home
+            )
+            try:
+                deadline = time.monotonic() + _START_S
+                while "ready to accept connections" not in log.read_text():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        pytest.fail(f"PostgreSQL did not start: {log.read_text()[-500:]}")
+                    time.sleep(0.02)
+                yield f"postgresql://tester@127.0.0.1:{port}/postgres"
+            finally:
+                process.send_signal(signal.SIGINT)  # SIGTERM would wait for connections to end
+                process.wait(_START_S)

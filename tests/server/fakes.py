@@ -130,7 +130,7 @@ class FakeHost:
 
     def evaluate(self, query: Query, loaded_keys: Any) -> Sequence[bytes]:
         if self._let_go is not None:
-            assert self._let_go.wait(timeout=30)
+            assert self._let_go.wait(timeout=300)
         self.evaluations += 1
         assert loaded_keys == query.keys_digest
         return [query.keys_digest[:32].encode(), query.keys_digest[32:].encode()]

@@ -1,10 +1,9 @@
-"""Runs a server with a fake host whose evaluations take a second; a process for signal tests."""
+"""Runs a server whose evaluations wait for a line of standard input; a process for signal tests."""
 
 from __future__ import annotations
 
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,18 +15,18 @@ from he_infer.server.workers import ThreadWorkers
 from tests.server.fakes import FakeHost
 
 
-class SlowHost(FakeHost):
+class HeldHost(FakeHost):
     def evaluate(self, query: Query, loaded_keys: Any) -> Sequence[bytes]:
         print("evaluating", flush=True)
-        time.sleep(1.0)
+        sys.stdin.readline()
         return super().evaluate(query, loaded_keys)
 
 
 if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings = Settings(drain_notice_s=0.2, drain_timeout_s=20.0)
+        settings = Settings(drain_notice_s=0.2)
         with State.open() as state:
-            workers = ThreadWorkers([SlowHost()], state.blobs, settings)
+            workers = ThreadWorkers([HeldHost()], state.blobs, settings)
             server = Server(InferenceService(workers, state, settings), listener)
             print(server.url, flush=True)
             server.run(sockets=[listener])

@@ -15,6 +15,7 @@ from he_infer.server.app import Application
 from he_infer.server.hosting import Query
 from he_infer.server.state import State, audit_log, tenants
 from he_infer.server.workers import ThreadWorkers
+from he_infer.wire import HEADER_BYTES
 from tests.server.fakes import (
     UPLOADS_PATH,
     FakeHost,
@@ -231,7 +232,7 @@ def test_an_unforeseen_error_says_nothing(toy: FakeHost, caplog: pytest.LogCaptu
 
 
 def test_the_receive_quota_bounds_bodies_together(toy: FakeHost) -> None:
-    settings = Settings(receive_quota_bytes=2000, body_grace_s=5.0)
+    settings = Settings(receive_quota_bytes=2000, body_grace_s=60.0)
     app = application(toy, settings=settings)
     headers, body = query_request(toy)
 
@@ -260,18 +261,24 @@ def test_the_receive_quota_bounds_bodies_together(toy: FakeHost) -> None:
 @pytest.mark.parametrize("sent", [0, 300, 700])
 def test_strangers_who_wait_keep_nobody_out(sent: int) -> None:
     toy = FakeHost(query_body_bytes=1_000_000)
-    app = application(toy, settings=Settings(tokens_required=True, receive_quota_bytes=3_000_000))
+    settings = Settings(tokens_required=True, receive_quota_bytes=3_000_000, body_grace_s=60.0)
+    app = application(toy, settings=settings)
     with app.service.state.database.transaction() as c:
         tenants.add_tenant(c, "acme", now=0.0)
         token = tenants.issue_token(c, "acme", now=0.0)
     mine = {"authorization": f"Bearer {token}"}
     headers, body = query_request(toy)
+    # Who has sent a header that names nobody is refused, and holds nothing from then on.
+    beginning = int(headers[HEAD_LENGTH_HEADER]) + HEADER_BYTES
+    held = 20 * beginning if sent < beginning else 0
 
     async def conversation() -> list[Reply]:
         assert (await upload_keys(app, headers=mine)).status == 201
-        over = asyncio.Event()
+        over, begun = asyncio.Event(), 0
 
         async def waiting() -> AsyncIterator[bytes]:
+            nonlocal begun
+            begun += 1
             yield body[:sent]
             await over.wait()
 
@@ -280,7 +287,9 @@ def test_strangers_who_wait_keep_nobody_out(sent: int) -> None:
             asyncio.create_task(ask(app, "POST", INFER, headers=stranger, chunks=waiting()))
             for _ in range(20)
         ]
-        await asyncio.sleep(0.05)
+        # While they are being looked up they may fill the quota, for as long as that takes.
+        while begun < 20 or app.quota.reserved_bytes != held:
+            await asyncio.sleep(0.01)
         answered = await ask(app, "POST", INFER, headers={**headers, **mine}, chunks=[body])
         over.set()
         await asyncio.gather(*strangers)

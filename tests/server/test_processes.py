@@ -68,7 +68,7 @@ def run(served: Served, conversation: Callable[[], Awaitable[None]]) -> None:
 
 @pytest.fixture
 def served(tmp_path: Path, plan: Plan, client: PlanChannel) -> Iterator[Served]:
-    made = Served(tmp_path, plan, client, Settings(workers=2, evaluation_timeout_s=20.0))
+    made = Served(tmp_path, plan, client, Settings(workers=2))
     yield made
     made.workers.close()
 

@@ -33,8 +33,8 @@ NAME = KeyName(digest="d" * 64, params_digest="p" * 64, levels_digest="l" * 64)
 
 
 @pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql(tmp_path_factory.mktemp("databases")) as url:
+def server_url() -> Iterator[str]:
+    with postgresql() as url:
         yield url
 
 

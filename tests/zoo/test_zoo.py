@@ -142,7 +142,7 @@ def test_wilson_interval_matches_published_values() -> None:
 
 def test_importing_the_zoo_does_not_import_torch() -> None:
     check = "import sys, he_infer.zoo; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", check], timeout=600, check=False).returncode == 0
 
 
 def test_outputs_are_logits_of_ten_classes() -> None:

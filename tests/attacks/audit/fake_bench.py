@@ -141,7 +141,7 @@ def child(folder: Path) -> None:
             log.write(f"{twin}\n")
         if twin == SERVED and (folder / "hold").exists():
             (folder / "waiting").touch()
-            time.sleep(60)
+            time.sleep(3600)
 
     store = StateStore(folder, "k" * 64, description={})
     attacks = {"quick": asking(), "slow": asking(before=wait)}

@@ -8,7 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from attacks.ciphertext import slots
 from attacks.ciphertext.key_recovery import from_complex, from_real
+from attacks.ciphertext.query_recovery import features_of, guess_classes
 from attacks.ciphertext.suite import ATTACKS, Effort, run_suite
 from attacks.ciphertext.transform import backward, forward, inverse, multiply
 from attacks.oracles.channels import PlanBench
@@ -27,6 +29,11 @@ def bench() -> PlanBench:
         records=np.asarray(test.inputs(), dtype=np.float64)[:200].reshape(200, 64),
         classes=np.asarray(test.labels, dtype=np.int64)[:200],
     )
+
+
+# Judged by p-values of 1 % and 2.5 %, which a service that tells nothing falls below as often;
+# each has a test of its own below, with a bar that it does not.
+BY_CHANCE = {"bias-recovery", "query-recovery"}
 
 
 def prime(bits: int, n: int) -> int:
@@ -69,10 +76,32 @@ def test_released_answers_do_not(bench: PlanBench) -> None:
 
 @pytest.mark.slow
 def test_every_check_holds_and_every_control_breaks(bench: PlanBench) -> None:
-    effort = Effort(replies=30, queries=24, noise_replies=24, timings=400, observed=120)
+    # Fewer replies tell the undefended networks' noise apart with most keys, but not with all.
+    effort = Effort(replies=30, queries=24, noise_replies=100, timings=400, observed=120)
     checks = {check.name: check for check in run_suite(bench, effort, seed=0)}
     assert len(checks) == len(ATTACKS)
     judged = [c for c in checks.values() if c.name != "timing"]  # not on a shared machine
-    assert [c.name for c in judged if not c.holds] == []
+    assert [c.name for c in judged if not c.holds and c.name not in BY_CHANCE] == []
     assert [c.name for c in judged if c.control_broken is False] == []
     assert {"holds", "control", "defended"} <= checks["timing"].to_json().keys()
+
+
+@pytest.mark.slow
+def test_silent_slots_tell_no_bias(bench: PlanBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a bias that shows, however faintly, hardly any other order fits as well as its own. Were
+    # there none, one or none of 400,000 orders would fit better with probability 5e-6.
+    monkeypatch.setattr(slots, "_PERMUTATIONS", 400_000)
+    found = slots.bias_recovery(
+        bench.defended, bench.bias, replies=30, rng=np.random.default_rng(0)
+    )
+    assert found.places > 0 and not found.recovered and found.p_value > 5e-6
+
+
+@pytest.mark.slow
+def test_envelopes_and_times_tell_no_class(bench: PlanBench) -> None:
+    envelopes, times, classes = bench.observed(200)
+    guess = guess_classes(features_of(envelopes, times), classes, seed=0)
+    # Guesses of neighbours in a fold depend on each other: their count spreads by a ninth more
+    # than a binomial one does, so that this is five of its standard deviations and more.
+    spread = (guess.chance * (1 - guess.chance) / guess.queries) ** 0.5
+    assert guess.accuracy.value < guess.chance + 6 * spread

@@ -204,7 +204,7 @@ def test_the_trained_digits_network_is_stolen_over_the_encrypted_service() -> No
     assert result.metrics["fidelity_test"].value == 1.0
     assert result.metrics["fidelity_uniform"].value >= 0.999
     assert result.metrics["max_logit_error"].value < 1e-3
-    assert result.seconds < 120
+    assert result.seconds < 600  # seconds on a machine of its own
     assert isinstance(result.artifact, HiddenLayer)
     match = match_weights(result.artifact, truth)
     assert match.missing == 0

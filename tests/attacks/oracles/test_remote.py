@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -140,6 +141,8 @@ class Started:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            # Its temporary state stays behind when it is killed: pytest deletes it here.
+            env={**os.environ, "TMPDIR": str(plan_file.parent)},
         )
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
@@ -147,7 +150,7 @@ class Started:
 
     def kill(self) -> None:
         self._process.kill()
-        assert self._process.wait(30) == -signal.SIGKILL
+        assert self._process.wait(120) == -signal.SIGKILL
         assert self._process.stdout is not None
         self._process.stdout.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -39,11 +40,12 @@ def browse(chromium: str, page: Path, *options: str) -> subprocess.CompletedProc
         "--disable-gpu",
         "--hide-scrollbars",
         "--proxy-server=127.0.0.1:9",
-        f"--user-data-dir={page.parent / 'profile'}",
         *options,
-        page.as_uri(),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    # A profile that a run before this one has not quite let go of would be refused.
+    with tempfile.TemporaryDirectory(dir=page.parent, ignore_cleanup_errors=True) as profile:
+        command += [f"--user-data-dir={profile}", page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
 
 
 def pixels(path: Path) -> list[tuple[int, ...]]:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,7 +214,7 @@ def test_a_damaged_file_is_trained_again(
 
 
 SCRIPT = """
-import sys
+import sys, time
 from pathlib import Path
 sys.path.insert(0, {checkout!r})
 from tests.attacks.training.test_cache import RECIPE, SEEDS, ShadowCache, digits_pool
@@ -223,7 +222,14 @@ from attacks.training.stack import membership_masks
 import numpy as np
 pool = digits_pool()
 masks = membership_masks(40, len(pool), np.random.default_rng(5))
-ShadowCache(folder=Path({folder!r}), chunk=2).train(RECIPE, pool, masks, seeds=range(40))
+
+def hold(stage, done, total):
+    if len(list(Path({folder!r}).glob("*.safetensors"))) >= 2:
+        print("in the third", flush=True)
+        time.sleep(3600)
+
+cache = ShadowCache(folder=Path({folder!r}), chunk=2)
+cache.train(RECIPE, pool, masks, seeds=range(40), progress=hold)
 """
 
 
@@ -234,12 +240,12 @@ def digits_pool() -> Records:
 
 def test_a_killed_run_resumes(tmp_path: Path) -> None:
     code = SCRIPT.format(checkout=str(CHECKOUT), folder=str(tmp_path))
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT)
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("*.safetensors"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "it finished before it could be killed"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "in the third\n"
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert 2 <= len(kept) < 20
     pool = digits_pool()
