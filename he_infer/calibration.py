@@ -88,7 +88,9 @@ def measure(*, repeats: int) -> list[Timed]:
         lambda m: m.exchange_ms(params.n, 2),
         lambda: (
             backend.import_ciphertext(query),
-            backend.export_ciphertext(backend.rerandomize(low)),
+            backend.export_ciphertext(
+                backend.add(low, backend.encrypt_zero(level=0, scale=backend.scale(low)))
+            ),
         ),
     )
     return found

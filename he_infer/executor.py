@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
+from weakref import WeakKeyDictionary
 
 from he_infer.backends.base import Backend, C, P
 from he_infer.backends.cost import CostBackend, CostCiphertext, CostPlaintext
@@ -15,7 +17,7 @@ from he_infer.ir import FloatArray
 from he_infer.kernels import AffineStep, Machine, Plaintexts, Step, run_step
 from he_infer.plan import Plan
 from he_infer.progress import Progress
-from he_infer.replies import sanitise
+from he_infer.replies import make_masks, sanitise
 
 if TYPE_CHECKING:
     from he_infer.backends.choose import EncryptedBackend, Loaded
@@ -69,9 +71,14 @@ class PlanRunner(Generic[C, P]):
         self.weights = weights
 
     def run(
-        self, inputs: Sequence[C], backend: Backend[C, P], *, progress: Progress | None = None
+        self,
+        inputs: Sequence[C],
+        backend: Backend[C, P],
+        *,
+        masks: Sequence[C] | None = None,
+        progress: Progress | None = None,
     ) -> list[C]:
-        """Query ciphertexts → reply ciphertexts, re-randomised.
+        """Query ciphertexts → reply ciphertexts, covered with ``masks`` or with fresh ones.
 
         Raises MismatchError for another number of ciphertexts than the plan expects.
         """
@@ -90,7 +97,9 @@ class PlanRunner(Generic[C, P]):
                     del values[name]  # large batches would not fit otherwise
             if progress is not None:
                 progress("evaluate", i + 1, len(plan.steps))
-        return sanitise(backend, plan, values[plan.graph.output.name])
+        if masks is None:
+            masks = make_masks(backend, plan)
+        return sanitise(backend, plan, values[plan.graph.output.name], masks)
 
 
 def _sources(step: Step) -> tuple[str, ...]:
@@ -147,6 +156,7 @@ class Executor:
     """A plan on an encrypted backend: weights encoded once, shared by all clients.
 
     ``run`` is CPU bound, and on SEAL holds the interpreter lock; call it from a worker.
+    ``make_ready`` shortens the next ``run`` under the same keys. Both may run in several threads.
     """
 
     def __init__(
@@ -159,6 +169,9 @@ class Executor:
         weights = encoded_weights(self._backend)
         prepare(plan, weights, progress=progress)
         self._runner: PlanRunner[Any, Any] = PlanRunner(plan, weights)
+        # One set at most for keys that are loaded, gone with them.
+        self._masks: WeakKeyDictionary[Loaded, list[Any]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
 
     def load_keys(self, keys: EvaluationKeys) -> Loaded:
         """Make a client's keys usable; raises MismatchError unless they cover the plan."""
@@ -173,6 +186,15 @@ class Executor:
             raise MismatchError("the evaluation keys are cut too low: make them for this model")
         loaded: Loaded = self._backend.load_keys(keys)
         return loaded
+
+    def make_ready(self, keys: Loaded) -> None:
+        """Make what covers the next reply under these keys, while nobody waits for one."""
+        with self._lock:
+            if keys in self._masks:
+                return
+        masks = make_masks(self._backend.with_keys(keys), self.plan)
+        with self._lock:
+            self._masks[keys] = masks
 
     def run(
         self,
@@ -191,8 +213,10 @@ class Executor:
             if ciphertext.scale != spec.input_scale:
                 raise MismatchError("the query has another scale than the plan expects")
         handles = backend.each(backend.import_ciphertext, inputs)
+        with self._lock:
+            masks = self._masks.pop(keys, None)  # for one reply and no other
         try:
-            replies = self._runner.run(handles, backend, progress=progress)
+            replies = self._runner.run(handles, backend, masks=masks, progress=progress)
         except (ValueError, RuntimeError) as error:
             raise BackendError(f"the evaluator refused an operation: {error}") from error
         return [backend.export_ciphertext(reply) for reply in replies]

@@ -9,7 +9,8 @@ numbers in each slot. Adding the conjugate leaves one: the price is one key swit
 level, whose key is the smallest there is.
 
 *Re-randomising.* A fresh encryption of zero under the client's public key replaces the
-randomness of the reply, which is a function of the weights.
+randomness of the reply, which is a function of the weights. It and the flooding depend on no
+query: a worker makes them for the next reply once it has sent one (``replies.make_masks``).
 
 *Flooding.* The noise of a reply depends on the weights as well. A polynomial with coefficients
 uniform on [−2^b, 2^b) is added to it, whose real part in a slot has a standard deviation of

@@ -22,10 +22,41 @@ from he_infer.plan import Plan, by_slot
 from he_infer.privacy import flooding_bits, noise_bound
 
 
-def sanitise(backend: Backend[C, P], plan: Plan, replies: Sequence[C]) -> list[C]:
-    """Leave the outputs in the ciphertexts of a reply, and as little else as possible."""
+def sanitise(
+    backend: Backend[C, P], plan: Plan, replies: Sequence[C], masks: Sequence[C]
+) -> list[C]:
+    """Leave the outputs in the ciphertexts of a reply, and as little else as possible.
+
+    ``masks``: of ``make_masks``, added to this reply and to no other.
+    """
     disguised = _shift(backend, plan, _real_parts(backend, plan, _scale(backend, plan, replies)))
-    return backend.each(lambda c: _flood(backend, plan, c), disguised)
+    if not masks:
+        return list(disguised)
+    return [backend.add(c, mask) for c, mask in zip(disguised, masks, strict=True)]
+
+
+def make_masks(backend: Backend[C, P], plan: Plan) -> list[C]:
+    """Fresh encryptions of zero with flooding and noise, one for each ciphertext of a reply.
+
+    They depend on no query, so they can be made before it comes. None for a plan without flooding.
+    """
+    privacy, scale, n = plan.privacy, plan.reply_scale, plan.params.n
+    if not privacy.flooding_std:
+        return []
+
+    def flood(mask: C) -> C:
+        bound = 1 << flooding_bits(n, privacy.flooding_std, scale)
+        mask = backend.flood(mask, bound, period=plan.params.slots)
+        if privacy.noise_std:
+            period = plan.reply_period
+            noise = noise_bound(period, privacy.noise_std, scale)
+            mask = backend.flood(mask, noise, period=period)
+        return mask
+
+    name = plan.graph.output.name
+    level, count = plan.placed[name].level, plan.packing.layouts[name].ciphertexts
+    zeros = [backend.encrypt_zero(level=level, scale=scale) for _ in range(count)]
+    return backend.each(flood, zeros)
 
 
 def _scale(backend: Backend[C, P], plan: Plan, replies: Sequence[C]) -> Sequence[C]:
@@ -63,19 +94,6 @@ def _shift(backend: Backend[C, P], plan: Plan, replies: Sequence[C]) -> Sequence
         )
         shifted.append(backend.add_plain(reply, plain))
     return shifted
-
-
-def _flood(backend: Backend[C, P], plan: Plan, reply: C) -> C:
-    privacy, scale, n = plan.privacy, plan.reply_scale, plan.params.n
-    if not privacy.flooding_std:
-        return reply
-    bound = 1 << flooding_bits(n, privacy.flooding_std, scale)
-    reply = backend.flood(reply, bound, period=plan.params.slots)
-    if privacy.noise_std:
-        period = plan.reply_period
-        noise = noise_bound(period, privacy.noise_std, scale)
-        reply = backend.flood(reply, noise, period=period)
-    return backend.rerandomize(reply)
 
 
 def _of_records(values: FloatArray, plan: Plan) -> FloatArray | float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from he_infer.compiler import compile
 from he_infer.errors import ParameterError
 from he_infer.plan import Plan
 from he_infer.privacy import FunctionPrivacy, flooding_bits, flooding_std
+from he_infer.replies import make_masks
 from he_infer.report import compile_report
 from he_infer.sampling import uniform
 
@@ -36,6 +39,27 @@ def test_replies_are_real_even_for_complex_queries(plan: Plan, backend: str) -> 
     assert np.abs(channel.ask(query).imag).max() < 1e-2
     bare = PlanChannel(replace(plan, privacy=FunctionPrivacy.unchecked()), backend=backend)
     assert np.abs(bare.ask(query).imag).max() > 0.1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_made_ahead_covers_one_reply(
+    plan: Plan, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def counted(*given: Any) -> list[Any]:
+        made.append(make_masks(*given))
+        return made[-1]
+
+    channel = PlanChannel(plan, backend=backend)
+    monkeypatch.setattr("he_infer.executor.make_masks", counted)
+    query = channel.query(np.zeros((channel.inputs, channel.slots), dtype=np.complex128))
+    replies = []
+    for asked in range(1, 4):
+        replies += [reply.residues for reply in channel.answer(query)]
+        assert len(made) == asked + 1  # the first for the first reply, then one ahead of each
+    for first, second in itertools.combinations(replies, 2):
+        assert (first != second).mean() > 0.99
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

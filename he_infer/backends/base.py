@@ -79,8 +79,8 @@ class Backend(Protocol[C, P]):
         """Add coefficients uniform on [−bound, bound) whose slots repeat with ``period``."""
         ...
 
-    def rerandomize(self, a: C) -> C:
-        """Add a fresh encryption of zero, so that the randomness of ``a`` is not its history."""
+    def encrypt_zero(self, *, level: int, scale: float) -> C:
+        """A fresh encryption of zero under the client's public key."""
         ...
 
 

@@ -132,9 +132,9 @@ class CostBackend:
         self._spend("flood", self._model.exchange_ms(self._params.n, 1) / 2)
         return a
 
-    def rerandomize(self, a: CostCiphertext) -> CostCiphertext:
-        self._spend("rerandomize", self._model.exchange_ms(self._params.n, 1))
-        return a
+    def encrypt_zero(self, *, level: int, scale: float) -> CostCiphertext:
+        self._spend("encrypt zero", self._model.exchange_ms(self._params.n, 1))
+        return CostCiphertext(level=level, scale=scale)
 
     def prepare(self, linear: LinearMap) -> LinearMap:
         return linear

@@ -56,7 +56,7 @@ class NativePlaintext:
     scale: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class NativeKeys:
     """A client's keys, expanded; ``switch`` by Galois element; ``digest`` names them."""
 
@@ -228,17 +228,17 @@ class NativeBackend:
 
     def flood(self, a: NativeCiphertext, bound: int, *, period: int) -> NativeCiphertext:
         drawn = uniform(self._params.n, bound, stride=self._params.slots // period)
-        plain = self._checked(lambda: self._engine.plaintext(drawn, self.level(a), False))
-        return NativeCiphertext(self._engine.add_plain(a.handle, plain), a.scale)
+        handle = self._checked(lambda: self._engine.add_integers(a.handle, drawn))
+        return NativeCiphertext(handle, a.scale)
 
-    def rerandomize(self, a: NativeCiphertext) -> NativeCiphertext:
-        keys, level, n = self._loaded(), self.level(a), self._params.n
+    def encrypt_zero(self, *, level: int, scale: float) -> NativeCiphertext:
+        keys, n = self._loaded(), self._params.n
         if level + 2 > keys.public.shape[1]:
             raise BackendError(f"the public key was cut below level {level}")
         public = np.ascontiguousarray(keys.public[:, : level + 2])
         small = np.stack([ternary(n), centred_binomial(n), centred_binomial(n)])
-        handle = self._checked(lambda: self._engine.rerandomize(a.handle, public, small))
-        return NativeCiphertext(handle, a.scale)
+        handle = self._checked(lambda: self._engine.encrypt_zero(level, public, small))
+        return NativeCiphertext(handle, scale)
 
     def prepare(self, linear: LinearMap) -> _Sums | _Rotations:
         if linear.scalars and not linear.folds:

@@ -31,7 +31,7 @@ class _Noiseless:
         """The middle of the range: a factor of 1, a shift of 0."""
         return np.full(count, 0.5)
 
-    def rerandomization(self, level: int, scale: float) -> complex:
+    def public(self, level: int, scale: float) -> complex:
         return 0j
 
 

@@ -36,7 +36,7 @@ from he_infer.sampling import uniform, unit
 from he_infer.wire import Ciphertext, SeededCiphertext
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class LoadedKeys:
     """A client's evaluation keys as SEAL objects; ``digest`` names them."""
 
@@ -203,11 +203,11 @@ class SealBackend:
         self._encoder.encode(drawn.tolist(), self._ids[self.level(a)], a.scale, plain)
         return self.add_plain(a, plain)
 
-    def rerandomize(self, a: Any) -> Any:
+    def encrypt_zero(self, *, level: int, scale: float) -> Any:
         zero = sealapi.Ciphertext()
-        self._loaded().encryptor.encrypt_zero(self._ids[self.level(a)], zero)
-        zero.scale = a.scale
-        return self.add(a, zero)
+        self._loaded().encryptor.encrypt_zero(self._ids[level], zero)
+        zero.scale = scale
+        return zero
 
     def prepare(self, linear: LinearMap) -> Encoded[Any]:
         return encode_linear(self, linear)

@@ -83,7 +83,7 @@ class _CKKSNoise:
     def draw(self, count: int) -> FloatArray:
         return self._rng.uniform(size=count)
 
-    def rerandomization(self, level: int, scale: float) -> ComplexArray:
+    def public(self, level: int, scale: float) -> ComplexArray:
         """SEAL encrypts zero one level higher and divides, which leaves the rounding."""
         if level == self._params.max_level:
             dropped = float(self._params.special_prime)

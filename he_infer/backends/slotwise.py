@@ -61,7 +61,7 @@ class Noise(Protocol):
     ) -> ComplexArray | complex: ...
     def flooding(self, bound: int, period: int, scale: float) -> ComplexArray | complex: ...
     def draw(self, count: int) -> FloatArray: ...
-    def rerandomization(self, level: int, scale: float) -> ComplexArray | complex: ...
+    def public(self, level: int, scale: float) -> ComplexArray | complex: ...
 
 
 class SlotwiseBackend:
@@ -157,8 +157,10 @@ class SlotwiseBackend:
     def flood(self, a: SlotCiphertext, bound: int, *, period: int) -> SlotCiphertext:
         return replace(a, values=a.values + self._noise.flooding(bound, period, a.scale))
 
-    def rerandomize(self, a: SlotCiphertext) -> SlotCiphertext:
-        return replace(a, values=a.values + self._noise.rerandomization(a.level, a.scale))
+    def encrypt_zero(self, *, level: int, scale: float) -> SlotCiphertext:
+        values = np.zeros(self._params.slots, dtype=np.complex128)
+        noise = self._noise.public(level, scale)
+        return SlotCiphertext(values=values + noise, level=level, scale=scale)
 
     def prepare(self, linear: LinearMap) -> Encoded[SlotPlaintext]:
         return encode_linear(self, linear)

@@ -57,6 +57,15 @@ class Evaluator:
         evaluate_ms = 1e3 * (time.perf_counter() - start_s)
         return Answer(reply=b"".join(pieces), evaluate_ms=evaluate_ms)
 
+    def make_ready(self, plan_digest: str, query: bytes | memoryview) -> None:
+        """Once ``query`` was answered: shorten the answer to the next one under its keys."""
+        host = self._hosts[plan_digest]
+        try:
+            with self._cache.pinned(host.facts.key_name(read_header(query).keys_digest)) as loaded:
+                host.make_ready(loaded)
+        except UnknownKeysError:
+            pass  # too large for the cache
+
     def _loaded(self, host: Host, tenant: str, digest: str) -> Any:
         name = host.facts.key_name(digest)
         try:

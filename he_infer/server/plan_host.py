@@ -116,6 +116,9 @@ class PlanHost:
         frames = self._executor.run(query.inputs, loaded_keys)
         return [write_envelope(frames, expected_reply(self._spec, query.keys_digest))]
 
+    def make_ready(self, loaded_keys: Loaded) -> None:
+        self._executor.make_ready(loaded_keys)
+
 
 def facts_of(plan: Plan) -> HostFacts:
     """What is known of a plan without encoding its weights."""
@@ -135,10 +138,11 @@ def facts_of(plan: Plan) -> HostFacts:
 
 
 def _loaded_bytes(plan: Plan) -> int:
-    """Memory of a client's expanded keys."""
-    levels, n = plan.key_levels, plan.params.n
+    """Memory of a client's expanded keys, and of what covers its next reply."""
+    levels, n, spec = plan.key_levels, plan.params.n, plan.client_spec
     polynomials = sum((level + 1) * (level + 2) for level in levels.switches)
-    return 2 * (polynomials + levels.public + 2) * n * _WORD_BYTES
+    masks = spec.n_output_ciphertexts * (spec.output_level + 1)
+    return 2 * (polynomials + levels.public + 2 + masks) * n * _WORD_BYTES
 
 
 def _physical_memory_bytes() -> int:

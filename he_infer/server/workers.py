@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -96,7 +97,10 @@ class ThreadWorkers:
         self, plan_digest: str, tenant: str, query: bytes, *, gone: asyncio.Event | None
     ) -> Answer:
         async with self._gate.turn(gone):
-            return await self._run(lambda: self._evaluator.evaluate(plan_digest, tenant, query))
+            answer = await self._run(lambda: self._evaluator.evaluate(plan_digest, tenant, query))
+        with contextlib.suppress(RuntimeError):  # closing
+            self._threads.submit(self._evaluator.make_ready, plan_digest, query)
+        return answer
 
     async def stop(self) -> None:
         """Nothing here belongs to an event loop."""

@@ -95,6 +95,8 @@ def _run_worker(
             pipes.send(connection, answer, reply)
             if answer.get("last"):
                 break
+            if "evaluate_ms" in answer:
+                evaluator.make_ready(str(head["plan"]), body)
     finally:
         os._exit(0)
 

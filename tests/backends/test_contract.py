@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from he_infer.backends.cost import CostBackend
+from he_infer.backends.plain import PlainBackend
 from he_infer.backends.seal import SealBackend
 from he_infer.costs import CostModel
 from he_infer.errors import BackendError
@@ -108,10 +109,24 @@ def test_drop_to_keeps_value_and_scale(harness: Harness, level: int) -> None:
 
 
 @pytest.mark.parametrize("level", range(TOP + 1))
-def test_rerandomize_keeps_what_is_decrypted(harness: Harness, level: int) -> None:
-    x = vector(0)
-    low = harness.backend.drop_to(harness.encrypt(x), level)
-    harness.check(harness.backend.rerandomize(low), x, level=level, scale=SCALE)
+def test_zero_is_nothing_and_adds_nothing(harness: Harness, level: int) -> None:
+    backend, x = harness.backend, vector(0)
+    zero = backend.encrypt_zero(level=level, scale=SCALE)
+    harness.check(zero, 0 * x, level=level, scale=SCALE)
+    low = backend.drop_to(harness.encrypt(x), level)
+    harness.check(backend.add(low, zero), x, level=level, scale=SCALE)
+
+
+@pytest.mark.parametrize("level", range(TOP + 1))
+def test_flooding_is_as_wide_as_its_bound(harness: Harness, level: int) -> None:
+    backend, bound = harness.backend, 1 << 30
+    zero = backend.encrypt_zero(level=level, scale=SCALE)
+    flooded = backend.flood(zero, bound, period=PARAMS.slots)
+    if harness.values_within is not None:
+        wanted = bound / np.sqrt(3) * np.sqrt(PARAMS.n / 2) / SCALE
+        if isinstance(backend, PlainBackend):
+            wanted = 0.0
+        assert np.std(harness.decrypt(flooded)) == pytest.approx(wanted, rel=0.1, abs=1e-12)
 
 
 def test_operands_are_left_alone(harness: Harness) -> None:
@@ -129,7 +144,7 @@ def test_operands_are_left_alone(harness: Harness) -> None:
         lambda: backend.relinearize(product),
         lambda: backend.drop_to(a, 0),
         lambda: backend.drop_to(a, TOP),
-        lambda: backend.rerandomize(a),
+        lambda: backend.flood(a, 4, period=PARAMS.slots),
     ]
     for operation in operations:
         operation()
@@ -223,7 +238,7 @@ def test_seal_needs_keys_and_values_that_fit() -> None:
     operations: list[Callable[[], Any]] = [
         lambda: backend.rotate(c, 1),
         lambda: backend.relinearize(backend.multiply(c, c)),
-        lambda: backend.rerandomize(c),
+        lambda: backend.encrypt_zero(level=0, scale=SCALE),
     ]
     for operation in operations:
         with pytest.raises(BackendError, match="needs evaluation keys"):
@@ -231,11 +246,10 @@ def test_seal_needs_keys_and_values_that_fit() -> None:
 
 
 @pytest.mark.parametrize("name", ["seal", "native-scalar"])
-def test_encrypted_backends_rerandomise(name: str) -> None:
-    harness = HARNESSES[name]()
-    c = harness.encrypt(vector(0))
+def test_no_zero_is_like_another(name: str) -> None:
+    backend = HARNESSES[name]().backend
     first, second = (
-        harness.backend.export_ciphertext(harness.backend.rerandomize(c)) for _ in range(2)
+        backend.export_ciphertext(backend.encrypt_zero(level=TOP, scale=SCALE)) for _ in range(2)
     )
     assert (first.residues != second.residues).mean() > 0.99
 

@@ -43,8 +43,8 @@ CIRCUITS: dict[str, Circuit] = {
     ),
     "square": lambda b, c: b.rescale(b.relinearize(b.multiply(c, c))),
     "square, rescaled first": lambda b, c: b.relinearize(b.rescale(b.multiply(c, c))),
-    "rerandomise at the top": lambda b, c: b.rerandomize(c),
-    "rerandomise at the bottom": lambda b, c: b.rerandomize(b.drop_to(c, 0)),
+    "zero at the top": lambda b, c: b.encrypt_zero(level=TOP, scale=SCALE),
+    "zero at the bottom": lambda b, c: b.encrypt_zero(level=0, scale=SCALE),
 }
 
 

@@ -114,11 +114,21 @@ BAD: dict[str, Callable[[], object]] = {
     "rows that do not ascend": lambda: ENGINE.combine(
         np.array([0, 2, 1]), np.array([0], np.int32), np.array([1]), [small(1)]
     ),
-    "a public key of another level": lambda: ENGINE.rerandomize(
-        small(0), residues(2, 3), np.zeros((3, N), np.int8)
+    "a public key of another level": lambda: ENGINE.encrypt_zero(
+        0, residues(2, 3), np.zeros((3, N), np.int8)
     ),
-    "small polynomials of another length": lambda: ENGINE.rerandomize(
-        small(0), residues(2, 2), np.zeros((3, N - 1), np.int8)
+    "zero at a level that is not there": lambda: ENGINE.encrypt_zero(
+        9, residues(2, 11), np.zeros((3, N), np.int8)
+    ),
+    "small polynomials of another length": lambda: ENGINE.encrypt_zero(
+        0, residues(2, 2), np.zeros((3, N - 1), np.int8)
+    ),
+    "integers of another length": lambda: ENGINE.add_integers(small(0), np.zeros(N - 1, np.int64)),
+    "integers above a prime": lambda: ENGINE.add_integers(
+        small(0), np.full(N, PARAMS.primes[0], np.int64)
+    ),
+    "integers below minus a prime": lambda: ENGINE.add_integers(
+        small(0), np.full(N, np.iinfo(np.int64).min)
     ),
     "transforming for no prime": lambda: ENGINE.transform_rows(residues(1, 1)[0], 3, True),
     "a ring of another form": lambda: CORE.Engine(4095, key_moduli(PARAMS)),
@@ -183,11 +193,11 @@ def test_keys_are_used_up_to_their_level_and_no_further() -> None:
         return secret.decrypt(backend.export_ciphertext(a)).real
 
     assert np.abs(decrypted(backend.rotate(low, 1)) - np.roll(slots, -1)).max() < 1e-2
-    assert np.abs(decrypted(backend.rerandomize(low)) - slots).max() < 1e-3
+    assert np.abs(decrypted(backend.encrypt_zero(level=0, scale=2.0**25))).max() < 1e-3
     with pytest.raises(BackendError, match="cut below level 1"):
         backend.rotate(c, 1)
     with pytest.raises(BackendError, match="cut below level 1"):
-        backend.rerandomize(c)
+        backend.encrypt_zero(level=1, scale=2.0**25)
     with pytest.raises(BackendError, match="no relinearisation key"):
         backend.relinearize(backend.multiply(low, low))
 

@@ -119,6 +119,7 @@ class FakeHost:
             spec=spec_of(name, plan * 64, levels).to_json(),
         )
         self.evaluations = 0
+        self.made_ready = 0
         self.queries: list[CountedQuery] = []
 
     def open_query(self, keys_digest: str) -> CountedQuery:
@@ -134,6 +135,9 @@ class FakeHost:
         self.evaluations += 1
         assert loaded_keys == query.keys_digest
         return [query.keys_digest[:32].encode(), query.keys_digest[32:].encode()]
+
+    def make_ready(self, loaded_keys: Any) -> None:
+        self.made_ready += 1
 
 
 def envelope_header(host: FakeHost, *, keys: str = KEYS_DIGEST, plan: str | None = None) -> bytes:

@@ -212,6 +212,21 @@ class Engine {
         check_plain(a, p);
         return evaluator_.add_plain(a, p);
     }
+    Shared add_integers(const Ciphertext& a, Array<std::int64_t, 1> coefficients) const {
+        check_own(a);
+        require(coefficients.shape(0) == ring_.n(), "a polynomial of another length");
+        nb::gil_scoped_release release;
+        std::int64_t low = 0, high = 0;
+        for (std::size_t i = 0; i < ring_.n(); ++i) {
+            low = std::min(low, coefficients.data()[i]);
+            high = std::max(high, coefficients.data()[i]);
+        }
+        for (const int row : data_rows(a.level)) {
+            const auto q = static_cast<std::int64_t>(ring_.prime(row).modulus.q);
+            require(-q < low && high < q, "an integer is not below a prime");
+        }
+        return evaluator_.add_integers(a, coefficients.data());
+    }
     Shared multiply_plain(const Ciphertext& a, const Plaintext& p) const {
         check_plain(a, p);
         return evaluator_.multiply_plain(a, p);
@@ -300,17 +315,16 @@ class Engine {
         auto results = evaluator_.combine(w, given, threads);
         return {std::make_move_iterator(results.begin()), std::make_move_iterator(results.end())};
     }
-    Shared rerandomize(const Ciphertext& a, Array<u64, 3> public_key,
-                       Array<signed char, 2> small) const {
-        check_own(a);
-        const std::size_t rows = static_cast<std::size_t>(a.level) + 2;
+    Shared encrypt_zero(int level, Array<u64, 3> public_key, Array<signed char, 2> small) const {
+        check_level(level);
+        const std::size_t rows = static_cast<std::size_t>(level) + 2;
         require(public_key.shape(0) == 2 && public_key.shape(1) == rows &&
                     public_key.shape(2) == ring_.n(),
                 "a public key cut to another level");
-        check_residues(public_key.data(), data_rows(a.level + 1), 2);
+        check_residues(public_key.data(), data_rows(level + 1), 2);
         require(small.shape(0) == 3 && small.shape(1) == ring_.n(), "three small polynomials");
         nb::gil_scoped_release release;
-        return evaluator_.rerandomize(a, public_key.data(), small.data());
+        return evaluator_.encrypt_zero(level, public_key.data(), small.data());
     }
     // For tests and benchmarks: rows (count, n) modulo prime `index`, transformed in place.
     void transform_rows(nb::ndarray<u64, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows,

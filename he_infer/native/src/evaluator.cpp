@@ -6,6 +6,23 @@
 #include "rows.hpp"
 
 namespace he {
+namespace {
+
+// Signed integers of absolute value below q, modulo q.
+template <class T>
+void residues(u64* out, const T* x, std::size_t n, u64 q) {
+    for (std::size_t k = 0; k < n; ++k) {
+        const auto value = static_cast<std::int64_t>(x[k]);
+        out[k] = static_cast<u64>(value) + (value < 0 ? q : 0);
+    }
+}
+
+void subtract(u64* x, const u64* y, std::size_t n, u64 q) {
+    for (std::size_t k = 0; k < n; ++k) x[k] = x[k] < y[k] ? x[k] - y[k] + q : x[k] - y[k];
+}
+
+}  // namespace
+
 std::unique_ptr<Ciphertext> Evaluator::blank(int size, int level) const {
     auto c = std::make_unique<Ciphertext>();
     c->size = size;
@@ -240,38 +257,56 @@ std::vector<std::unique_ptr<Ciphertext>> Evaluator::combine(
     return results;
 }
 
-std::unique_ptr<Ciphertext> Evaluator::rerandomize(const Ciphertext& a, const u64* public_key,
-                                                   const signed char* small) const {
+std::unique_ptr<Ciphertext> Evaluator::add_integers(const Ciphertext& a,
+                                                    const std::int64_t* coefficients) const {
     Arena arena;
-    // One prime higher (above q_L lies P), and divided by it.
-    const auto moduli = data_rows(a.level + 1);
-    const std::size_t n = ring_.n(), rows = moduli.size();
-    u64* masks = arena.take(3 * n);
-    u64* zero = arena.take(2 * rows * n);
-    for (std::size_t r = 0; r < rows; ++r) {
-        const Prime& p = ring_.prime(moduli[r]);
-        const u64 q = p.modulus.q;
-        for (std::size_t i = 0; i < 3 * n; ++i) {
-            masks[i] = small[i] < 0 ? q - static_cast<u64>(-small[i]) : static_cast<u64>(small[i]);
-        }
-        for (int i = 0; i < 3; ++i) ring_.forward(masks + z(i) * n, p);
-        for (int i = 0; i < 2; ++i) {
-            u64* x = zero + (z(i) * rows + r) * n;
-            p.kernels->multiply(x, masks, public_key + (z(i) * rows + r) * n, n, p.modulus);
-            p.kernels->add(x, x, masks + z(i + 1) * n, n, p.modulus);
-        }
+    auto out = drop(a, a.level);
+    const std::size_t n = ring_.n();
+    u64* row = arena.take(n);
+    for (int r = 0; r <= a.level; ++r) {
+        const Prime& p = ring_.prime(r);
+        residues(row, coefficients, n, p.modulus.q);
+        ring_.forward(row, p);
+        u64* x = out->poly(0) + z(r) * n;
+        p.kernels->add(x, x, row, n, p.modulus);
     }
-    auto out = blank(a.size, a.level);
-    for (int i = 0; i < a.size; ++i) {
-        u64* x = out->poly(i);
-        if (i >= 2) {
-            std::copy_n(a.poly(i), z(a.level + 1) * n, x);
-            continue;
-        }
-        ring_.divide_last(x, zero + z(i) * rows * n, moduli, 1);
-        for (int r = 0; r <= a.level; ++r) {
+    return out;
+}
+
+std::unique_ptr<Ciphertext> Evaluator::encrypt_zero(int level, const u64* public_key,
+                                                    const signed char* small) const {
+    // One prime D higher (above q_L lies P), and divided by it. With r the remainder of
+    // u·key + e modulo D, the quotient is (u·key − (r − e)) / D: u·key is at hand in NTT form
+    // and r as coefficients, so that e is never transformed.
+    Arena arena;
+    const std::size_t n = ring_.n(), rows = z(level + 2), last = (rows - 1) * n;
+    const Prime& divisor = ring_.prime(level + 1);
+    u64* mask = arena.take(rows * n);
+    for (std::size_t r = 0; r < rows; ++r) {
+        const Prime& p = ring_.prime(static_cast<int>(r));
+        residues(mask + r * n, small, n, p.modulus.q);
+        ring_.forward(mask + r * n, p);
+    }
+    auto out = blank(2, level);
+    u64* remainder = arena.take(n);
+    u64* lifted = arena.take(n);
+    u64* row = arena.take(n);
+    for (int i = 0; i < 2; ++i) {
+        const u64* key = public_key + z(i) * rows * n;
+        const signed char* error = small + z(i + 1) * n;
+        divisor.kernels->multiply(remainder, mask + last, key + last, n, divisor.modulus);
+        ring_.inverse(remainder, divisor);
+        residues(row, error, n, divisor.modulus.q);
+        divisor.kernels->add(remainder, remainder, row, n, divisor.modulus);
+        for (int r = 0; r <= level; ++r) {
             const Prime& p = ring_.prime(r);
-            p.kernels->add(x + z(r) * n, x + z(r) * n, a.poly(i) + z(r) * n, n, p.modulus);
+            ring_.lift(lifted, remainder, divisor.modulus.q, Lift::centred, nullptr, p);
+            residues(row, error, n, p.modulus.q);
+            subtract(lifted, row, n, p.modulus.q);
+            ring_.forward(lifted, p);
+            p.kernels->multiply(row, mask + z(r) * n, key + z(r) * n, n, p.modulus);
+            p.kernels->subtract_scale(out->poly(i) + z(r) * n, row, lifted,
+                                      p.factor(ring_.inverse_of(level + 1, r)), n, p.modulus);
         }
     }
     return out;

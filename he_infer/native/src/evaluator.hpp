@@ -92,6 +92,9 @@ class Evaluator {
     std::unique_ptr<Ciphertext> blank(int size, int level) const;
     std::unique_ptr<Ciphertext> add(const Ciphertext& a, const Ciphertext& b) const;
     std::unique_ptr<Ciphertext> add_plain(const Ciphertext& a, const Plaintext& p) const;
+    // `coefficients`: n signed integers, of absolute value below every prime up to a's level.
+    std::unique_ptr<Ciphertext> add_integers(const Ciphertext& a,
+                                             const std::int64_t* coefficients) const;
     std::unique_ptr<Ciphertext> multiply_plain(const Ciphertext& a, const Plaintext& p) const;
     std::unique_ptr<Ciphertext> multiply(const Ciphertext& a, const Ciphertext& b) const;
     std::unique_ptr<Ciphertext> rescale(const Ciphertext& a, int threads) const;
@@ -112,11 +115,11 @@ class Evaluator {
     std::vector<std::unique_ptr<Ciphertext>> combine(const SparseWeights& weights,
                                                      const std::vector<CiphertextPtr>& sources,
                                                      int threads) const;
-    // `a` at level l plus an encryption of zero under the public key (the first l + 2 rows of
+    // An encryption of zero at level l under the public key (the first l + 2 rows of
     // q_0 … q_L, P of b, then of a) with the given small polynomials u, e0, e1; made one prime
     // higher and divided by it.
-    std::unique_ptr<Ciphertext> rerandomize(const Ciphertext& a, const u64* public_key,
-                                            const signed char* small) const;
+    std::unique_ptr<Ciphertext> encrypt_zero(int level, const u64* public_key,
+                                             const signed char* small) const;
 
     // Digits of a polynomial at `level`: (level + 1 digits) × (level + 2 rows).
     void decompose(u64* digits, const u64* poly, int level, Lift how, const unsigned char* flips,

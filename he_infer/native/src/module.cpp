@@ -85,6 +85,7 @@ NB_MODULE(_core, m) {
              "extended"_a)
         .def("add", &Engine::add, Unlocked())
         .def("add_plain", &Engine::add_plain, Unlocked())
+        .def("add_integers", &Engine::add_integers, "a"_a, "coefficients"_a.noconvert())
         .def("multiply_plain", &Engine::multiply_plain, Unlocked())
         .def("multiply", &Engine::multiply, Unlocked())
         .def("rescale", &Engine::rescale, "a"_a, "threads"_a = 1, Unlocked())
@@ -96,7 +97,7 @@ NB_MODULE(_core, m) {
         .def("combine", &Engine::combine, "starts"_a.noconvert(), "columns"_a.noconvert(),
              "values"_a.noconvert(), "sources"_a,
              "threads"_a = 1)
-        .def("rerandomize", &Engine::rerandomize, "a"_a, "public_key"_a.noconvert(),
+        .def("encrypt_zero", &Engine::encrypt_zero, "level"_a, "public_key"_a.noconvert(),
              "small"_a.noconvert())
         .def("transform_rows", &Engine::transform_rows, "rows"_a.noconvert(), "index"_a, "forward"_a);
 }
