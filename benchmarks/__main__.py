@@ -198,6 +198,9 @@ def add_defences(commands: Any) -> None:
     sub.add_argument("--attacks", help="names of attackers, separated by commas; all by default")
     sub.add_argument("--noise-std", type=float, default=0.5)
     sub.add_argument("--most", type=int, default=32000, help="records an attacker may ask")
+    sub.add_argument(
+        "--live", type=Path, help="repeat a record's cheapest thieves against the served plans"
+    )
     sub.add_argument("--labels", type=int, nargs="*", default=[16000], help="labels-only budgets")
     sub.add_argument("--repeats", type=int, default=15, help="timed evaluations of each plan")
     sub.add_argument("--seed", type=int, default=0)

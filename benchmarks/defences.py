@@ -4,8 +4,10 @@
                           labels agree on test records and on uniform inputs
                           encrypted: levels, bits of the first prime, milliseconds, real keys
 
-Two thieves: one asks within the interval that inputs are meant to lie in, one leaves it, which no
-server that cannot read queries can prevent; how far, the modulus decides, and that is measured.
+Two thieves: one asks within the interval that inputs are meant to lie in, one leaves it as far as
+replies stay right, which no server that cannot read queries can prevent. How far that is, the
+plan's first prime decides; it is measured with real keys. ``defences_live`` repeats the cheapest
+of them over the service.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from attacks.defences.serving import ServingDefence, serving_defences
 from attacks.errors import AttackError, BudgetError
@@ -50,7 +53,8 @@ MODEL: Final = "digits-mlp"
 GOAL: Final = 0.99
 LADDER: Final = (500, 600, 700, 1000, 1400, 2000, 2700, 4000, 5600, 8000, 11000, 16000, 32000)
 MATCHING_MOST: Final = 8000  # beyond, least squares is what fits a minute
-REACHES: Final = (1, 8)
+STEPS: Final = (1, 2, 3, 4, 6, 8, 12, 16)  # times the half-width of the stated interval
+PROBES: Final = 64
 NONE: Final = "none"
 _JUMP: Final = 2.0  # a failure's excess says how many times more records to try next, at most
 
@@ -238,21 +242,37 @@ def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Row]:
 
 def reach_of(plan: Plan, seed: int) -> int:
     """How many times the half-width of the stated interval records may have before replies
-    overflow: the largest power of two at which answers err by less than 5 % of their spread."""
+    overflow: the widest of ``STEPS`` at which no answer of at least ``PROBES`` errs, beside the
+    factor, the shift and the noise of its plan, by 5 % of their spread. 0 if none is right."""
     channel, rng = PlanChannel(plan), np.random.default_rng(seed)
-    reach = 0
-    for power in range(8):
-        z = rng.integers(-1, 2, (plan.batch, *plan.graph.input.shape))
-        inputs = 0.5 + 2.0**power / 2 * z
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OutOfRangeWarning)
-            slots = channel.ask(channel.spec.pack(inputs).astype(np.complex128)).real
-        wanted = _oracle(None, 2**power, rng).query(inputs).require_logits()
-        error = channel.spec.unpack(slots, plan.batch) - wanted
-        if not np.abs(error).max() < 0.05 * wanted.std():
-            break
-        reach = 2**power
+    privacy, reach = plan.privacy, 0
+    for step in STEPS:
+        for _ in range(-(-PROBES // plan.batch)):
+            z = rng.integers(-1, 2, (plan.batch, *plan.graph.input.shape))
+            inputs = 0.5 + step / 2 * z
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", OutOfRangeWarning)
+                slots = channel.ask(channel.spec.pack(inputs).astype(np.complex128)).real
+            wanted = _oracle(None, step, rng).query(inputs).require_logits()
+            answers = channel.spec.unpack(slots, plan.batch)
+            error = _unexplained(answers, wanted, privacy.scaling > 1, privacy.shift > 0)
+            if not error < 0.05 * wanted.std() + 6 * privacy.noise_std:
+                return reach
+        reach = step
     return reach
+
+
+def _unexplained(
+    answers: NDArray[np.float64], wanted: NDArray[np.float64], scaled: bool, shifted: bool
+) -> float:
+    """Largest difference once the best factor and shift of each record, if any, are taken off."""
+    if shifted:
+        answers = answers - answers.mean(axis=1, keepdims=True)
+        wanted = wanted - wanted.mean(axis=1, keepdims=True)
+    if scaled:
+        factors = (answers * wanted).sum(axis=1) / (wanted**2).sum(axis=1)
+        wanted = factors[:, None] * wanted
+    return float(np.abs(answers - wanted).max())
 
 
 def labels_alone(data: ExtractionData, records: int, seed: int) -> Row:
@@ -274,20 +294,17 @@ def labels_alone(data: ExtractionData, records: int, seed: int) -> Row:
 
 def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
     """Everything, as one JSON object."""
-    data = _data(options.seed)
-    known: dict[str, ServingDefence | None] = {NONE: None}
-    known |= serving_defences(noise_std=options.noise_std)
-    known["precision"] = _coarse()
-    chosen = options.only.split(",") if options.only else list(known)
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise AttackError(f"--only takes {', '.join(known)}, got {', '.join(unknown)}")
+    data = data_of(options.seed)
+    known = known_defences(options.noise_std)
+    chosen = chosen_of(known, options.only)
     wanted = options.attacks.split(",") if options.attacks else ()
+    costs = {str(batch): _priced(known, chosen, batch, options) for batch in (1, 256)}
+    tell("prices: done")
     found: list[Row] = []
     for name in chosen:
         defence = known[name]
         cells = []
-        for reach in REACHES:
+        for reach in sorted({1, costs["1"][name]["reach"]}):
             for attacker in attackers(
                 "noise" if name == "precision" else name, options.most, reach
             ):
@@ -310,17 +327,6 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
                 "cells": cells,
             }
         )
-    priced = dict.fromkeys((NONE, *chosen))  # what is not defended is what prices are beside
-    plans = {name: (() if (d := known[name]) is None else d.options) for name in priced}
-    costs, reached = {}, {}
-    for batch in (1, 256):
-        compiled = {
-            name: plan_for(() if name == "precision" else given, batch, _bits(name))
-            for name, given in plans.items()
-        }
-        costs[str(batch)] = prices(compiled, options.repeats)
-        reached[str(batch)] = reach_of(compiled[NONE], options.seed)
-        tell(f"batch {batch}: reach {reached[str(batch)]}")
     return {
         "model": MODEL,
         "goal": GOAL,
@@ -329,9 +335,43 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
         "host": host(),
         "defences": found,
         "prices": costs,
-        "reach": reached,
         "labels_alone": [labels_alone(data, n, options.seed) for n in options.labels],
     }
+
+
+def _priced(
+    known: Mapping[str, ServingDefence | None],
+    chosen: list[str],
+    batch: int,
+    options: argparse.Namespace,
+) -> dict[str, Row]:
+    """What the plan of each defence, and of none, costs, and how far it can be asked."""
+    plans = {}
+    for name in dict.fromkeys((NONE, *chosen)):  # what is not defended is what prices are beside
+        defence = known[name]
+        given = () if defence is None or name == "precision" else defence.options
+        plans[name] = plan_for(given, batch, _bits(name))
+    found = prices(plans, options.repeats)
+    for name, plan in plans.items():
+        found[name]["reach"] = reach_of(plan, options.seed)
+    return found
+
+
+def known_defences(noise_std: float) -> dict[str, ServingDefence | None]:
+    """By name, with none first and coarse outputs last."""
+    known: dict[str, ServingDefence | None] = {NONE: None}
+    known |= serving_defences(noise_std=noise_std)
+    known["precision"] = _coarse()
+    return known
+
+
+def chosen_of(known: Mapping[str, ServingDefence | None], only: str | None) -> list[str]:
+    """What ``--only`` names; raises AttackError for a name that is none."""
+    chosen = only.split(",") if only else list(known)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise AttackError(f"--only takes {', '.join(known)}, got {', '.join(unknown)}")
+    return chosen
 
 
 COARSE_BITS: Final = 2
@@ -364,7 +404,8 @@ def _oracle(defence: ServingDefence | None, reach: int, rng: np.random.Generator
     return bare if defence is None else defence.wrap(bare, rng)
 
 
-def _data(seed: int) -> ExtractionData:
+def data_of(seed: int) -> ExtractionData:
+    """What fidelity is measured on: test records, and the model's own answers."""
     held = zoo.test_set(MODEL)
     inputs = np.asarray(zoo.inputs(MODEL, held), dtype=np.float64)
     test = Records(inputs=inputs, labels=held.labels.astype(np.int64))
@@ -376,16 +417,20 @@ def _data(seed: int) -> ExtractionData:
 
 def main(options: argparse.Namespace) -> int:
     """Measure, write ``--json``, print the table; 2 for an error."""
+    from benchmarks import defences_live
     from benchmarks.defences_table import lines
 
     torch.set_num_threads(options.threads)
+    live = options.live is not None
     try:
-        found = run(options, lambda line: print(line, file=sys.stderr, flush=True))
+        found = (defences_live.run if live else run)(
+            options, lambda line: print(line, file=sys.stderr, flush=True)
+        )
     except (AttackError, HEInferError) as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)
         return 2
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(lines(found)))
+    print("\n".join(defences_live.lines(found["live"]) if live else lines(found)))
     return 0

@@ -38,16 +38,16 @@ def stolen(found: Row) -> list[str]:
 
 
 def paid(found: Row) -> list[str]:
-    """Levels, bits and milliseconds of each plan, in the latency layout and at 256 records."""
+    """Levels, bits, milliseconds and reach of each plan, alone and at 256 records a query."""
     rows = [
-        "| defence | records a query | levels | first prime | bits taken | evaluation |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| defence | records a query | levels | first prime | bits taken | evaluation | reach |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for batch, plans in found["prices"].items():
         for name, price in plans.items():
             rows.append(
                 f"| {name} | {batch} | {price['levels']} | {price['first_prime_bits']} bits | "
-                f"{price['defence_bits']} | {price['evaluate_ms']:.1f} ms |"
+                f"{price['defence_bits']} | {price['evaluate_ms']:.1f} ms | {price['reach']} |"
             )
     return rows
 

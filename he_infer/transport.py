@@ -131,11 +131,13 @@ class HttpTransport:
 
     def _noticed(self, watch: Watch) -> Callable[[str, dict[str, Any]], None]:
         """A trace for httpx that tells ``watch`` which connection it watches."""
-        watch.stream = self._stream
+        if self._stream is not None:
+            watch.over(self._stream)
 
         def trace(event: str, info: dict[str, Any]) -> None:
             if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-                self._stream = watch.stream = info["return_value"]
+                self._stream = info["return_value"]
+                watch.over(self._stream)
 
         return trace
 
@@ -158,7 +160,7 @@ class HttpTransport:
                     extensions={"trace": self._noticed(watch)},
                 ) as answer,
             ):
-                watch.stream = answer.extensions["network_stream"]
+                watch.over(answer.extensions["network_stream"])
                 body = bytearray()
                 for chunk in answer.iter_raw():
                     body += chunk

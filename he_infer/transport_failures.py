@@ -68,14 +68,15 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
 
 
 class Watch:
-    """Shuts ``stream`` down when an exchange takes longer than ``limit_s`` in all.
+    """Shuts the connection that it is ``over`` down when an exchange takes longer than ``limit_s`` in all.
 
     Timeouts of a socket begin anew with every byte, and a server may send one a second.
     """
 
     def __init__(self, limit_s: float) -> None:
-        self.stream: Any = None
         self.expired = False
+        self._stream: Any = None
+        self._lock = threading.Lock()
         self._timer = threading.Timer(limit_s, self._end)
         self._timer.daemon = True
 
@@ -91,11 +92,21 @@ class Watch:
     ) -> None:
         self._timer.cancel()
 
+    def over(self, stream: Any) -> None:
+        """The exchange runs over this connection; until now it had a timeout of its own."""
+        with self._lock:
+            self._stream = stream
+            if self.expired:
+                self._shut()
+
     def _end(self) -> None:
-        self.expired = True
-        if self.stream is None:
-            return  # connecting has a timeout of its own
+        with self._lock:
+            self.expired = True
+            if self._stream is not None:
+                self._shut()
+
+    def _shut(self) -> None:
         with contextlib.suppress(OSError):
             # A plain shutdown reaches a thread that waits in recv; closing would not.
-            connection = self.stream.get_extra_info("socket")
+            connection = self._stream.get_extra_info("socket")
             socket.socket.shutdown(connection, socket.SHUT_RDWR)

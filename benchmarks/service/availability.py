@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,8 +63,9 @@ def killed_workers(effort: Effort) -> list[Row]:
                 time.sleep(effort.of(2, 1))
                 pids = server.workers()
                 if pids:
-                    os.kill(random.choice(pids), signal.SIGKILL)
-                    kills += 1
+                    with suppress(ProcessLookupError):  # it left by itself just now
+                        os.kill(random.choice(pids), signal.SIGKILL)
+                        kills += 1
 
         killer = threading.Thread(target=kill)
         killer.start()

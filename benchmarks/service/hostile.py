@@ -23,6 +23,7 @@ from he_infer.transport import HttpTransport
 
 CORPUS = Path(__file__).parents[2] / "tests" / "vectors" / "hostile"
 _CEILING_MB = 512
+TIMINGS = 3  # the fastest counts: the machine may do something else in between
 
 
 def fuzz(effort: Effort) -> list[Row]:
@@ -55,12 +56,16 @@ def corpus(effort: Effort) -> list[Row]:
     slowest, refused = 0.0, 0
     for file in manifest["files"]:
         data = (CORPUS / file["name"]).read_bytes()
-        start = time.perf_counter()
-        try:
-            wire.read_envelope(data, _expected(manifest["expected"], file["direction"]))
-        except WireError as error:
-            refused += type(error).__name__ == file["error"]
-        slowest = max(slowest, time.perf_counter() - start)
+        name, times = "", []
+        for _ in range(TIMINGS):
+            start = time.perf_counter()
+            try:
+                wire.read_envelope(data, _expected(manifest["expected"], file["direction"]))
+            except WireError as error:
+                name = type(error).__name__
+            times.append(time.perf_counter() - start)
+        refused += name == file["error"]
+        slowest = max(slowest, min(times))
     statuses = []
     with rig(zoo_plan("digits-mlp")) as (server, _, query), connection(server.url) as http:
         before = max(map(rss_mb, server.workers()), default=0.0)
@@ -108,7 +113,7 @@ def openapi(effort: Effort) -> list[Row]:
                 *(program, "run", f"{server.url}/openapi.json", "--no-color"),
                 *("--max-examples", str(effort.of(100, 15)), "--phases", "fuzzing,coverage"),
                 *("--checks", "not_a_server_error,response_schema_conformance"),
-                *("--request-timeout", "30"),
+                *("--request-timeout", "30", "--seed", "1", "--suppress-health-check", "all"),
             ],
             capture_output=True,
             text=True,
@@ -178,12 +183,14 @@ def key_file(effort: Effort) -> list[Row]:
             pass
     bomb = bytearray(data)
     struct.pack_into("<III", bomb, 12, 2**31, 2**31, 2**31)
-    start = time.perf_counter()
-    refused = False
-    try:
-        unseal(bytes(bomb), "words")
-    except KeyFileError:
-        refused = time.perf_counter() - start < 0.05
+    times = []
+    for _ in range(TIMINGS):
+        start = time.perf_counter()
+        try:
+            unseal(bytes(bomb), "words")
+        except KeyFileError:
+            times.append(time.perf_counter() - start)
+    refused = len(times) == TIMINGS and min(times) < 0.05
     return [
         Row(
             name="key file",

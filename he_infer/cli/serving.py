@@ -146,7 +146,9 @@ def run_serve(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         settings=settings,
-        state=State.open(options.state, database=options.database, blobs=options.blobs),
+        open_state=lambda: State.open(
+            options.state, database=options.database, blobs=options.blobs
+        ),
         tls=tls,
         reuse_port=options.reuse_port,
         make_workers=make_workers,

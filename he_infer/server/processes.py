@@ -201,6 +201,11 @@ class ProcessWorkers:
             answer = pipes.receive(self._control, most_bytes=0)
         except (OSError, pipes.BrokenPipeMessageError):
             answer = None
+        except BaseException:  # asked to leave while plans are loaded
+            self._control.close()
+            self._zygote.kill()
+            self._zygote.wait()
+            raise
         if answer is None or "error" in answer[0]:
             self._control.close()
             self._zygote.wait()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import signal
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import uvicorn
 
@@ -30,6 +31,8 @@ from he_infer.server.service import InferenceService
 from he_infer.server.settings import Settings
 from he_infer.server.state import State
 from he_infer.server.workers import ThreadWorkers, Workers
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8000,
     settings: Settings | None = None,
-    state: State | None = None,
+    open_state: Callable[[], State] = State.open,
     tls: Tls | None = None,
     reuse_port: bool = False,
     make_workers: Callable[[Sequence[Path], str, Settings], Workers] = ProcessWorkers,
@@ -56,14 +59,15 @@ def run(
 ) -> None:
     """Serve plan files until SIGTERM or SIGINT, then finish what is in flight and return.
 
-    ``port`` 0 takes a free one; ``on_started`` gets the address. ``state``: closed at the end;
-    None takes a temporary one. ``reuse_port`` lets the next server share the port before this
-    one stops. Logs JSON lines to standard error. Call it from the main thread. Raises
-    ServiceError if the address cannot be bound or a plan cannot be served.
+    ``port`` 0 takes a free one; ``on_started`` gets the address. ``open_state``: what it returns,
+    by default a temporary state, is closed at the end. ``reuse_port`` lets the next server share
+    the port before this one stops. Logs JSON lines to standard error. Call it from the main
+    thread. Raises ServiceError if the address cannot be bound or a plan cannot be served,
+    SystemExit if SIGTERM comes before there is anything to finish.
     """
     chosen = Settings() if settings is None else settings
     # The state is closed whatever is wrong with the rest.
-    with state or State.open() as kept, ExitStack() as opened:
+    with _signals_as_before(), open_state() as kept, ExitStack() as opened:
         exposed = _check_access(host, chosen)
         if tls is not None:
             check_tls(tls)  # now, not after minutes of loading plans
@@ -72,6 +76,8 @@ def run(
         workers = make_workers(plans, kept.blobs.url, chosen)
         try:
             server = Server(InferenceService(workers, kept, chosen), listener, tls=tls)
+            for number in _SIGNALS:  # uvicorn's own come later than the address is told
+                signal.signal(number, server.handle_exit)
             models = [f"{f.name}/{f.version}" for f in workers.facts]
             if exposed and tls is None:
                 advice = "whoever sees the traffic sees tokens: serve HTTPS, or put a proxy before"
@@ -83,6 +89,22 @@ def run(
         finally:
             workers.close()
         log_event(logging.INFO, "stopped", {})
+
+
+@contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """SIGTERM leaves through every clean-up meanwhile; afterwards signals do what they did."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_access(host: str, settings: Settings) -> bool:

@@ -52,6 +52,10 @@ class State:
         previous = os.umask(0o077)  # SQLite makes its files with what the umask leaves
         try:
             return cls(Database(database), Blobs(blobs), owned=owned)
+        except BaseException:
+            if owned is not None:
+                shutil.rmtree(owned, ignore_errors=True)
+            raise
         finally:
             os.umask(previous)
 
