@@ -68,7 +68,7 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
 
 
 class Watch:
-    """Shuts the connection that it is ``over`` down when an exchange takes longer than ``limit_s`` in all.
+    """Shuts a connection down when an exchange ``over`` it takes longer than ``limit_s`` in all.
 
     Timeouts of a socket begin anew with every byte, and a server may send one a second.
     """

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 ComplexArray: TypeAlias = NDArray[np.complex128]
 FloatArray: TypeAlias = NDArray[np.float64]
+FALSE_ALARM = 1e-3  # chance at which a service that tells nothing is said to tell something
 _REPEATS = 6  # of one query, to measure the noise
 
 

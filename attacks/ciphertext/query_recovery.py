@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from attacks.ciphertext.channel import FloatArray
+from attacks.ciphertext.channel import FALSE_ALARM, FloatArray
 from attacks.metrics.intervals import Estimate, clopper_pearson
 
 _FOLDS = 5
@@ -28,7 +29,10 @@ class Guess:
 
     @property
     def better_than_chance(self) -> bool:
-        return self.accuracy.low > self.chance
+        """Whether guesses at chance would be right as often once in a thousand times."""
+        right = round(self.accuracy.value * self.queries)
+        test = binomtest(right, self.queries, self.chance, alternative="greater")
+        return bool(test.pvalue < FALSE_ALARM)
 
 
 def features_of(envelopes: Sequence[bytes], times_ms: Sequence[float]) -> FloatArray:

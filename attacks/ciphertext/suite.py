@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.ciphertext.channel import Channel, ComplexArray, FloatArray
+from attacks.ciphertext.channel import FALSE_ALARM, Channel, ComplexArray, FloatArray
 from attacks.ciphertext.complex_slots import complex_gain
 from attacks.ciphertext.key_recovery import Recovered, Seen, from_complex, from_real
 from attacks.ciphertext.layouts import layout_gain, range_reach
@@ -148,7 +148,7 @@ def _bias(bench: Bench, effort: Effort, rng: np.random.Generator) -> Check:
         control_broken=bad.recovered,
         defended=f"{good.replies:,} replies averaged: error {good.error:.2g} of their spread, "
         f"p = {good.p_value:.2g}, {good.places} silent slots",
-        holds=not good.recovered and good.p_value > 0.01,
+        holds=not good.recovered and good.p_value > FALSE_ALARM,
         residual="a client may still ask about a record of zeros",
     )
 

@@ -31,7 +31,7 @@ def bench() -> PlanBench:
     )
 
 
-# Judged by p-values of 1 % and 2.5 %, which a service that tells nothing falls below as often;
+# Judged by p-values of 0.1 %, which a service that tells nothing falls below as often;
 # each has a test of its own below, with a bar that it does not.
 BY_CHANCE = {"bias-recovery", "query-recovery"}
 
