@@ -243,7 +243,7 @@ def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Row]:
 def reach_of(plan: Plan, seed: int) -> int:
     """How many times the half-width of the stated interval records may have before replies
     overflow: the widest of ``STEPS`` at which no answer of at least ``PROBES`` errs, beside the
-    factor, the shift and the noise of its plan, by 5 % of their spread. 0 if none is right."""
+    factor, the shift, the noise and the flooding of its plan, by 5 % of their spread. 0 if none is right."""
     channel, rng = PlanChannel(plan), np.random.default_rng(seed)
     privacy, reach = plan.privacy, 0
     for step in STEPS:
@@ -256,7 +256,8 @@ def reach_of(plan: Plan, seed: int) -> int:
             wanted = _oracle(None, step, rng).query(inputs).require_logits()
             answers = channel.spec.unpack(slots, plan.batch)
             error = _unexplained(answers, wanted, privacy.scaling > 1, privacy.shift > 0)
-            if not error < 0.05 * wanted.std() + 6 * privacy.noise_std:
+            allowed = 6 * (privacy.noise_std + privacy.flooding_std)
+            if not error < 0.05 * wanted.std() + allowed:
                 return reach
         reach = step
     return reach

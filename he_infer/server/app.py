@@ -225,7 +225,7 @@ class Application:
             evaluate_ms=answer.evaluate_ms,
         )
         timeout_s = self.service.settings.send_timeout_s
-        response = EnvelopeResponse(head, [answer.reply], timeout_s=timeout_s)
+        response = EnvelopeResponse(head, answer.reply, timeout_s=timeout_s)
         response.headers["x-evaluate-ms"] = f"{answer.evaluate_ms:.3f}"
         if admitted.kept is not None:
             response.headers["idempotent-replay"] = "true"

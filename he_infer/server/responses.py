@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from typing import Final
 
 from starlette.responses import Response
@@ -51,12 +50,12 @@ class EnvelopeResponse(Response):
 
     media_type = "application/octet-stream"
 
-    def __init__(self, head: bytes, pieces: Sequence[bytes], *, timeout_s: float) -> None:
-        length = len(head) + sum(len(piece) for piece in pieces)
+    def __init__(self, head: bytes, envelope: bytes, *, timeout_s: float) -> None:
+        self._content = head + envelope
+        length = str(len(self._content))
         super().__init__(
-            b"", headers={HEAD_LENGTH_HEADER: str(len(head)), "content-length": str(length)}
+            b"", headers={HEAD_LENGTH_HEADER: str(len(head)), "content-length": length}
         )
-        self._parts = (head, *pieces)
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,12 +63,10 @@ class EnvelopeResponse(Response):
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send({**start, "headers": self.raw_headers})
-                for part in self._parts:
-                    view = memoryview(part)
-                    for first in range(0, len(view), _PIECE_BYTES):
-                        body = bytes(view[first : first + _PIECE_BYTES])
-                        await send({"type": "http.response.body", "body": body, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                for first in range(0, len(self._content), _PIECE_BYTES):
+                    body = self._content[first : first + _PIECE_BYTES]
+                    more = first + _PIECE_BYTES < len(self._content)
+                    await send({"type": "http.response.body", "body": body, "more_body": more})
         except TimeoutError:
             # The head is out, so no other status can be sent: the connection is dropped.
             raise ClientGoneError from None

@@ -249,6 +249,30 @@ def test_appends_from_several_connections_make_one_chain(database: Database) -> 
         assert audit_log.verify(c).entries == 40
 
 
+def test_the_chain_survives_what_was_rolled_back_and_what_others_wrote(database: Database) -> None:
+    def append(to: Database, event: str) -> None:
+        with to.transaction() as c:
+            audit_log.append(to, c, event, {}, now=0.0)
+
+    append(database, "first")
+    with pytest.raises(RuntimeError, match="changed its mind"), database.transaction() as c:
+        audit_log.append(database, c, "never", {}, now=0.0)
+        raise RuntimeError("changed its mind")
+    other = Database(database._engine.url.render_as_string(hide_password=False))
+    append(other, "of another process")  # with the number that the other one has written down
+    append(database, "second")
+    append(other, "third")
+    other.close()
+    with database.transaction() as c:
+        assert audit_log.verify(c).entries == 4
+        events = [entry["event"] for entry in audit_log.entries(c)]
+        c.execute(text("DELETE FROM audit_log"))
+    assert events == ["first", "of another process", "second", "third"]
+    append(database, "anew")
+    with database.transaction() as c:
+        assert audit_log.verify(c).entries == 1
+
+
 def test_reading_excludes_no_writer_and_sees_one_state(database: Database) -> None:
     def write() -> None:
         with database.transaction() as c:

@@ -25,8 +25,11 @@ from he_infer.server.state.schema import audit_log
 GENESIS: Final = hashlib.sha256(b"he-infer audit log 1").hexdigest()
 _AT_A_TIME: Final = 1000
 _HEAD: Final = text("SELECT sequence, digest FROM audit_log ORDER BY sequence DESC LIMIT 1")
+# Only behind the entry that ``digest`` was computed from.
 _APPEND: Final = text(
-    "INSERT INTO audit_log (sequence, entry, digest) VALUES (:sequence, :entry, :digest)"
+    "INSERT INTO audit_log (sequence, entry, digest) SELECT :sequence, :entry, :digest "
+    "WHERE :previous = coalesce("
+    "(SELECT digest FROM audit_log ORDER BY sequence DESC LIMIT 1), :genesis)"
 )
 
 
@@ -54,13 +57,30 @@ def append(
 ) -> None:
     """Add an entry in the transaction of what it tells about."""
     database.lock_chain(connection)
-    head = read_head(connection)
+    # Mostly the log ends with what this process wrote last. That may have been rolled back since,
+    # or another process may have written: then nothing is inserted, and the end is looked up.
+    head = database.chain_end
+    if head is None or not _appended(database, connection, head, event, fields, now):
+        head = read_head(connection)
+        if not _appended(database, connection, head, event, fields, now):
+            raise HEInferError("the audit log changed under its lock: see who else writes to it")
+
+
+def _appended(
+    database: Database,
+    connection: Connection,
+    head: Head,
+    event: str,
+    fields: Mapping[str, Any],
+    now: float,
+) -> bool:
     line = {"sequence": head.entries + 1, "time": round(now, 3), "event": event, **fields}
     entry = json.dumps(line, sort_keys=True, separators=(",", ":"))
-    connection.execute(
-        _APPEND,
-        {"sequence": head.entries + 1, "entry": entry, "digest": link(head.digest, entry)},
-    )
+    digest = link(head.digest, entry)
+    given = {"sequence": head.entries + 1, "entry": entry, "digest": digest}
+    done = connection.execute(_APPEND, {**given, "previous": head.digest, "genesis": GENESIS})
+    database.chain_end = Head(entries=head.entries + 1, digest=digest)
+    return done.rowcount == 1
 
 
 def link(previous: str, entry: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import create_engine, event, insert, select, text
 from sqlalchemy.engine import Connection, Engine, make_url
@@ -15,6 +15,9 @@ from sqlalchemy.pool import QueuePool
 
 from he_infer.errors import ParameterError, ServiceError
 from he_infer.server.state.schema import SCHEMA_VERSION, metadata, versions
+
+if TYPE_CHECKING:
+    from he_infer.server.state.audit_log import Head
 
 T = TypeVar("T")
 _WAIT_S: Final = 10.0
@@ -33,10 +36,12 @@ class Database:
 
     ``url``: of SQLAlchemy, ``sqlite:///…`` or ``postgresql+psycopg://…``. Tables are made if
     there are none. Raises ParameterError for an address that is none, DatabaseError if it
-    cannot be opened or holds tables of another version.
+    cannot be opened or holds tables of another version. ``chain_end``: where the audit log ended
+    when this process wrote to it last, for ``audit_log.append``.
     """
 
     def __init__(self, url: str) -> None:
+        self.chain_end: Head | None = None
         try:
             parsed = make_url(url)
             if parsed.drivername in ("postgresql", "postgres"):
@@ -140,7 +145,9 @@ def _sqlite(url: Any) -> Engine:
     def begun(connection: Connection) -> None:
         # A transaction that began by reading could not write later while another one does.
         reading = connection.get_execution_options().get(_READING)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        # Straight to the driver: three of these are a part of every query's time.
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
 
