@@ -242,8 +242,9 @@ def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Row]:
 
 def reach_of(plan: Plan, seed: int) -> int:
     """How many times the half-width of the stated interval records may have before replies
-    overflow: the widest of ``STEPS`` at which no answer of at least ``PROBES`` errs, beside the
-    factor, the shift, the noise and the flooding of its plan, by 5 % of their spread. 0 if none is right."""
+    overflow: the widest of ``STEPS`` at which no answer of at least ``PROBES`` errs by 5 % of
+    their spread, beside the factor, the shift, the noise and the flooding of its plan; 0 if
+    none is right."""
     channel, rng = PlanChannel(plan), np.random.default_rng(seed)
     privacy, reach = plan.privacy, 0
     for step in STEPS:
