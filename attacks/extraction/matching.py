@@ -32,11 +32,15 @@ from attacks.oracle import Oracle, OracleInfo
 from attacks.result import AttackResult
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 _CORRECTIONS: Final = 30
 _SOLVED: Final = 1e-16  # of the answers' power: what is left is rounding
 _SEARCH_RECORDS: Final = 2000  # a start is judged on these at most
 _TINY: Final = 1e-12
+_SIFTINGS: Final = 4  # fits without what overflowed
+_OVERFLOWN: Final = 6.0  # times the median error
+_NOTICED: Final = 0.02  # of the answers' power: below that nothing is left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,7 +148,6 @@ class NetworkMatching:
         seen = self.concealment.coordinates(scores)
         unit = float(np.sqrt(np.mean(seen**2))) or 1.0
         known, fresh = slice(0, len(z) - self.held_out), slice(len(z) - self.held_out, None)
-        search = slice(0, min(known.stop, _SEARCH_RECORDS))
         shapes = [(self.channels, z.shape[1]), (self.channels,), (classes, self.channels)]
         sizes = [math.prod(shape) for shape in shapes]
 
@@ -152,7 +155,7 @@ class NetworkMatching:
             parts = torch.split(theta, [*sizes, classes])
             return (*[p.reshape(s) for p, s in zip(parts, shapes, strict=False)], parts[-1])
 
-        def fit(start: Array, part: slice, iterations: int) -> tuple[Array, float]:
+        def fit(start: Array, part: Indices, iterations: int) -> tuple[Array, float]:
             inputs, wanted = torch.from_numpy(z[part]), torch.from_numpy(seen[part] / unit)
             loss = _loss(self.concealment, wanted)
 
@@ -164,25 +167,39 @@ class NetworkMatching:
 
             return _minimise(value, start, iterations)
 
-        best: tuple[Array, float] | None = None
-        for _ in range(self.starts):
-            start = np.concatenate(
-                [
-                    rng.normal(size=sizes[0]) / math.sqrt(z.shape[1]),
-                    0.3 * rng.normal(size=sizes[1]),
-                    0.3 * rng.normal(size=sizes[2]),
-                    np.zeros(classes),
-                ]
-            )
-            found = fit(start, search, self.iterations)
-            if best is None or found[1] < best[1]:
-                best = found
-            if best[1] < _SOLVED:
+        def search(kept: Indices, first: Array | None = None) -> Array:
+            """The best of several starts, and of ``first``, fitted to all that is kept."""
+            part = kept[:_SEARCH_RECORDS]
+            best = None if first is None else fit(first, part, self.iterations)
+            for _ in range(self.starts):
+                if best is not None and best[1] < _SOLVED:
+                    break
+                start = np.concatenate(
+                    [
+                        rng.normal(size=sizes[0]) / math.sqrt(z.shape[1]),
+                        0.3 * rng.normal(size=sizes[1]),
+                        0.3 * rng.normal(size=sizes[2]),
+                        np.zeros(classes),
+                    ]
+                )
+                found = fit(start, part, self.iterations)
+                if best is None or found[1] < best[1]:
+                    best = found
+            assert best is not None
+            return best[0] if len(part) == len(kept) else fit(best[0], kept, self.iterations)[0]
+
+        kept = np.arange(known.stop)
+        theta = search(kept)
+        for sifting in range(_SIFTINGS):
+            with torch.no_grad():
+                scores_of = _scores(network(torch.from_numpy(theta)), torch.from_numpy(z[known]))
+            predicted = self.concealment.coordinates(scores_of.numpy() * unit)
+            sound = self._sound(predicted, seen[known])
+            if np.array_equal(sound, kept):
                 break
-        assert best is not None
-        theta = best[0]
-        if known.stop > search.stop:
-            theta, _ = fit(theta, known, self.iterations)
+            kept = sound
+            # What overflowed may have led every start into a minimum of its own.
+            theta = search(kept, theta) if sifting == 0 else fit(theta, kept, self.iterations)[0]
         rows, biases, outputs, constants = (p.numpy() for p in network(torch.from_numpy(theta)))
         stolen = SquareNetwork(
             rows=rows,
@@ -195,6 +212,19 @@ class NetworkMatching:
         predicted = self.concealment.coordinates(stolen.scores(unmapped))
         error = self.concealment.misfit(predicted, seen[fresh])
         return stolen, error / float(np.sqrt(np.mean(seen[fresh] ** 2)))
+
+    def _sound(self, predicted: Array, seen: Array) -> Indices:
+        """Indices of the records whose answers are what they should be, as far as can be seen.
+
+        Asked far out of range, an encrypted answer overflows its modulus now and then, and is off
+        by more than all that noise does to the others.
+        """
+        factors = self.concealment.factors(predicted, seen)
+        errors = np.sqrt(np.mean((seen - factors * predicted) ** 2, axis=1))
+        most = max(
+            _OVERFLOWN * float(np.median(errors)), _NOTICED * float(np.sqrt(np.mean(seen**2)))
+        )
+        return np.flatnonzero(errors <= most)
 
 
 def _scores(network: tuple[Tensor, ...], z: Tensor) -> Tensor:

@@ -111,6 +111,20 @@ def test_more_records_average_noise_away() -> None:
     assert many < 0.6 * few
 
 
+def test_answers_that_overflowed_are_left_out() -> None:
+    sample = LAYER.scores(np.random.default_rng(6).integers(-1, 2, (2000, D)).astype(float))
+    reach = float(np.quantile(np.abs(sample).max(axis=1), 0.97))
+
+    def wrapped(inputs: Array) -> Array:
+        """Scores as a small modulus leaves those of the widest records."""
+        return np.asarray((LAYER.scores(inputs) + reach) % (2 * reach) - reach)
+
+    oracle = FunctionOracle(wrapped, features=D, classes=C)
+    rng = np.random.default_rng(5)
+    result = NetworkMatching(queries=300, channels=H, starts=2).run(oracle, DATA, rng)
+    assert result.metrics["fidelity_uniform"].value == 1
+
+
 def test_probabilities_are_logits_under_a_shift() -> None:
     oracle = Softmax(FunctionOracle(LAYER.scores, features=D, classes=C))
     told = Concealment(scaled=False, shifted=True)
