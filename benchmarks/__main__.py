@@ -201,6 +201,9 @@ def add_defences(commands: Any) -> None:
     sub.add_argument(
         "--live", type=Path, help="repeat a record's cheapest thieves against the served plans"
     )
+    sub.add_argument(
+        "--more", type=float, default=1.0, help="so many times the records of --live's record"
+    )
     sub.add_argument("--labels", type=int, nargs="*", default=[16000], help="labels-only budgets")
     sub.add_argument("--repeats", type=int, default=15, help="timed evaluations of each plan")
     sub.add_argument("--seed", type=int, default=0)

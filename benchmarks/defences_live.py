@@ -31,7 +31,8 @@ def cheapest(cells: Sequence[Row]) -> Row:
 
 
 def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
-    """One row a defence of the record ``--live``: what its cheapest attacker gets live.
+    """One row a defence of the record ``--live``: what its cheapest attacker gets live, with
+    ``--more`` times the records.
 
     Raises AttackError for a file that is no such record.
     """
@@ -48,7 +49,8 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
     for name, cell in found.items():
         if name not in chosen or name == "precision":  # which was measured as noise in the clear
             continue
-        rows.append(_steal(name, known[name], cell, data, options.seed))
+        asked = {**cell, "needed": round(options.more * cell["needed"])}
+        rows.append(_steal(name, known[name], asked, data, options.seed))
         share, seconds = 100 * rows[-1]["uniform"]["value"], rows[-1]["seconds"]
         tell(f"{name}: {share:.1f} % of uniform inputs after {seconds:.0f} s")
     return {"seed": options.seed, "noise_std": noise_std, "host": host(), "live": rows}
