@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from attacks.defences.serving import serving_defences
-from benchmarks import defences, defences_table
+from attacks.errors import AttackError
+from benchmarks import defences, defences_live, defences_table
 from benchmarks.__main__ import main
 
 
@@ -94,3 +95,32 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
     assert prices.keys() == {"none", "scaling"}
     assert prices["scaling"]["levels"] == prices["none"]["levels"]
     assert found["prices"]["1"]["none"]["reach"] >= 2
+
+
+def test_the_cheapest_thief_who_knows_is_repeated() -> None:
+    cells = [cell(None), cell(500, knows=False), cell(900), cell(700, reach=4), cell(800)]
+    assert defences_live.cheapest(cells)["reach"] == 4
+    with pytest.raises(AttackError, match="no attacker of the record reached the goal"):
+        defences_live.cheapest([cell(None)])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"defences": [{"defence": "none"}]}'])
+def test_what_is_no_record_is_refused(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    assert main(["defences", "--live", str(path)]) == 2
+    assert "is no record of this benchmark" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_undefended_service_is_stolen_as_its_record_says(tmp_path: Path) -> None:
+    record, found = tmp_path / "record.json", tmp_path / "live.json"
+    stolen = [{**cell(600), "attack": "network-matching"}]
+    entries = [{"defence": "none", "cells": stolen}]
+    record.write_text(json.dumps({"noise_std": 0.5, "defences": entries}))
+    assert main(["defences", "--live", str(record), "--json", str(found)]) == 0
+    (row,) = json.loads(found.read_text())["live"]
+    assert (row["records"], row["requests"]) == (600, 600)
+    assert row["uniform"]["value"] > 0.99 and row["test"]["value"] > 0.99
