@@ -68,6 +68,8 @@ def run(
     chosen = Settings() if settings is None else settings
     # The state is closed whatever is wrong with the rest.
     with _signals_as_before(), open_state() as kept, ExitStack() as opened:
+        # Until now a SIGTERM had to wait: nobody would have deleted a state half opened.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         exposed = _check_access(host, chosen)
         if tls is not None:
             check_tls(tls)  # now, not after minutes of loading plans
@@ -93,18 +95,21 @@ def run(
 
 @contextmanager
 def _signals_as_before() -> Iterator[None]:
-    """SIGTERM leaves through every clean-up meanwhile; afterwards signals do what they did."""
+    """SIGTERM, once unblocked, leaves through every clean-up; afterwards all is as it was."""
 
     def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
         raise SystemExit(128 + number)
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     signal.signal(signal.SIGTERM, leave)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _check_access(host: str, settings: Settings) -> bool:
