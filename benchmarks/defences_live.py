@@ -18,7 +18,8 @@ from attacks.defences.serving import ServingDefence
 from attacks.errors import AttackError
 from attacks.extraction.setting import ExtractionData
 from attacks.oracles.remote import serve
-from benchmarks.defences import Row, attackers, chosen_of, data_of, known_defences, plan_for
+from benchmarks.defences_setting import Row, chosen_of, data_of, known_defences, plan_for
+from benchmarks.defences_thief import attackers
 from benchmarks.record import host
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from attacks.defences.serving import serving_defences
 from attacks.errors import AttackError
-from benchmarks import defences, defences_live, defences_table
+from benchmarks import defences_live, defences_table
 from benchmarks.__main__ import main
+from benchmarks.defences_setting import data_of, plan_for
+from benchmarks.defences_thief import constants_floor
 
 
 def share(value: float) -> dict[str, float]:
@@ -63,17 +65,17 @@ def test_tables_name_the_best_attacker_and_what_was_not_reached() -> None:
 
 @pytest.mark.slow
 def test_the_floor_is_quadratic_in_the_noise_and_lower_under_scaling() -> None:
-    data = defences.data_of(0)
-    floors = [defences.constants_floor(std, 1.0, data, 0) for std in (0.25, 0.5)]
+    data = data_of(0)
+    floors = [constants_floor(std, 1.0, data, 0) for std in (0.25, 0.5)]
     assert floors[1] == pytest.approx(4 * floors[0], rel=0.02)
     # The mean of squared factors in [1/2, 2] is (4 − 1/4) / (4 ln 2).
-    scaled = defences.constants_floor(0.5, 2.0, data, 0)
+    scaled = constants_floor(0.5, 2.0, data, 0)
     assert floors[1] / scaled == pytest.approx(3.75 / (4 * np.log(2)), rel=0.02)
 
 
 def test_plans_take_the_options_of_a_defence() -> None:
     options = serving_defences(noise_std=0.25)["scaling+shift+noise"].options
-    privacy = defences.plan_for(options, batch=1).privacy
+    privacy = plan_for(options, batch=1).privacy
     assert (privacy.noise_std, privacy.scaling, privacy.shift) == (0.25, 2.0, 8.0)
 
 
