@@ -59,28 +59,17 @@ def append(
     database.lock_chain(connection)
     # Mostly the log ends with what this process wrote last. That may have been rolled back since,
     # or another process may have written: then nothing is inserted, and the end is looked up.
-    head = database.chain_end
-    if head is None or not _appended(database, connection, head, event, fields, now):
-        head = read_head(connection)
-        if not _appended(database, connection, head, event, fields, now):
-            raise HEInferError("the audit log changed under its lock: see who else writes to it")
-
-
-def _appended(
-    database: Database,
-    connection: Connection,
-    head: Head,
-    event: str,
-    fields: Mapping[str, Any],
-    now: float,
-) -> bool:
-    line = {"sequence": head.entries + 1, "time": round(now, 3), "event": event, **fields}
-    entry = json.dumps(line, sort_keys=True, separators=(",", ":"))
-    digest = link(head.digest, entry)
-    given = {"sequence": head.entries + 1, "entry": entry, "digest": digest}
-    done = connection.execute(_APPEND, {**given, "previous": head.digest, "genesis": GENESIS})
-    database.chain_end = Head(entries=head.entries + 1, digest=digest)
-    return done.rowcount == 1
+    for known in (database.chain_end, None):
+        head = known or read_head(connection)
+        line = {"sequence": head.entries + 1, "time": round(now, 3), "event": event, **fields}
+        entry = json.dumps(line, sort_keys=True, separators=(",", ":"))
+        digest = link(head.digest, entry)
+        given = {"sequence": head.entries + 1, "entry": entry, "digest": digest}
+        done = connection.execute(_APPEND, {**given, "previous": head.digest, "genesis": GENESIS})
+        if done.rowcount == 1:
+            database.chain_end = Head(entries=head.entries + 1, digest=digest)
+            return
+    raise HEInferError("the audit log changed under its lock: see who else writes to it")
 
 
 def link(previous: str, entry: str) -> str:
