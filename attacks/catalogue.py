@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from attacks.entry import ANYTHING as ANYTHING
-from attacks.entry import EVASION as EVASION
-from attacks.entry import EXTRACTION as EXTRACTION
-from attacks.entry import MALICIOUS_CLIENT as MALICIOUS_CLIENT
-from attacks.entry import MEMBERSHIP as MEMBERSHIP
-from attacks.entry import SCORES as SCORES
-from attacks.entry import WEIGHT_HOLDER as WEIGHT_HOLDER
-from attacks.entry import Allowance as Allowance
-from attacks.entry import Attack as Attack
-from attacks.entry import CatalogueEntry as CatalogueEntry
+from attacks.core.entry import ANYTHING as ANYTHING
+from attacks.core.entry import EVASION as EVASION
+from attacks.core.entry import EXTRACTION as EXTRACTION
+from attacks.core.entry import MALICIOUS_CLIENT as MALICIOUS_CLIENT
+from attacks.core.entry import MEMBERSHIP as MEMBERSHIP
+from attacks.core.entry import SCORES as SCORES
+from attacks.core.entry import WEIGHT_HOLDER as WEIGHT_HOLDER
+from attacks.core.entry import Allowance as Allowance
+from attacks.core.entry import Attack as Attack
+from attacks.core.entry import CatalogueEntry as CatalogueEntry
 from attacks.errors import AbilityError, AuditError, BudgetError
 from attacks.evasion.entries import EVASIONS
 
@@ -53,60 +53,60 @@ def choose(wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _quadratic(allowance: Allowance) -> Attack:
-    from attacks.extraction.quadratic import QuadraticExtraction
+    from attacks.extraction.exact.quadratic import QuadraticExtraction
 
     return QuadraticExtraction(queries=allowance.budget)
 
 
 def _ratios(allowance: Allowance) -> Attack:
-    from attacks.extraction.ratios import RatioExtraction
+    from attacks.extraction.exact.ratios import RatioExtraction
 
     return RatioExtraction(queries=allowance.budget)
 
 
 def _matching(allowance: Allowance) -> Attack:
-    from attacks.extraction.concealed import Concealment
-    from attacks.extraction.matching import NetworkMatching
+    from attacks.extraction.exact.concealed import Concealment
+    from attacks.extraction.exact.matching import NetworkMatching
 
     concealment = Concealment(scaled=True, shifted=True)
     return NetworkMatching(queries=allowance.budget, concealment=concealment, iterations=1000)
 
 
 def _equations(allowance: Allowance) -> Attack:
-    from attacks.extraction.equation_solving import EquationSolving
-    from attacks.extraction.linear import Softmax
+    from attacks.extraction.tramer.equation_solving import EquationSolving
+    from attacks.extraction.tramer.linear import Softmax
 
     return EquationSolving(family=Softmax(), queries=allowance.budget)
 
 
 def _equations_one_vs_rest(allowance: Allowance) -> Attack:
-    from attacks.extraction.equation_solving import EquationSolving
-    from attacks.extraction.linear import OneVsRest
+    from attacks.extraction.tramer.equation_solving import EquationSolving
+    from attacks.extraction.tramer.linear import OneVsRest
 
     return EquationSolving(family=OneVsRest(), queries=allowance.budget)
 
 
 def _equations_perceptron(allowance: Allowance) -> Attack:
-    from attacks.extraction.equation_solving import EquationSolving
-    from attacks.extraction.perceptron import Perceptron
+    from attacks.extraction.tramer.equation_solving import EquationSolving
+    from attacks.extraction.tramer.perceptron import Perceptron
 
     return EquationSolving(family=Perceptron(), queries=allowance.budget)
 
 
 def _lowd_meek(allowance: Allowance) -> Attack:
-    from attacks.extraction.lowd_meek import LowdMeek
+    from attacks.extraction.tramer.lowd_meek import LowdMeek
 
     return LowdMeek(queries=allowance.budget)
 
 
 def _retraining(allowance: Allowance) -> Attack:
-    from attacks.extraction.retraining import AdaptiveRetraining
+    from attacks.extraction.tramer.retraining import AdaptiveRetraining
 
     return AdaptiveRetraining(queries=allowance.budget)
 
 
 def _lines(allowance: Allowance) -> Attack:
-    from attacks.extraction.lines import LineExtraction
+    from attacks.extraction.exact.lines import LineExtraction
 
     # Each point of the curve is a whole regression anew, minutes for an audit.
     return LineExtraction(queries=allowance.budget, curve_points=0)
@@ -115,7 +115,7 @@ def _lines(allowance: Allowance) -> Attack:
 def _path_finding(allowance: Allowance) -> Attack:
     raise AbilityError(
         f"path finding takes decision trees, and {allowance.info.name} is a network: run "
-        "attacks.extraction.path_finding on an EstimatorOracle of a tree"
+        "attacks.extraction.tramer.path_finding on an EstimatorOracle of a tree"
     )
 
 

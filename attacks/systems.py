@@ -86,7 +86,7 @@ SYSTEMS: Final[tuple[System, ...]] = (
         "Fornasier et al. 2019; Usevich et al. 2025",
         CLIENT,
         f"{_AUDIT}quadratic-extraction",
-        "attacks/extraction/quadratic.py",
+        "attacks/extraction/exact/quadratic.py",
     ),
     _system(
         "Membership inference with shadow models",
@@ -137,7 +137,7 @@ SYSTEMS: Final[tuple[System, ...]] = (
         "this project",
         CLIENT,
         "python -m benchmarks defences",
-        "he_infer/privacy.py, attacks/defences",
+        "he_infer/plan/privacy.py, attacks/defences",
     ),
     _system(
         "CryptoDL: polynomial activations under encryption",

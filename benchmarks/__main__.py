@@ -24,9 +24,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import accuracy, cases, latency, primitives, record, sizing, throughput
+from benchmarks import record
+from benchmarks.inference import accuracy, cases, latency, primitives, throughput
 from benchmarks.record import Record
-from he_infer.compiler import DEFAULT_PRECISION_BITS
+from benchmarks.service import sizing
+from he_infer.compiler.pipeline import DEFAULT_PRECISION_BITS
 from he_infer.errors import HEInferError
 
 BACKENDS: Final = ("plain", "simulated", "native", "seal")
@@ -47,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.measurement == "sizing":
         return sizing.main(options)
     if options.measurement == "defences":
-        from benchmarks import defences
+        from benchmarks.defences import run as defences
 
         return defences.main(options)
     if options.measurement == "leakage":
-        from benchmarks import leakage
+        from benchmarks.leakage import run as leakage
 
         return leakage.main(options)
     if options.measurement == "primitives":

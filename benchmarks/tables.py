@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.leakage_rows import short
+from benchmarks.rows import short
 
 Rows = Sequence[Mapping[str, Any]]
 _HOLDS: Final = {True: "yes", False: "**no**", None: "not tried"}

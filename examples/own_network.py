@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import he_infer
-from he_infer import SecretKeys, approx, datasets
-from he_infer.client import Client
-from he_infer.compiler import Approximation
+from he_infer import SecretKeys, datasets
+from he_infer.activations import approx
+from he_infer.client.client import Client
+from he_infer.compiler.pipeline import Approximation
 from he_infer.server import BackgroundServer
 
 

@@ -13,15 +13,15 @@ from he_infer.version import __version__
 
 if TYPE_CHECKING:
     from he_infer import errors as errors
-    from he_infer.batching import compile_for_records as compile_for_records
-    from he_infer.client import Client as Client
-    from he_infer.client_spec import ClientSpec as ClientSpec
-    from he_infer.compiler import compile as compile
-    from he_infer.evaluation_keys import EvaluationKeys as EvaluationKeys
-    from he_infer.keys import SecretKeys as SecretKeys
+    from he_infer.client.client import Client as Client
+    from he_infer.compiler.batching import compile_for_records as compile_for_records
+    from he_infer.compiler.pipeline import compile as compile
+    from he_infer.compiler.report import compile_report as compile_report
+    from he_infer.keys.evaluation import EvaluationKeys as EvaluationKeys
+    from he_infer.keys.secret import SecretKeys as SecretKeys
     from he_infer.params import CKKSParams as CKKSParams
-    from he_infer.plan import Plan as Plan
-    from he_infer.report import compile_report as compile_report
+    from he_infer.plan.client_spec import ClientSpec as ClientSpec
+    from he_infer.plan.plan import Plan as Plan
 
 __all__ = [
     "CKKSParams",
@@ -39,14 +39,14 @@ __all__ = [
 
 _HOMES: Final = {
     "CKKSParams": "he_infer.params",
-    "Client": "he_infer.client",
-    "ClientSpec": "he_infer.client_spec",
-    "EvaluationKeys": "he_infer.evaluation_keys",
-    "Plan": "he_infer.plan",
-    "SecretKeys": "he_infer.keys",
-    "compile": "he_infer.compiler",
-    "compile_for_records": "he_infer.batching",
-    "compile_report": "he_infer.report",
+    "Client": "he_infer.client.client",
+    "ClientSpec": "he_infer.plan.client_spec",
+    "EvaluationKeys": "he_infer.keys.evaluation",
+    "Plan": "he_infer.plan.plan",
+    "SecretKeys": "he_infer.keys.secret",
+    "compile": "he_infer.compiler.pipeline",
+    "compile_for_records": "he_infer.compiler.batching",
+    "compile_report": "he_infer.compiler.report",
 }
 
 

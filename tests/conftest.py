@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-
+from tests.paths import CHECKOUT
 
 # Whether a test passes must depend neither on how busy the machine is nor on whether CI is set,
 # which chooses another profile: no limits on time, and the same examples in every run.

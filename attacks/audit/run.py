@@ -20,17 +20,15 @@ import numpy as np
 
 import attacks
 import he_infer
-from attacks.audit.accuracy import ACCURACY, ENTRY
-from attacks.audit.advice import Remedy, remedies_of, remedy_findings
-from attacks.audit.bench import TrainedBench, epsilon_for
-from attacks.audit.blind import BlindFigure, blind_figure
-from attacks.audit.cell import DONE, Cell
-from attacks.audit.cells import run_cells
-from attacks.audit.ciphertexts import ciphertext_checks, ciphertext_findings
+from attacks.audit.bench.bench import TrainedBench, epsilon_for
+from attacks.audit.bench.cell import DONE, Cell
+from attacks.audit.bench.cells import run_cells
+from attacks.audit.bench.data import load_records, split_records
+from attacks.audit.bench.models import Subject, read_subject
+from attacks.audit.bench.state import CellName, StateStore, write_atomically
+from attacks.audit.bench.threads import one_thread
 from attacks.audit.config import AuditConfig
-from attacks.audit.data import load_records, split_records
-from attacks.audit.delivered import DELIVERED, delivered_rows
-from attacks.audit.document import (
+from attacks.audit.figures.document import (
     GAME,
     SCHEMA,
     THREAT_MODELS,
@@ -40,17 +38,19 @@ from attacks.audit.document import (
     rows_of,
     versions,
 )
-from attacks.audit.evasion import check_rows, evasion_cells, evasion_findings
-from attacks.audit.findings import findings
-from attacks.audit.models import Subject, read_subject
-from attacks.audit.poisoning import poisoning_checks, poisoning_findings
-from attacks.audit.state import CellName, StateStore, write_atomically
-from attacks.audit.threads import one_thread
+from attacks.audit.figures.findings import findings
+from attacks.audit.sections.accuracy import ACCURACY, ENTRY
+from attacks.audit.sections.advice import Remedy, remedies_of, remedy_findings
+from attacks.audit.sections.blind import BlindFigure, blind_figure
+from attacks.audit.sections.ciphertexts import ciphertext_checks, ciphertext_findings
+from attacks.audit.sections.delivered import DELIVERED, delivered_rows
+from attacks.audit.sections.evasion import check_rows, evasion_cells, evasion_findings
+from attacks.audit.sections.poisoning import poisoning_checks, poisoning_findings
 from attacks.catalogue import ATTACKS, CIPHERTEXT, EVASION, MEMBERSHIP, POISONING, REMEDIES, choose
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
-from he_infer.compiler import DEFAULT_PRECISION_BITS
-from he_infer.doctor import inspect_machine
+from he_infer.cli.doctor import inspect_machine
+from he_infer.compiler.pipeline import DEFAULT_PRECISION_BITS
 from he_infer.version import __version__
 
 # The owner's own questions are no attack and have no budget.

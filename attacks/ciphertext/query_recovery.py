@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from attacks.ciphertext.channel import FALSE_ALARM, FloatArray
-from attacks.metrics.intervals import Estimate, clopper_pearson
+from attacks.core.intervals import Estimate, clopper_pearson
 
 _FOLDS = 5
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.errors import DataSplitError
+from attacks.evasion.gradient.pgd import perturb
 from attacks.evasion.norms import Linf, Norm
-from attacks.evasion.pgd import perturb
 from attacks.training.perturbed import PerturbedTraining
 from attacks.training.recipe import TwinRecipe
 

@@ -21,8 +21,8 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
-from attacks.records import Records
 
 # Fewer records of a class than this say nothing about clusters; all of them are kept.
 _LEAST: Final = 8

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from attacks.core.intervals import Estimate
+from attacks.core.oracle import Answer, Oracle, check_records
+from attacks.core.records import Records
+from attacks.core.roc import auc, rates_at, require_records, threshold_for
+from attacks.core.wrappers import _Wrapper
 from attacks.errors import DataSplitError, RefusedError
-from attacks.metrics.intervals import Estimate
-from attacks.metrics.roc import auc, rates_at, require_records, threshold_for
-from attacks.oracle import Answer, Oracle, check_records
-from attacks.records import Records
-from attacks.wrappers import _Wrapper
 
 FALSE_ALARMS = 0.05
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from attacks.defences.detection import InputFilter
 from attacks.errors import DataSplitError
 from attacks.evasion.goals import Goal, margin
-from attacks.evasion.gradients import in_hand, logits_of, predict
+from attacks.evasion.gradient.gradients import in_hand, logits_of, predict
+from attacks.evasion.gradient.pgd import ascend
 from attacks.evasion.norms import Linf, Norm
-from attacks.evasion.pgd import ascend
 
 # Scores are measured in thresholds; one of 0 would leave nothing to measure in.
 _LEAST_SCALE: Final = 1e-9

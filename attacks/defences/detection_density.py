@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.oracle import Oracle
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
-from attacks.oracle import Oracle
-from attacks.records import Records
 
 _PART_RECORDS = 2048
 

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.oracle import Oracle
 from attacks.errors import DataSplitError
-from attacks.oracle import Oracle
 
 
 class Squeezer(Protocol):

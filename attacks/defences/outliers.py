@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
-from attacks.records import Records
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

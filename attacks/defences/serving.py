@@ -19,9 +19,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import Oracle
+from attacks.core.wrappers import Noisy, Scaled, Shifted
 from attacks.errors import DataSplitError, TooFewRecordsError
-from attacks.oracle import Oracle
-from attacks.wrappers import Noisy, Scaled, Shifted
 
 SPREAD: Final = 2.0  # factors lie in [1/2, 2]
 NOISE_STD: Final = 0.5

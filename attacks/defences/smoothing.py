@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor, nn
 
+from attacks.core.intervals import clopper_pearson
+from attacks.core.oracle import Oracle, check_range, check_records
+from attacks.core.result import Curve
 from attacks.errors import DataSplitError, TooFewRecordsError
-from attacks.metrics.intervals import clopper_pearson
-from attacks.oracle import Oracle, check_range, check_records
-from attacks.result import Curve
 from attacks.training.perturbed import PerturbedTraining
 from attacks.training.recipe import TwinRecipe
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
-from attacks.records import Records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.oracle import Answer, Oracle
 from attacks.errors import DataSplitError
-from attacks.oracle import Answer, Oracle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

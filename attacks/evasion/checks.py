@@ -19,20 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.core.intervals import Estimate, clopper_pearson, exact
+from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
-from attacks.evasion.apgd import search
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
-from attacks.evasion.fgsm import leap
+from attacks.evasion.black_box.square import Square
 from attacks.evasion.goals import cross_entropy, difference_of_logits_ratio
-from attacks.evasion.gradients import in_hand, rise
+from attacks.evasion.gradient.apgd import search
+from attacks.evasion.gradient.fgsm import leap
+from attacks.evasion.gradient.gradients import in_hand, rise
+from attacks.evasion.gradient.pgd import PGD
 from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
-from attacks.evasion.pgd import PGD
 from attacks.evasion.setting import EvasionData
-from attacks.evasion.square import Square
-from attacks.metrics.intervals import Estimate, clopper_pearson, exact
-from attacks.oracle import LOGITS, PROBABILITIES, Oracle
-from attacks.result import AttackResult
 
 # Every check by the name of its metric.
 TITLES: Final = {

@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.core.intervals import exact
+from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
-from attacks.evasion.apgd import check_tries, search
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
+from attacks.evasion.black_box.square import Square
 from attacks.evasion.goals import Goal, Loss, cross_entropy, difference_of_logits_ratio
-from attacks.evasion.gradients import in_hand, predict
+from attacks.evasion.gradient.apgd import check_tries, search
+from attacks.evasion.gradient.gradients import in_hand, predict
 from attacks.evasion.norms import Norm
 from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
 from attacks.evasion.setting import EvasionData
-from attacks.evasion.square import Square
-from attacks.metrics.intervals import exact
-from attacks.oracle import LOGITS, PROBABILITIES, Oracle
-from attacks.result import AttackResult
 
 _LEAST_CLASSES = 3  # that a ratio of differences of logits takes
 _LEAST_CLASSES_WANTED = 4

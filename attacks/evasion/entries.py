@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from attacks.entry import (
+from attacks.core.entry import (
     ANYTHING,
     EVASION,
     MALICIOUS_CLIENT,
@@ -21,52 +21,52 @@ from attacks.errors import BudgetError
 
 
 def _fgsm(allowance: Allowance) -> Attack:
-    from attacks.evasion.fgsm import FGSM
+    from attacks.evasion.gradient.fgsm import FGSM
 
     return FGSM()
 
 
 def _pgd(allowance: Allowance) -> Attack:
-    from attacks.evasion.pgd import PGD
+    from attacks.evasion.gradient.pgd import PGD
 
     return PGD(restarts=2)
 
 
 def _pgd_l2(allowance: Allowance) -> Attack:
+    from attacks.evasion.gradient.pgd import PGD
     from attacks.evasion.norms import L2
-    from attacks.evasion.pgd import PGD
 
     return PGD(name="pgd-l2", restarts=2, norm=L2())
 
 
 def _apgd(allowance: Allowance) -> Attack:
-    from attacks.evasion.apgd import APGD
+    from attacks.evasion.gradient.apgd import APGD
 
     return APGD()
 
 
 def _apgd_ratios(allowance: Allowance) -> Attack:
-    from attacks.evasion.apgd import APGD
+    from attacks.evasion.gradient.apgd import APGD
 
     return APGD.of_ratios()
 
 
 def _square(allowance: Allowance) -> Attack:
-    from attacks.evasion.square import Square, per_record
+    from attacks.evasion.black_box.square import Square, per_record
 
     return Square(queries=per_record(allowance.budget, allowance.moved))
 
 
 def _hopskipjump(allowance: Allowance) -> Attack:
-    from attacks.evasion.hopskipjump import HopSkipJump
-    from attacks.evasion.square import per_record
+    from attacks.evasion.black_box.hopskipjump import HopSkipJump
+    from attacks.evasion.black_box.square import per_record
 
     return HopSkipJump(queries=per_record(allowance.budget, allowance.moved), around=30)
 
 
 def _ensemble(allowance: Allowance) -> Attack:
+    from attacks.evasion.black_box.square import per_record
     from attacks.evasion.ensemble import EvasionEnsemble
-    from attacks.evasion.square import per_record
 
     # Square has a line of its own; here it looks after what gradients left.
     asked = per_record(allowance.budget, allowance.moved) // 2
@@ -74,7 +74,7 @@ def _ensemble(allowance: Allowance) -> Attack:
 
 
 def _transfer(allowance: Allowance) -> Attack:
-    from attacks.evasion.transfer import Transfer
+    from attacks.evasion.black_box.transfer import Transfer
     from attacks.extraction.papernot import PapernotSubstitute
 
     left = _after_judging(allowance)
@@ -84,8 +84,8 @@ def _transfer(allowance: Allowance) -> Attack:
 
 
 def _transfer_exact(allowance: Allowance) -> Attack:
-    from attacks.evasion.transfer import Transfer
-    from attacks.extraction.quadratic import QuadraticExtraction
+    from attacks.evasion.black_box.transfer import Transfer
+    from attacks.extraction.exact.quadratic import QuadraticExtraction
 
     least = QuadraticExtraction().minimum_queries(allowance.info)
     # A little more than it needs; answers of the service carry hardly any noise.

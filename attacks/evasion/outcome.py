@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.intervals import Estimate, clopper_pearson
+from attacks.core.oracle import Oracle, Spent
+from attacks.core.result import AttackResult
 from attacks.errors import TooFewRecordsError
 from attacks.evasion.asking import Asker, generator_of
 from attacks.evasion.goals import Goal
 from attacks.evasion.setting import EvasionData
-from attacks.metrics.intervals import Estimate, clopper_pearson
-from attacks.oracle import Oracle, Spent
-from attacks.result import AttackResult
 
 MALICIOUS_CLIENT: Final = "malicious client"
 WEIGHT_HOLDER: Final = "holder of the weights"

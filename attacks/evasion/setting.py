@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.oracle import OracleInfo
+from attacks.core.records import Records
 from attacks.errors import AbilityError, DataSplitError
 from attacks.evasion.goals import Goal
 from attacks.evasion.norms import Linf, Norm
 from attacks.extraction.setting import ExtractionData
-from attacks.oracle import OracleInfo
-from attacks.records import Records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

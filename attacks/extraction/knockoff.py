@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import LOGITS, PROBABILITIES, Answer, Oracle, OracleInfo
+from attacks.core.result import AttackResult
 from attacks.errors import BudgetError, DataSplitError
 from attacks.extraction.baseline import no_oracle
 from attacks.extraction.outcome import Attempt, check_budget, check_reference
@@ -18,8 +20,6 @@ from attacks.extraction.substitute import (
     one_hot,
     train_substitute,
 )
-from attacks.oracle import LOGITS, PROBABILITIES, Answer, Oracle, OracleInfo
-from attacks.result import AttackResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

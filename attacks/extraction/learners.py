@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from attacks.core.records import Records
 from attacks.extraction.setting import StolenModel
-from attacks.records import Records
 
 Array = NDArray[np.float64]
 Activation = Callable[[Tensor], Tensor]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from attacks.core.intervals import Estimate
+from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle, OracleInfo, Spent
+from attacks.core.result import AttackResult
 from attacks.errors import AbilityError, BudgetError, DataSplitError
+from attacks.extraction.fidelity import ReferenceAnswers, fidelity, fidelity_curve, judge
 from attacks.extraction.setting import ExtractionData, StolenModel
-from attacks.metrics.fidelity import ReferenceAnswers, fidelity, fidelity_curve, judge
-from attacks.metrics.intervals import Estimate
-from attacks.oracle import LOGITS, PROBABILITIES, Oracle, OracleInfo, Spent
-from attacks.result import AttackResult
 
 MALICIOUS_CLIENT = "malicious client"
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import Oracle, OracleInfo
+from attacks.core.result import AttackResult
 from attacks.errors import BudgetError, DataSplitError
-from attacks.evasion.transferability import transfer_rate
+from attacks.evasion.black_box.transferability import transfer_rate
 from attacks.extraction.baseline import no_oracle
 from attacks.extraction.outcome import Attempt, check_budget, check_reference
 from attacks.extraction.setting import ExtractionData, StolenModel
@@ -25,8 +27,6 @@ from attacks.extraction.substitute import (
     one_hot,
     train_substitute,
 )
-from attacks.oracle import Oracle, OracleInfo
-from attacks.result import AttackResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

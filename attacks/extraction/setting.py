@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.oracle import Oracle
-from attacks.records import Records
+from attacks.core.oracle import Oracle
+from attacks.core.records import Records
 
 if TYPE_CHECKING:
-    from attacks.metrics.fidelity import ReferenceAnswers
+    from attacks.extraction.fidelity import ReferenceAnswers
 
 
 class StolenModel(Protocol):

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.oracle import OracleInfo
 from attacks.errors import DataSplitError
-from attacks.oracle import OracleInfo
 
 _FORWARD_RECORDS: Final = 2048
 # Builds an untrained network for records of info.input_shape and info.classes scores.

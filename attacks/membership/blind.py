@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.intervals import Estimate
+from attacks.core.records import Records
+from attacks.core.roc import auc
 from attacks.errors import DataSplitError
 from attacks.membership.run import MembershipScores
-from attacks.metrics.intervals import Estimate
-from attacks.metrics.roc import auc
-from attacks.records import Records
 
 LEAST: Final = 10
 

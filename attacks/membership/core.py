@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from attacks.core.oracle import softmax
 from attacks.errors import ShadowError
-from attacks.oracle import softmax
 
 Floats = NDArray[np.float64]
 # Shadow models that agree to the last digit would divide by zero.

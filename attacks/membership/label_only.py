@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import Oracle
+from attacks.core.result import AttackResult
 from attacks.errors import BudgetError
 from attacks.membership.run import ask_pool, report
 from attacks.membership.setting import MembershipData
-from attacks.oracle import Oracle
-from attacks.result import AttackResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

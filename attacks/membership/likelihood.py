@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import Oracle
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError, ShadowError
 from attacks.membership.core import (
     gaussian_offline,
@@ -20,8 +22,6 @@ from attacks.membership.core import (
 )
 from attacks.membership.run import ask_scores, report
 from attacks.membership.setting import MembershipData
-from attacks.oracle import Oracle
-from attacks.result import AttackResult
 
 Confidence = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
 

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.intervals import CONFIDENCE, Estimate
+from attacks.core.roc import FPRS, supported
 from attacks.errors import DataSplitError, TooFewRecordsError
 from attacks.membership.run import MembershipScores, fpr_name
-from attacks.metrics.intervals import CONFIDENCE, Estimate
-from attacks.metrics.roc import FPRS, supported
 
 RESAMPLES: Final = 400
 _METHOD: Final = "bootstrap by model and record"

@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.intervals import Estimate
+from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, Oracle, OracleInfo
+from attacks.core.roc import epsilon_lower_bound, rates_at, threshold_for
 from attacks.errors import AbilityError, ShadowError
 from attacks.membership.setting import MembershipData, ShadowAnswers
-from attacks.metrics.intervals import Estimate
-from attacks.metrics.roc import epsilon_lower_bound, rates_at, threshold_for
-from attacks.oracle import LABELS, LOGITS, Answer, MeteredOracle, Oracle, OracleInfo
 
 Scores = Callable[[Oracle, MembershipData, np.random.Generator], NDArray[np.float64]]
 _RATE: Final = 0.1

@@ -10,19 +10,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import LOGITS, PROBABILITIES, Answer, Oracle
+from attacks.core.result import AttackResult
+from attacks.core.roc import FPRS, auc, roc_curve, split, supported, tpr_at_fpr
 from attacks.errors import AbilityError, DataSplitError, ShadowError
 from attacks.membership.rehearsal import rehearsed_metrics, rehearsed_threshold
 from attacks.membership.setting import MembershipData
-from attacks.metrics.roc import (
-    FPRS,
-    auc,
-    roc_curve,
-    split,
-    supported,
-    tpr_at_fpr,
-)
-from attacks.oracle import LOGITS, PROBABILITIES, Answer, Oracle
-from attacks.result import AttackResult
 
 THREAT_MODEL: Final = "malicious client"
 

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError, ShadowError
-from attacks.records import Records
 
 # Fair coins are further from half than this, in standard deviations, once in 500 million pools.
 _FAIR: Final = 6.0

@@ -8,13 +8,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.intervals import Estimate, clopper_pearson
+from attacks.core.oracle import Oracle, softmax
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
 from attacks.membership.core import logit_confidence
 from attacks.membership.run import MembershipScores, ask_pool, ask_scores, report
 from attacks.membership.setting import MembershipData
-from attacks.metrics.intervals import Estimate, clopper_pearson
-from attacks.oracle import Oracle, softmax
-from attacks.result import AttackResult
 
 _CANDIDATES: Final = 512
 

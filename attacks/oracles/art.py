@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attacks.core.oracle import (
+    LABELS,
+    LOGITS,
+    PROBABILITIES,
+    Answer,
+    MeteredOracle,
+    Oracle,
+    OracleInfo,
+)
 from attacks.errors import AbilityError, DataSplitError
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, Answer, MeteredOracle, Oracle, OracleInfo
 
 _NEEDS = "ART is not installed: pip install 'he-infer[peers]'"
 

@@ -17,13 +17,14 @@ from tenseal import sealapi
 
 from attacks.ciphertext.channel import ComplexArray, FloatArray
 from attacks.ciphertext.key_recovery import Seen
-from he_infer import ir, seal_bytes
-from he_infer.client_spec import expected_query, expected_reply
-from he_infer.keys import SecretKeys
-from he_infer.plan import Plan
-from he_infer.privacy import FunctionPrivacy
-from he_infer.release import release
-from he_infer.server.plan_host import PlanHost
+from he_infer.client.release import release
+from he_infer.keys import seal_bytes
+from he_infer.keys.secret import SecretKeys
+from he_infer.plan import ir
+from he_infer.plan.client_spec import expected_query, expected_reply
+from he_infer.plan.plan import Plan
+from he_infer.plan.privacy import FunctionPrivacy
+from he_infer.server.workers.plan_host import PlanHost
 from he_infer.wire import Ciphertext, SeededCiphertext, read_envelope, write_envelope
 
 _CHUNK_BYTES = 1 << 18

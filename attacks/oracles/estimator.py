@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from attacks.errors import AbilityError, DataSplitError
-from attacks.oracle import (
+from attacks.core.oracle import (
     LABELS,
     LOGITS,
     PROBABILITIES,
@@ -24,6 +23,7 @@ from attacks.oracle import (
     OracleInfo,
     as_logits,
 )
+from attacks.errors import AbilityError, DataSplitError
 
 _METHODS: Final = {LOGITS: "decision_function", PROBABILITIES: "predict_proba"}
 

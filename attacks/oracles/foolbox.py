@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, Oracle
 from attacks.errors import AbilityError
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, Oracle
 from attacks.oracles.art import probabilities_of
 
 _NEEDS = "Foolbox is not installed: pip install 'he-infer[peers]'"

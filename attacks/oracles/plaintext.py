@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo, as_logits
 from attacks.errors import DataSplitError
-from attacks.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo, as_logits
 
 # Bounds the memory of one forward pass; answers do not depend on it beyond rounding.
 _FORWARD_RECORDS: Final = 2048

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from attacks.errors import AuditError
 from attacks.training.recipe import Replacement, TwinRecipe
 from attacks.training.stack import AfterStep, Stack, TrainingConfig
-from he_infer.activations import PolynomialActivation
-from he_infer.approx import least_squares
+from he_infer.activations.approx import least_squares
+from he_infer.activations.convert import PolynomializeConfig, polynomialize
+from he_infer.activations.layer import PolynomialActivation
 from he_infer.errors import HEInferError
-from he_infer.polynomialize import PolynomializeConfig, polynomialize
 
 # A compiled quadratic is shifted by b/2a, and a large shift costs precision: |a| may fall to
 # this share of where it started, and |b/2a| rise to so many radii of the interval.

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import Answer, MeteredOracle, as_logits
 from attacks.errors import BadAnswerError, DataSplitError, InterruptedOracleError
-from attacks.oracle import Answer, MeteredOracle, as_logits
 from attacks.oracles.served import served_info, within_stated_range
-from he_infer.client import Client
+from he_infer.client.client import Client
 from he_infer.errors import InputError, ServiceError, WireError
-from he_infer.keys import SecretKeys
-from he_infer.plan import Plan
+from he_infer.keys.secret import SecretKeys
+from he_infer.plan.plan import Plan
 from he_infer.server import BackgroundServer
 
 

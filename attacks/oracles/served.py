@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attacks.oracle import LABELS, LOGITS, SLOTS, OracleInfo
-from he_infer.client_spec import ClientSpec, OutOfRangeWarning
+from attacks.core.oracle import LABELS, LOGITS, SLOTS, OracleInfo
+from he_infer.plan.client_spec import ClientSpec, OutOfRangeWarning
 
 
 def served_info(

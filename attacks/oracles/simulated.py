@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.oracle import Answer, MeteredOracle, as_logits
+from attacks.core.oracle import Answer, MeteredOracle, as_logits
 from attacks.oracles.served import served_info, within_stated_range
-from he_infer.plan import Plan
-from he_infer.report import simulate_query
+from he_infer.compiler.report import simulate_query
+from he_infer.plan.plan import Plan
 
 
 class SimulatedOracle(MeteredOracle):

@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attacks.core.oracle import Oracle
 from attacks.errors import AuditError
-from attacks.oracle import Oracle
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.remote import RemoteOracle
 from attacks.oracles.simulated import SimulatedOracle
-from he_infer.activations import PolynomialActivation
-from he_infer.batching import compile_for_records
-from he_infer.client import Client
+from he_infer.activations.layer import PolynomialActivation
+from he_infer.client.client import Client
+from he_infer.compiler.batching import compile_for_records
 from he_infer.errors import HEInferError
-from he_infer.plan import Plan
+from he_infer.plan.plan import Plan
 from he_infer.server import BackgroundServer
 
 RELU: Final = "plaintext-relu"

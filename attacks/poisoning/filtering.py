@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.defences.outliers import RecordFilter
 from attacks.poisoning.frogs_transfer import Frogs, FrozenFeatures
 from attacks.poisoning.networks import HeadTraining, Network, NetworkLearner, train_heads
 from attacks.poisoning.outcome import SUCCESS, Comparison, Crafted, compare, share
 from attacks.poisoning.setting import PoisoningData, PoisoningReport, removal
-from attacks.records import Records
-from attacks.result import AttackResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

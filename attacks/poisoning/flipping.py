@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
 from attacks.poisoning.networks import NetworkLearner, with_and_without
 from attacks.poisoning.outcome import Crafted
 from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
-from attacks.records import Records
-from attacks.result import AttackResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

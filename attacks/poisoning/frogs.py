@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
-from attacks.records import Records
 
 # (B, *shape) → (B, features), differentiable, in float64.
 FeatureMap = Callable[[Tensor], Tensor]

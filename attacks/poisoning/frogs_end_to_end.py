@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.intervals import bootstrap
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
 from attacks.membership.core import logit_confidence
-from attacks.metrics.intervals import bootstrap
 from attacks.poisoning.frogs import FeatureCollision
 from attacks.poisoning.networks import Network, NetworkLearner, last_linear
 from attacks.poisoning.outcome import ACCURACY, SUCCESS, share
 from attacks.poisoning.setting import PoisonedSet, PoisoningData, PoisoningReport
-from attacks.records import Records
-from attacks.result import AttackResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)

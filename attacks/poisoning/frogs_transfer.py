@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.intervals import Estimate, bootstrap
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.defences.outliers import Centroids, radii
 from attacks.errors import DataSplitError
-from attacks.metrics.intervals import Estimate, bootstrap
 from attacks.poisoning.frogs import Collisions, FeatureCollision, check_pairs
 from attacks.poisoning.networks import Heads, HeadTraining, evaluate, train_heads
 from attacks.poisoning.outcome import ACCURACY, SUCCESS, share
 from attacks.poisoning.setting import PoisoningData, PoisoningReport
-from attacks.records import Records
-from attacks.result import AttackResult
 
 # Heads that are trained at once, and test records that judge each of them.
 _AT_ONCE: Final = 32

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError, ShadowError
 from attacks.poisoning.outcome import Comparison, Crafted, compare
 from attacks.poisoning.setting import PoisoningData
-from attacks.records import Records
-from attacks.result import AttackResult
 from attacks.training.stack import TrainingConfig, initialised, train_stack
 
 _FORWARD_RECORDS: Final = 2048

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson
+from attacks.core.oracle import Oracle
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
-from attacks.metrics.intervals import CONFIDENCE, Estimate, clopper_pearson
-from attacks.oracle import Oracle
 from attacks.poisoning.setting import Classifier, PoisonedSet, PoisoningData, PoisoningReport
-from attacks.records import Records
-from attacks.result import AttackResult
 
 SUCCESS: Final = "poison_success"
 ACCURACY: Final = "accuracy"

@@ -17,11 +17,11 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.intervals import Estimate, clopper_pearson
+from attacks.core.oracle import Spent
+from attacks.core.records import Records
+from attacks.core.result import AttackResult, Curve
 from attacks.errors import DataSplitError
-from attacks.metrics.intervals import Estimate, clopper_pearson
-from attacks.oracle import Spent
-from attacks.records import Records
-from attacks.result import AttackResult, Curve
 
 TRAINING_TIME_ADVERSARY: Final = "training-time adversary"
 

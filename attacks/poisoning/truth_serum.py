@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from attacks.core.intervals import Estimate
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
 from attacks.membership.core import gaussian_online, logit_confidence
 from attacks.membership.pooling import paired_difference, pooled
 from attacks.membership.run import MembershipScores
-from attacks.metrics.intervals import Estimate
 from attacks.poisoning.setting import PoisonBudget, PoisoningReport
-from attacks.records import Records
-from attacks.result import AttackResult
 from attacks.training.stack import TrainingConfig, initialised, membership_masks, train_stack
 
 AUC: Final = "auc"

@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError, ShadowError
 from attacks.progress import Progress
-from attacks.records import Records
 from attacks.training.recipe import TrainedTwins, TwinRecipe, train_twins
 from attacks.training.stack import Stack
 

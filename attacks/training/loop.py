@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from attacks.records import Records
+from attacks.core.records import Records
 from attacks.training.stack import (
     Stack,
     TrainingConfig,

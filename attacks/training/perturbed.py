@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.intervals import Estimate, clopper_pearson
+from attacks.core.records import Records
 from attacks.errors import ShadowError
-from attacks.metrics.intervals import Estimate, clopper_pearson
 from attacks.progress import Progress
-from attacks.records import Records
 from attacks.training.recipe import TrainedTwins, TwinRecipe
 from attacks.training.spread import Spread
 from attacks.training.stack import (

@@ -27,9 +27,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attacks.core.records import Records
 from attacks.errors import AbilityError, ShadowError
 from attacks.progress import Progress
-from attacks.records import Records
 from attacks.training.recipe import TrainedTwins, TwinRecipe
 from attacks.training.spread import Spread
 from attacks.training.stack import (

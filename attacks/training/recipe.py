@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attacks.core.records import Records
 from attacks.errors import ShadowError
 from attacks.progress import Progress
-from attacks.records import Records
 from attacks.training.stack import AfterStep, Stack, TrainingConfig, initialised, train_stack
 
 # Seeds of the second phase's batch order, apart from the first's.

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError, ShadowError
 from attacks.progress import Progress
-from attacks.records import Records
 
 _CHUNK: Final = 2048
 

@@ -31,7 +31,7 @@ from benchmarks.service.rig import (
     zoo_plan,
 )
 from benchmarks.service.row import Effort, Row
-from he_infer.client import Client
+from he_infer.client.client import Client
 from he_infer.server.state import State, audit_log
 
 _TOLERANCE = 2.0**-8

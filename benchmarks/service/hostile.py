@@ -14,16 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.record import CHECKOUT
 from benchmarks.service.rig import ServerProcess, connection, rig, rss_mb, zoo_plan
 from benchmarks.service.row import Effort, Row
 from he_infer import wire
+from he_infer.client.transport import HttpTransport
 from he_infer.errors import HEInferError, KeyFileError, WireError
-from he_infer.inference_protocol import HEAD_LENGTH_HEADER
-from he_infer.keyfile import Argon2idCost, Contents, seal, unseal
+from he_infer.keys.file import Argon2idCost, Contents, seal, unseal
 from he_infer.params import CKKSParams
-from he_infer.transport import HttpTransport
+from he_infer.wire.protocol import HEAD_LENGTH_HEADER
 
-CORPUS = Path(__file__).parents[2] / "tests" / "vectors" / "hostile"
+CORPUS = CHECKOUT / "tests" / "vectors" / "hostile"
 _CEILING_MB = 512
 TIMINGS = 3  # the fastest counts: the machine may do something else in between
 

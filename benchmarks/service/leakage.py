@@ -14,12 +14,12 @@ from attacks.oracles.channels import PlanBench
 from benchmarks.service.rig import in_the_clear, records_of, zoo_plan
 from benchmarks.service.row import Effort, Row
 from he_infer import zoo
-from he_infer.activations import PolynomialActivation
-from he_infer.canaries import Canaries, IntegrityError, check, detection_probability, mix
-from he_infer.client import Client
-from he_infer.compiler import compile as compile_model
-from he_infer.plan import Plan
-from he_infer.privacy import FunctionPrivacy
+from he_infer.activations.layer import PolynomialActivation
+from he_infer.client.canaries import Canaries, IntegrityError, check, detection_probability, mix
+from he_infer.client.client import Client
+from he_infer.compiler.pipeline import compile as compile_model
+from he_infer.plan.plan import Plan
+from he_infer.plan.privacy import FunctionPrivacy
 from he_infer.server import BackgroundServer
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from attacks.oracles.channels import PlanChannel
 from benchmarks.service.rig import connection, rig, together, zoo_plan
 from benchmarks.service.row import Effort, Row
-from he_infer.plan import Plan
-from he_infer.privacy import FunctionPrivacy
+from he_infer.plan.plan import Plan
+from he_infer.plan.privacy import FunctionPrivacy
 
 
 def overhead(effort: Effort) -> list[Row]:

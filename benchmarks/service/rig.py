@@ -19,13 +19,14 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from he_infer import inference_protocol as protocol
-from he_infer import ir, zoo
-from he_infer.client import Client
-from he_infer.client_spec import expected_query, expected_reply
-from he_infer.compiler import compile as compile_model
-from he_infer.plan import Plan
+from he_infer import zoo
+from he_infer.client.client import Client
+from he_infer.compiler.pipeline import compile as compile_model
+from he_infer.plan import ir
+from he_infer.plan.client_spec import expected_query, expected_reply
+from he_infer.plan.plan import Plan
 from he_infer.wire import Ciphertext, read_envelope
+from he_infer.wire import protocol as protocol
 from he_infer.wire.frames import write_frame
 
 

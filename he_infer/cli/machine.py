@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from he_infer.cli.console import print_facts, print_json, progress_bars, warn
-from he_infer.costs import SEAL_COSTS
+from he_infer.runtime.costs import SEAL_COSTS
 
 # Packages above this one end the demonstration with what they add; see run_epilogues.
 DEMO_GROUP: Final = "he_infer.demo"
@@ -38,7 +38,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    from he_infer import doctor
+    from he_infer.cli import doctor
 
     machine = doctor.inspect_machine()
     costs = None
@@ -91,8 +91,8 @@ def evaluator_text(paths: Sequence[str]) -> str:
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    from he_infer import demo
-    from he_infer.demo_picture import render
+    from he_infer.cli import demo
+    from he_infer.cli.demo_report import render
 
     with progress_bars() as progress:
         report = demo.run(

@@ -20,7 +20,8 @@ LEAST_AGREEMENT: Final = 0.99
 
 def add_commands(commands: Any) -> None:
     """Add the four parsers to argparse's subparsers."""
-    from he_infer import approx, zoo
+    from he_infer import zoo
+    from he_infer.activations import approx
 
     models = commands.add_parser("models", help="list the trained models of the zoo")
     models.add_argument("--json", action="store_true")
@@ -140,7 +141,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def run_approximate(options: argparse.Namespace) -> int:
-    from he_infer import approx
+    from he_infer.activations import approx
     from he_infer.errors import ApproximationError
 
     if options.function not in approx.FUNCTIONS:
@@ -186,13 +187,15 @@ def _error(value: float | None) -> str:
 def run_compile(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from he_infer import approx, compiler, zoo
-    from he_infer.batching import compile_for_records
+    from he_infer import zoo
+    from he_infer.activations import approx
+    from he_infer.cli.doctor import read_costs
     from he_infer.cli.sources import load_model, load_sample
-    from he_infer.costs import CostModel
-    from he_infer.doctor import read_costs
-    from he_infer.privacy import FunctionPrivacy
-    from he_infer.report import compile_report
+    from he_infer.compiler import pipeline as compiler
+    from he_infer.compiler.batching import compile_for_records
+    from he_infer.compiler.report import compile_report
+    from he_infer.plan.privacy import FunctionPrivacy
+    from he_infer.runtime.costs import CostModel
 
     model = load_model(options.model, options.weights)
     sample = load_sample(options.model, options.sample)

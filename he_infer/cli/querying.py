@@ -11,10 +11,10 @@ from he_infer.cli.console import megabytes, print_facts, print_json, progress_ba
 from he_infer.errors import InputError, KeyFileError
 
 if TYPE_CHECKING:
-    from he_infer.client_spec import ClientSpec
-    from he_infer.evaluation_keys import EvaluationKeys
-    from he_infer.keys import SecretKeys
-    from he_infer.transport import HttpTransport
+    from he_infer.client.transport import HttpTransport
+    from he_infer.keys.evaluation import EvaluationKeys
+    from he_infer.keys.secret import SecretKeys
+    from he_infer.plan.client_spec import ClientSpec
 
 PUBLIC_SUFFIX: Final = ".public"
 TOKEN_VARIABLE: Final = "HE_INFER_TOKEN"
@@ -60,7 +60,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 
 def open_transport(options: argparse.Namespace) -> HttpTransport:
     """A connection as the options say."""
-    from he_infer.transport import HttpTransport
+    from he_infer.client.transport import HttpTransport
 
     if (options.certificate is None) != (options.private_key is None):
         raise InputError("a client certificate needs both --certificate and --private-key")
@@ -78,7 +78,7 @@ def open_transport(options: argparse.Namespace) -> HttpTransport:
 
 def run_keygen(options: argparse.Namespace) -> int:
     from he_infer.cli.sources import read_passphrase
-    from he_infer.keys import SecretKeys
+    from he_infer.keys.secret import SecretKeys
 
     spec = _spec(options)
     public = public_file(options.out)
@@ -114,9 +114,9 @@ def run_keygen(options: argparse.Namespace) -> int:
 
 def run_query(options: argparse.Namespace) -> int:
     from he_infer.cli.sources import load_array, read_passphrase
-    from he_infer.client import Client
-    from he_infer.client_messages import fetch_spec
-    from he_infer.keys import SecretKeys
+    from he_infer.client.client import Client
+    from he_infer.client.messages import fetch_spec
+    from he_infer.keys.secret import SecretKeys
 
     records = load_array(options.input)
     secret = None
@@ -170,7 +170,7 @@ def _stored_keys(key_file: Path, secret: SecretKeys, spec: ClientSpec) -> Evalua
 
     Raises WireError if the file was made for another model or altered.
     """
-    from he_infer.evaluation_keys import EvaluationKeys
+    from he_infer.keys.evaluation import EvaluationKeys
 
     path = public_file(key_file)
     if not path.exists():
@@ -182,12 +182,12 @@ def _stored_keys(key_file: Path, secret: SecretKeys, spec: ClientSpec) -> Evalua
 
 def _spec(options: argparse.Namespace) -> ClientSpec:
     if options.plan is not None:
-        from he_infer.plan import Plan
+        from he_infer.plan.plan import Plan
 
         return Plan.load(str(options.plan)).client_spec
     if options.model is None:
         raise InputError("--server needs --model NAME as well")
-    from he_infer.client_messages import fetch_spec
+    from he_infer.client.messages import fetch_spec
 
     with open_transport(options) as transport:
         return fetch_spec(transport, options.model)

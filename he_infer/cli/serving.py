@@ -106,9 +106,9 @@ def _add_state(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     from he_infer.server import Settings, run
-    from he_infer.server.processes import ProcessWorkers
     from he_infer.server.running import Tls
     from he_infer.server.state import State
+    from he_infer.server.workers.processes import ProcessWorkers
 
     if (options.certificate is None) != (options.private_key is None):
         raise InputError("HTTPS needs both --certificate and --private-key")
@@ -138,7 +138,7 @@ def run_serve(options: argparse.Namespace) -> int:
         )
     make_workers: Any = ProcessWorkers
     if options.cluster:
-        from he_infer.server.cluster import cluster_workers
+        from he_infer.server.workers.cluster import cluster_workers
 
         make_workers = cluster_workers(options.cluster_address)
     run(
@@ -238,7 +238,7 @@ def _show_audit_log(options: argparse.Namespace) -> int:
 
 
 def run_certs(options: argparse.Namespace) -> int:
-    from he_infer import certificates
+    from he_infer.cli import certificates
 
     made = []
     # Replacing certificates must not replace the authority, which would end all the others.

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from he_infer.inference_protocol import IDEMPOTENCY_KEY
-from he_infer.server.hosting import Answer, HostFacts
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
 from he_infer.server.state import State, audit_log, replies, tenants
+from he_infer.server.workers.hosting import Answer, HostFacts
+from he_infer.wire.protocol import IDEMPOTENCY_KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from he_infer.errors import ParameterError
-from he_infer.inference_protocol import NAME, version_of
-from he_infer.server.hosting import HostFacts
 from he_infer.server.refusal import Refusal
+from he_infer.server.workers.hosting import HostFacts
+from he_infer.wire.protocol import NAME, version_of
 
 
 class Catalog:

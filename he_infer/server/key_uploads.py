@@ -14,18 +14,18 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
-from he_infer.client_spec import ClientSpec
 from he_infer.errors import HEInferError, MismatchError
-from he_infer.inference_protocol import DIGEST
-from he_infer.server.blobs import Blobs, MissingBlobError, keys_blob, part_blob
-from he_infer.server.hosting import HostFacts
+from he_infer.plan.client_spec import ClientSpec
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
 from he_infer.server.state import State, audit_log, key_index
+from he_infer.server.state.blobs import Blobs, MissingBlobError, keys_blob, part_blob
 from he_infer.server.state.key_index import Upload
-from he_infer.server.workers import Workers
-from he_infer.store import KeyName, UnknownKeysError
+from he_infer.server.workers.hosting import HostFacts
+from he_infer.server.workers.key_cache import KeyName, UnknownKeysError
+from he_infer.server.workers.workers import Workers
 from he_infer.wire import Expected, read_header
+from he_infer.wire.protocol import DIGEST
 
 MAX_PIECES: Final = 4096  # a piece of one byte costs a row and a file
 MAX_UPLOADS: Final = 8  # under way at a time, of each tenant

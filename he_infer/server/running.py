@@ -20,17 +20,17 @@ from typing import Any, Final, Self
 import uvicorn
 
 from he_infer.errors import ParameterError, ServiceError
-from he_infer.plan import Plan
-from he_infer.server.app import Application
+from he_infer.plan.plan import Plan
 from he_infer.server.guard import guarded_protocol
-from he_infer.server.hosting import Host
 from he_infer.server.logs import log_event, log_to_stderr
-from he_infer.server.plan_host import PlanHost
-from he_infer.server.processes import ProcessWorkers
+from he_infer.server.routes.app import Application
 from he_infer.server.service import InferenceService
 from he_infer.server.settings import Settings
 from he_infer.server.state import State
-from he_infer.server.workers import ThreadWorkers, Workers
+from he_infer.server.workers.hosting import Host
+from he_infer.server.workers.plan_host import PlanHost
+from he_infer.server.workers.processes import ProcessWorkers
+from he_infer.server.workers.workers import ThreadWorkers, Workers
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 

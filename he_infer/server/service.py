@@ -13,13 +13,13 @@ from he_infer.errors import HEInferError
 from he_infer.server.access import Access, ensure_anonymous
 from he_infer.server.accounts import Accounts, Admitted
 from he_infer.server.catalog import Catalog
-from he_infer.server.hosting import Answer
 from he_infer.server.key_uploads import KeyUploads
 from he_infer.server.logs import log_event, where_raised
 from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
 from he_infer.server.settings import Settings
 from he_infer.server.state import State, served
-from he_infer.server.workers import Workers
+from he_infer.server.workers.hosting import Answer
+from he_infer.server.workers.workers import Workers
 
 SWEEP_S: Final = 60.0
 

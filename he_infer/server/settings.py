@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Final
 
-from he_infer.backends.choose import AUTO
 from he_infer.errors import ParameterError
+from he_infer.runtime.backends.choose import AUTO
 
 _MAY_BE_ZERO: Final = ("queue", "drain_notice_s")
 _COUNTS: Final = ("workers", "threads_per_evaluation", "replies_per_tenant")

@@ -21,7 +21,7 @@ from typing import Final
 
 from torch import nn
 
-from he_infer.activations import PolynomialActivation
+from he_infer.activations.layer import PolynomialActivation
 
 ActivationFactory = Callable[[int], nn.Module]
 

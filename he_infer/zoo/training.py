@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from he_infer.activations import PolynomialActivation
+from he_infer.activations.layer import PolynomialActivation
 from he_infer.datasets import Dataset
 from he_infer.errors import DataError, TrainingError
 from he_infer.progress import Progress

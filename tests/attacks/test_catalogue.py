@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from attacks.audit.state import CellName
+from attacks.audit.bench.state import CellName
 from attacks.catalogue import ATTACKS, FAMILIES, Allowance, choose
+from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, OracleInfo
 from attacks.errors import AbilityError, AuditError, BudgetError
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, OracleInfo
 
 INFO = OracleInfo(
     name="target",

@@ -11,10 +11,11 @@ import pytest
 
 from attacks.defences.serving import serving_defences
 from attacks.errors import AttackError
-from benchmarks import defences_live, defences_table
 from benchmarks.__main__ import main
-from benchmarks.defences_setting import data_of, plan_for
-from benchmarks.defences_thief import constants_floor
+from benchmarks.defences import live as defences_live
+from benchmarks.defences import table as defences_table
+from benchmarks.defences.setting import data_of, plan_for
+from benchmarks.defences.thief import constants_floor
 
 
 def share(value: float) -> dict[str, float]:

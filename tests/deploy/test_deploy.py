@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from he_infer.cli.main import build_parser
+from tests.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = CHECKOUT / "he_infer" / "deploy"
 STATE = "/var/lib/he-infer"
 TOOL_TIMEOUT_S = 300  # guards against waiting for ever

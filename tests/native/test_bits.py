@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from he_infer import native
-from he_infer.backends.native import NativeBackend, NativeCiphertext
-from he_infer.backends.seal import SealBackend
-from he_infer.encoding import encode_slots
-from he_infer.keys import SecretKeys
+from he_infer.keys.secret import SecretKeys
 from he_infer.params import CKKSParams
+from he_infer.runtime.backends.native import NativeBackend, NativeCiphertext
+from he_infer.runtime.backends.seal import SealBackend
+from he_infer.runtime.encoding import encode_slots
 from he_infer.wire import Ciphertext
 
 if native.core is None:

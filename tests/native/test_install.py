@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.paths import CHECKOUT
+
 REPORT = """
 import he_infer.native, sys
 he_infer.native.core = None

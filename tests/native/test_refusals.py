@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from he_infer import native
-from he_infer.backends.native import NativeBackend, NativeCiphertext
 from he_infer.errors import BackendError, MismatchError
-from he_infer.keys import SecretKeys
+from he_infer.keys.secret import SecretKeys
 from he_infer.params import CKKSParams
+from he_infer.runtime.backends.native import NativeBackend, NativeCiphertext
 from he_infer.wire import Ciphertext, KeyLevels, SeededCiphertext
 from he_infer.wire.types import key_moduli
 

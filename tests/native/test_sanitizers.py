@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.paths import CHECKOUT
+
 # Runs with the sanitized extension in place of the installed one.
 RUN = """
 import sys

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from he_infer.client_spec import ClientSpec
 from he_infer.errors import MismatchError, WireError
-from he_infer.inference_protocol import HEAD_LENGTH_HEADER, query_head
 from he_infer.params import CKKSParams
+from he_infer.plan.client_spec import ClientSpec
 from he_infer.server import InferenceService, Settings
-from he_infer.server.app import Application
-from he_infer.server.hosting import HostFacts, Query
+from he_infer.server.routes.app import Application
 from he_infer.server.state import State
-from he_infer.server.workers import ThreadWorkers
+from he_infer.server.workers.hosting import HostFacts, Query
+from he_infer.server.workers.workers import ThreadWorkers
 from he_infer.wire import HEADER_BYTES, Expected, KeyLevels
 from he_infer.wire.envelope import Header, Kind
+from he_infer.wire.protocol import HEAD_LENGTH_HEADER, query_head
 
 PARAMS = CKKSParams.from_bits(4096, [30], special_bits=31)
 LEVELS = (KeyLevels.full(PARAMS, [1]), KeyLevels.full(PARAMS, [2]))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from he_infer.server import InferenceService, Settings
-from he_infer.server.hosting import Query
 from he_infer.server.running import Server
 from he_infer.server.state import State
-from he_infer.server.workers import ThreadWorkers
+from he_infer.server.workers.hosting import Query
+from he_infer.server.workers.workers import ThreadWorkers
 from tests.server.fakes import FakeHost
 
 

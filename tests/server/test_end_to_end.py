@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from he_infer import zoo
-from he_infer.client import Client
-from he_infer.compiler import compile
+from he_infer.client.client import Client
+from he_infer.client.transport import HttpTransport
+from he_infer.compiler.pipeline import compile
 from he_infer.errors import (
     BackendError,
     InputError,
@@ -21,12 +22,11 @@ from he_infer.errors import (
     RefusedError,
     ServiceError,
 )
-from he_infer.keys import SecretKeys
-from he_infer.plan import Plan
+from he_infer.keys.secret import SecretKeys
+from he_infer.plan.plan import Plan
 from he_infer.server import BackgroundServer, Settings
-from he_infer.server.plan_host import PlanHost
 from he_infer.server.state import key_index
-from he_infer.transport import HttpTransport
+from he_infer.server.workers.plan_host import PlanHost
 
 RECORDS = 5
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from he_infer.server import Settings
-from he_infer.server.app import Application
-from he_infer.server.blobs import keys_blob
 from he_infer.server.refusal import Refusal
+from he_infer.server.routes.app import Application
 from he_infer.server.state import audit_log
+from he_infer.server.state.blobs import keys_blob
 from tests.server.fakes import (
     KEYS,
     KEYS_DIGEST,

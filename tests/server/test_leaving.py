@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from he_infer.compiler import compile
+from he_infer.compiler.pipeline import compile
 
 LIMIT_S = 120.0
 

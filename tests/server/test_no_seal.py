@@ -11,11 +11,11 @@ import pytest
 from torch import nn
 
 from he_infer import native
-from he_infer.client import Client
-from he_infer.compiler import compile as compile_model
-from he_infer.keys import SecretKeys
+from he_infer.client.client import Client
+from he_infer.compiler.pipeline import compile as compile_model
+from he_infer.keys.secret import SecretKeys
+from tests.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SERVE = """
 import sys
 from he_infer.plan import Plan

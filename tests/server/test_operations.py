@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from benchmarks.service.rig import ServerProcess, in_the_clear, records_of, zoo_plan
-from he_infer.client import Client
-from he_infer.client_async import AsyncClient
+from he_infer.client.asynchronous import AsyncClient
+from he_infer.client.client import Client
+from he_infer.client.transport import HttpTransport
 from he_infer.errors import RefusedError, UnreachableError
-from he_infer.keys import SecretKeys
-from he_infer.plan import Plan
-from he_infer.transport import HttpTransport
+from he_infer.keys.secret import SecretKeys
+from he_infer.plan.plan import Plan
 from tests.server.databases import postgresql
 
 

@@ -15,15 +15,16 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from he_infer import certificates
-from he_infer.client_keys import KeySender
+from he_infer.cli import certificates
+from he_infer.client.key_sender import KeySender
+from he_infer.client.patience import Patience
+from he_infer.client.transport import HttpTransport, Request
 from he_infer.errors import ServiceError
-from he_infer.patience import Patience
 from he_infer.server import BackgroundServer, InferenceService, Settings
 from he_infer.server.running import Server, Tls, _check_access, _listen
 from he_infer.server.state import State
-from he_infer.server.workers import ThreadWorkers
-from he_infer.transport import HttpTransport, Request
+from he_infer.server.workers.workers import ThreadWorkers
+from tests.paths import CHECKOUT
 from tests.server.fakes import KEYS, KEYS_DIGEST, FakeHost, query_request
 
 INFER = "/v2/models/toy/infer"
@@ -31,8 +32,6 @@ INFER = "/v2/models/toy/infer"
 # the minute that asyncio gives a TLS handshake by itself.
 PATIENCE_S = 50.0
 HEADER_S = 1.0
-
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from he_infer.server import InferenceService, Settings
-from he_infer.server.app import Application
 from he_infer.server.key_uploads import parse_range
 from he_infer.server.refusal import Refusal
+from he_infer.server.routes.app import Application
 from he_infer.server.state import State, audit_log, tenants
-from he_infer.server.workers import ThreadWorkers
+from he_infer.server.workers.workers import ThreadWorkers
 from tests.server.fakes import (
     KEYS,
     KEYS_DIGEST,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from he_infer import datasets, zoo
-from he_infer.activations import PolynomialActivation
+from he_infer.activations.layer import PolynomialActivation
 from he_infer.errors import DataError, TrainingError
 from he_infer.zoo import __main__ as command_line
 from he_infer.zoo import training

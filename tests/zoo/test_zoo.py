@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from he_infer import datasets, zoo
-from he_infer.activations import PolynomialActivation
+from he_infer.activations.layer import PolynomialActivation
 from he_infer.errors import DataError, TrainingError
 from he_infer.zoo.cards import Card, wilson_interval
 from he_infer.zoo.training import activation_ranges, predict

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from he_infer.errors import ParameterError
-from he_infer.server.blobs import Blobs
+from he_infer.server.state.blobs import Blobs
 from he_infer.server.state.database import Database, DatabaseError
 
 DATABASE_FILE: Final = "state.sqlite"

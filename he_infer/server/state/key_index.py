@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.engine import Connection
 
 from he_infer.server.state.schema import keys, parts, uploads
-from he_infer.store import KeyName, StoreFullError
+from he_infer.server.workers.key_cache import KeyName, StoreFullError
 
 _USED: Final = text(
     "SELECT used FROM evaluation_keys WHERE tenant = :tenant AND digest = :digest "

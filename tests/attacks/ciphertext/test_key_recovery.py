@@ -15,8 +15,8 @@ from attacks.ciphertext.suite import ATTACKS, Effort, run_suite
 from attacks.ciphertext.transform import backward, forward, inverse, multiply
 from attacks.oracles.channels import PlanBench
 from he_infer import zoo
-from he_infer.compiler import compile
-from he_infer.privacy import FunctionPrivacy
+from he_infer.compiler.pipeline import compile
+from he_infer.plan.privacy import FunctionPrivacy
 
 
 @pytest.fixture(scope="module")

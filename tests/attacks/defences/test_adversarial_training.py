@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.core.records import Records
 from attacks.defences.adversarial_training import ProjectedGradient, adversarial_training
 from attacks.errors import DataSplitError, ShadowError
 from attacks.evasion.norms import L2
 from attacks.oracles.recipes import standard_recipe
 from attacks.oracles.twins import SIMULATED, Twins
-from attacks.records import Records
 from attacks.training.perturbed import (
     PerturbedTraining,
     moved_records,
@@ -26,7 +26,7 @@ from attacks.training.perturbed import (
 from attacks.training.recipe import TrainedTwins, train_twins
 from attacks.training.stack import Stack, TrainingConfig
 from he_infer import datasets
-from he_infer.activations import PolynomialActivation
+from he_infer.activations.layer import PolynomialActivation
 
 EPSILON = 0.1
 ATTACK = ProjectedGradient(epsilon=EPSILON, steps=20, step_share=0.1)

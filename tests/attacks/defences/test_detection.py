@@ -11,6 +11,8 @@ from scipy import ndimage, stats
 from scipy.spatial.distance import cdist
 from torch import nn
 
+from attacks.core.records import Records
+from attacks.core.wrappers import Budget, LabelsOnly
 from attacks.defences.adversarial_training import ProjectedGradient
 from attacks.defences.detection import (
     Detector,
@@ -33,13 +35,11 @@ from attacks.errors import (
     RefusedError,
     TooFewRecordsError,
 )
-from attacks.evasion.gradients import in_hand
+from attacks.evasion.gradient.gradients import in_hand
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
-from attacks.records import Records
 from attacks.training.perturbed import moved_records
 from attacks.training.recipe import train_twins
-from attacks.wrappers import Budget, LabelsOnly
 from he_infer import datasets
 
 EPSILON = 0.2

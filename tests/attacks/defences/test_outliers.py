@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from attacks.core.records import Records
 from attacks.defences.outliers import (
     AllOf,
     Centroids,
@@ -18,7 +19,6 @@ from attacks.defences.outliers import (
 )
 from attacks.errors import DataSplitError
 from attacks.poisoning.setting import PoisonedSet, removal
-from attacks.records import Records
 
 FILTERS = (SphereFilter, SlabFilter)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from attacks.core.records import Records
 from attacks.defences.clustering import ActivationClustering
 from attacks.defences.spectral import SpectralSignatures, signature_scores
 from attacks.errors import DataSplitError
-from attacks.records import Records
 
 FEATURES = 16
 

@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from attacks.catalogue import ATTACKS
+from attacks.core.oracle import softmax
+from attacks.core.wrappers import LabelsOnly, Scaled, Shifted, Softmax
 from attacks.defences.serving import SERVING, calibrated_noise, serving_defences
 from attacks.errors import AbilityError, DataSplitError, TooFewRecordsError
-from attacks.oracle import softmax
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.simulated import SimulatedOracle
-from attacks.wrappers import LabelsOnly, Scaled, Shifted, Softmax
 from he_infer import zoo
 from he_infer.cli.main import build_parser
-from he_infer.compiler import compile
-from he_infer.privacy import FunctionPrivacy
+from he_infer.compiler.pipeline import compile
+from he_infer.plan.privacy import FunctionPrivacy
 
 NAME = "digits-mlp"
 

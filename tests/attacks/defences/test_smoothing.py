@@ -11,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo
+from attacks.core.records import Records
+from attacks.core.wrappers import Budget, LabelsOnly
 from attacks.defences.smoothing import (
     ABSTAINED,
     Certificates,
@@ -21,14 +24,11 @@ from attacks.defences.smoothing import (
     gaussian_training,
 )
 from attacks.errors import BudgetError, DataSplitError, TooFewRecordsError
+from attacks.evasion.gradient.pgd import perturb
 from attacks.evasion.norms import L2
-from attacks.evasion.pgd import perturb
-from attacks.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
-from attacks.records import Records
 from attacks.training.recipe import TrainedTwins, train_twins
-from attacks.wrappers import Budget, LabelsOnly
 from he_infer import datasets
 
 WIDE = 1e6

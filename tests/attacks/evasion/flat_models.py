@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.core.records import Records
 from attacks.evasion.norms import Linf, Norm
 from attacks.evasion.setting import EvasionData
 from attacks.oracles.plaintext import TorchOracle
-from attacks.records import Records
 from he_infer import zoo
 
 

@@ -9,29 +9,29 @@ import numpy as np
 import pytest
 import torch
 
+from attacks.core.oracle import Oracle
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
+from attacks.core.wrappers import LabelsOnly, Noisy, Softmax
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.evasion.apgd import APGD
 from attacks.evasion.asking import Asker
+from attacks.evasion.black_box.hopskipjump import HopSkipJump
+from attacks.evasion.black_box.square import Square
+from attacks.evasion.black_box.stolen import as_network
+from attacks.evasion.black_box.transfer import Transfer
+from attacks.evasion.black_box.windows import Windows, grid_of, pattern, share_at, sides
 from attacks.evasion.ensemble import EvasionEnsemble
-from attacks.evasion.hopskipjump import HopSkipJump
+from attacks.evasion.gradient.apgd import APGD
+from attacks.evasion.gradient.pgd import PGD
 from attacks.evasion.norms import L2, Linf, Norm
-from attacks.evasion.pgd import PGD
 from attacks.evasion.setting import EvasionData
-from attacks.evasion.square import Square
-from attacks.evasion.stolen import as_network
-from attacks.evasion.transfer import Transfer
-from attacks.evasion.windows import Windows, grid_of, pattern, share_at, sides
+from attacks.extraction.exact.quadratic import QuadraticExtraction
+from attacks.extraction.exact.quadratic_forms import Centering, fit_forms
 from attacks.extraction.learners import ConstantModel, PerceptronLearner
 from attacks.extraction.papernot import PapernotSubstitute
-from attacks.extraction.quadratic import QuadraticExtraction
-from attacks.extraction.quadratic_forms import Centering, fit_forms
 from attacks.extraction.setting import ExtractionData
 from attacks.extraction.substitute import Substitute, SubstituteTraining
-from attacks.oracle import Oracle
 from attacks.oracles.plaintext import TorchOracle
-from attacks.records import Records
-from attacks.result import AttackResult
-from attacks.wrappers import LabelsOnly, Noisy, Softmax
 from he_infer import zoo
 from tests.attacks.evasion.flat_models import digits, digits_oracle, linear, oracle_of
 from tests.attacks.extraction.square_networks import data_for, random_layer

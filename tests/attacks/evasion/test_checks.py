@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from torch import nn
 
+from attacks.core.wrappers import LabelsOnly
 from attacks.errors import DataSplitError
 from attacks.evasion.checks import Check, SanityChecks, masks_gradient
-from attacks.wrappers import LabelsOnly
 from tests.attacks.evasion.flat_models import Quantised, Scaled, digits, digits_oracle, oracle_of
 
 NAMES = {

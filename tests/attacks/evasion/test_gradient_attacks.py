@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from attacks.core.records import Records
+from attacks.core.result import AttackResult
 from attacks.errors import AbilityError, DataSplitError, TooFewRecordsError
-from attacks.evasion import fgsm, pgd
-from attacks.evasion.apgd import APGD
-from attacks.evasion.fgsm import FGSM
+from attacks.evasion.gradient import fgsm, pgd
+from attacks.evasion.gradient.apgd import APGD
+from attacks.evasion.gradient.fgsm import FGSM
+from attacks.evasion.gradient.pgd import PGD
 from attacks.evasion.norms import L2, Linf, Norm
-from attacks.evasion.pgd import PGD
 from attacks.evasion.setting import EvasionData
-from attacks.records import Records
-from attacks.result import AttackResult
 from tests.attacks.evasion.flat_models import (
     Scaled,
     digits,

@@ -7,10 +7,18 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import (
+    LABELS,
+    LOGITS,
+    PROBABILITIES,
+    Answer,
+    MeteredOracle,
+    OracleInfo,
+    softmax,
+)
+from attacks.core.records import Records
+from attacks.extraction.exact.weights import HiddenLayer
 from attacks.extraction.setting import ExtractionData
-from attacks.extraction.weights import HiddenLayer
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, Answer, MeteredOracle, OracleInfo, softmax
-from attacks.records import Records
 
 Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from attacks.core.wrappers import LabelsOnly, Noisy, Scaled, Shifted, Softmax
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.extraction.concealed import Concealment, contrasts, inverse_factors
-from attacks.extraction.matching import NetworkMatching
-from attacks.extraction.quadratic import QuadraticExtraction
-from attacks.extraction.quadratic_forms import quadratic_features
-from attacks.extraction.ratios import RatioExtraction
-from attacks.wrappers import LabelsOnly, Noisy, Scaled, Shifted, Softmax
+from attacks.extraction.exact.concealed import Concealment, contrasts, inverse_factors
+from attacks.extraction.exact.matching import NetworkMatching
+from attacks.extraction.exact.quadratic import QuadraticExtraction
+from attacks.extraction.exact.quadratic_forms import quadratic_features
+from attacks.extraction.exact.ratios import RatioExtraction
 from tests.attacks.extraction.square_networks import FunctionOracle, data_for, random_layer
 
 Array = NDArray[np.float64]

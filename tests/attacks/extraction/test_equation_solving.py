@@ -9,13 +9,13 @@ import pytest
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neural_network import MLPClassifier
 
+from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, OracleInfo
+from attacks.core.result import AttackResult
+from attacks.core.wrappers import Rounded
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.extraction.equation_solving import EquationSolving
-from attacks.extraction.linear import OneVsRest, Softmax, orthogonal_design
-from attacks.extraction.perceptron import Perceptron
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, OracleInfo
-from attacks.result import AttackResult
-from attacks.wrappers import Rounded
+from attacks.extraction.tramer.equation_solving import EquationSolving
+from attacks.extraction.tramer.linear import OneVsRest, Softmax, orthogonal_design
+from attacks.extraction.tramer.perceptron import Perceptron
 from tests.attacks.extraction.tramer_targets import Target, regression
 
 

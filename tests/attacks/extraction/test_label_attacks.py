@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from attacks.core.oracle import LABELS, Answer, MeteredOracle, OracleInfo
+from attacks.core.records import Records
 from attacks.errors import AbilityError, BudgetError, DataSplitError
 from attacks.extraction.baseline import no_oracle
 from attacks.extraction.learners import PerceptronLearner
-from attacks.extraction.lowd_meek import LowdMeek
-from attacks.extraction.retraining import AdaptiveRetraining
 from attacks.extraction.setting import ExtractionData
-from attacks.oracle import LABELS, Answer, MeteredOracle, OracleInfo
-from attacks.records import Records
+from attacks.extraction.tramer.lowd_meek import LowdMeek
+from attacks.extraction.tramer.retraining import AdaptiveRetraining
 from tests.attacks.extraction.tramer_targets import Target, regression
 
 

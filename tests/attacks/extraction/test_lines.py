@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from attacks.core.oracle import LABELS, PROBABILITIES
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.extraction.lines import LineExtraction
-from attacks.extraction.peeling import PeeledNetwork
-from attacks.extraction.polynomials import fit_polynomials, line_derivatives, term_count
-from attacks.oracle import LABELS, PROBABILITIES
+from attacks.extraction.exact.lines import LineExtraction
+from attacks.extraction.exact.peeling import PeeledNetwork
+from attacks.extraction.exact.polynomials import fit_polynomials, line_derivatives, term_count
 from tests.attacks.extraction.square_networks import Function, FunctionOracle, data_for
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
+from attacks.core.oracle import LABELS
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.extraction.path_finding import PathFinding
-from attacks.oracle import LABELS
+from attacks.extraction.tramer.path_finding import PathFinding
 from tests.attacks.extraction.tramer_targets import LeafOracle, Target, regression
 
 

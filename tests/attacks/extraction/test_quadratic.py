@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 import he_infer
+from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES
+from attacks.core.records import Records
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.extraction.quadratic import QuadraticExtraction
-from attacks.extraction.quadratic_forms import Centering
+from attacks.extraction.exact.quadratic import QuadraticExtraction
+from attacks.extraction.exact.quadratic_forms import Centering
+from attacks.extraction.exact.weights import HiddenLayer, match_weights
 from attacks.extraction.setting import ExtractionData
-from attacks.extraction.weights import HiddenLayer, match_weights
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.remote import serve
-from attacks.records import Records
 from he_infer import zoo
 from tests.attacks.extraction.square_networks import FunctionOracle, data_for, random_layer
 

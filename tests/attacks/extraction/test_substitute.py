@@ -7,6 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from attacks.core.oracle import LABELS, LOGITS, OracleInfo
+from attacks.core.records import Records
 from attacks.errors import BudgetError, DataSplitError
 from attacks.extraction.knockoff import Knockoff
 from attacks.extraction.papernot import PapernotSubstitute, Reservoir
@@ -19,8 +21,6 @@ from attacks.extraction.substitute import (
     one_hot,
     train_substitute,
 )
-from attacks.oracle import LABELS, LOGITS, OracleInfo
-from attacks.records import Records
 from he_infer import datasets
 from tests.attacks.extraction.square_networks import FunctionOracle
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from attacks.errors import AbilityError
-from attacks.extraction.quadratic_forms import Centering, QuadraticForms
-from attacks.extraction.square_layer import refine
-from attacks.extraction.weights import HiddenLayer, match_weights, recover_weights
+from attacks.extraction.exact.quadratic_forms import Centering, QuadraticForms
+from attacks.extraction.exact.square_layer import refine
+from attacks.extraction.exact.weights import HiddenLayer, match_weights, recover_weights
 from tests.attacks.extraction.square_networks import random_layer
 
 _UNIT = Centering(center=0.0, half_width=1.0)

@@ -11,11 +11,11 @@ from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+from attacks.core.oracle import LABELS, PROBABILITIES, Answer, MeteredOracle, OracleInfo
+from attacks.core.records import Records
+from attacks.extraction.fidelity import ReferenceAnswers
 from attacks.extraction.setting import ExtractionData
-from attacks.metrics.fidelity import ReferenceAnswers
-from attacks.oracle import LABELS, PROBABILITIES, Answer, MeteredOracle, OracleInfo
 from attacks.oracles.estimator import EstimatorOracle
-from attacks.records import Records
 
 SEEDS = 30
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attacks.core.oracle import LABELS, Answer, softmax
+from attacks.core.records import Records
 from attacks.errors import (
     AbilityError,
     BadAnswerError,
@@ -30,8 +32,6 @@ from attacks.membership.thresholds import (
     gap_identity,
     modified_entropy,
 )
-from attacks.oracle import LABELS, Answer, softmax
-from attacks.records import Records
 from tests.attacks.membership.world import (
     FixedOracle,
     drawn_world,

@@ -7,11 +7,11 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo
+from attacks.core.records import Records
 from attacks.membership.setting import MembershipData, ShadowAnswers
-from attacks.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import mlp
-from attacks.records import Records
 from attacks.training.stack import (
     Stack,
     TrainingConfig,

@@ -16,16 +16,16 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
+from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, SLOTS, Answer, MeteredOracle, Oracle
+from attacks.core.wrappers import Budget, LabelsOnly, Noisy, Recorded, Replayed, Rounded, Softmax
 from attacks.errors import BadAnswerError, DataSplitError
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, SLOTS, Answer, MeteredOracle, Oracle
 from attacks.oracles.estimator import EstimatorOracle
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.remote import RemoteOracle, serve
 from attacks.oracles.simulated import SimulatedOracle
-from attacks.wrappers import Budget, LabelsOnly, Noisy, Recorded, Replayed, Rounded, Softmax
-from he_infer.activations import PolynomialActivation
-from he_infer.compiler import compile
-from he_infer.plan import Plan
+from he_infer.activations.layer import PolynomialActivation
+from he_infer.compiler.pipeline import compile
+from he_infer.plan.plan import Plan
 
 FEATURES, CLASSES, RECORDS, BATCH = 4, 3, 50, 16
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from attacks.core.oracle import softmax
+from attacks.core.wrappers import Budget, LabelsOnly
 from attacks.errors import DataSplitError
-from attacks.oracle import softmax
 from attacks.oracles.art import as_art_classifier, of_art_classifier
 from attacks.oracles.foolbox import as_foolbox_model
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import mlp
-from attacks.wrappers import Budget, LabelsOnly
 
 pytest.importorskip("art", reason="ART is an extra: pip install 'he-infer[peers]'")
 pytest.importorskip("foolbox", reason="Foolbox is an extra: pip install 'he-infer[peers]'")

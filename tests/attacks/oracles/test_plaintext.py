@@ -18,11 +18,11 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
+from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, softmax
+from attacks.core.wrappers import Budget, LabelsOnly
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.oracle import LABELS, LOGITS, PROBABILITIES, softmax
 from attacks.oracles.estimator import EstimatorOracle, as_estimator
 from attacks.oracles.plaintext import TorchOracle
-from attacks.wrappers import Budget, LabelsOnly
 from he_infer.datasets import iris
 
 

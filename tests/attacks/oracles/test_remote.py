@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from attacks.core.oracle import LABELS, LOGITS, SLOTS, Spent
+from attacks.core.wrappers import Recorded
 from attacks.errors import BadAnswerError, DataSplitError, InterruptedOracleError
-from attacks.oracle import LABELS, LOGITS, SLOTS, Spent
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.remote import RemoteOracle, serve
 from attacks.oracles.simulated import SimulatedOracle
-from attacks.wrappers import Recorded
 from he_infer import zoo
-from he_infer.client import Client
-from he_infer.compiler import compile
-from he_infer.plan import Plan
-from he_infer.transport import HttpTransport, Request, Response
+from he_infer.client.client import Client
+from he_infer.client.transport import HttpTransport, Request, Response
+from he_infer.compiler.pipeline import compile
+from he_infer.plan.plan import Plan
+from tests.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 PRECISION = 2.0**-8  # compile promises a standard deviation of a quarter of it by default
 BATCH = 1024
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
 from attacks.poisoning.backdoor import Backdoor, Trigger, corner_patch, quiet_trigger
 from attacks.poisoning.filtering import InFeatures, filtered
@@ -17,7 +18,6 @@ from attacks.poisoning.flipping import LabelFlipping
 from attacks.poisoning.networks import Network, NetworkLearner, last_linear, pooled_sets
 from attacks.poisoning.outcome import SUCCESS, Crafted, paired_change
 from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
-from attacks.records import Records
 from attacks.training.stack import TrainingConfig
 
 CLASSES, FEATURES = 3, 12

@@ -13,15 +13,15 @@ from scipy import optimize, sparse
 from sklearn.svm import LinearSVC
 
 from attacks.errors import AttackError, DataSplitError
-from attacks.poisoning.binary import BinaryData, BinarySet, LinearModel, joined
-from attacks.poisoning.certificate import DualAveraging, Game
-from attacks.poisoning.domains import Anywhere, Box, Counts, Domain
-from attacks.poisoning.feasible import FeasibleSet
-from attacks.poisoning.hinge import HingeLearner
-from attacks.poisoning.moving import settled, widened
-from attacks.poisoning.optimal import CertifiedPoisoning, Poisoned
+from attacks.poisoning.certified.binary import BinaryData, BinarySet, LinearModel, joined
+from attacks.poisoning.certified.certificate import DualAveraging, Game
+from attacks.poisoning.certified.domains import Anywhere, Box, Counts, Domain
+from attacks.poisoning.certified.feasible import FeasibleSet
+from attacks.poisoning.certified.hinge import HingeLearner
+from attacks.poisoning.certified.moving import settled, widened
+from attacks.poisoning.certified.optimal import CertifiedPoisoning, Poisoned
+from attacks.poisoning.certified.text import TwoTopics
 from attacks.poisoning.setting import TRAINING_TIME_ADVERSARY, PoisonBudget
-from attacks.poisoning.text import TwoTopics
 
 
 def gaussians(seed: int, count: int = 120, features: int = 5, apart: float = 1.5) -> BinarySet:

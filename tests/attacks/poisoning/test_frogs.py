@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
 from attacks.poisoning.filtering import filtered_frogs
 from attacks.poisoning.frogs import FeatureCollision, watermarked
@@ -15,7 +16,6 @@ from attacks.poisoning.frogs_transfer import FrozenFeatures, OneShotTransfer, Sp
 from attacks.poisoning.networks import HeadTraining, Network, NetworkLearner, train_heads
 from attacks.poisoning.outcome import SUCCESS
 from attacks.poisoning.setting import PoisoningData
-from attacks.records import Records
 from attacks.training.stack import TrainingConfig
 
 CLASSES, INPUTS, FEATURES = 3, 40, 30

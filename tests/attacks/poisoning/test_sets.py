@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
-from attacks.poisoning.binary import BinaryData, BinarySet, joined
-from attacks.poisoning.domains import Anywhere, Box, Counts
-from attacks.poisoning.sets import bag_of_words, features, imdb
+from attacks.poisoning.certified.binary import BinaryData, BinarySet, joined
+from attacks.poisoning.certified.domains import Anywhere, Box, Counts
+from attacks.poisoning.certified.sets import bag_of_words, features, imdb
+from attacks.poisoning.certified.text import TwoTopics
 from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData, removal
-from attacks.poisoning.text import TwoTopics
-from attacks.records import Records
 
 
 def reviews(folder: Path, train: str, test: str = "2 0:1\n9 1:1\n") -> Path:

@@ -7,11 +7,11 @@ import functools
 import numpy as np
 import pytest
 
-from attacks.audit.data import load_records
+from attacks.audit.bench.data import load_records
+from attacks.core.records import Records
 from attacks.errors import DataSplitError
 from attacks.oracles.recipes import mlp
 from attacks.poisoning.truth_serum import AUC, ShadowRecipe, TruthSerum, rise_is_real
-from attacks.records import Records
 from attacks.training.stack import TrainingConfig
 
 

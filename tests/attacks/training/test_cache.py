@@ -17,16 +17,16 @@ import torch
 from joblib.parallel import ThreadingBackend
 from torch import nn
 
+from attacks.core.records import Records
 from attacks.errors import ShadowError
 from attacks.oracles.recipes import CRYPTODL, mlp
-from attacks.records import Records
 from attacks.training import cache as cache_module
 from attacks.training.cache import ShadowCache, StaleCacheWarning
 from attacks.training.recipe import TrainedTwins, TwinRecipe
 from attacks.training.stack import TrainingConfig, membership_masks
 from he_infer import datasets
+from tests.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 RECIPE = TwinRecipe(
     name="small",
     architecture=functools.partial(mlp, 64, 8, 10),

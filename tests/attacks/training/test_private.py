@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.core.records import Records
+from attacks.core.roc import epsilon_lower_bound, rates_at, threshold_for
 from attacks.errors import AbilityError, ShadowError
 from attacks.membership.core import gaussian_online, logit_confidence
-from attacks.metrics.roc import epsilon_lower_bound, rates_at, threshold_for
 from attacks.oracles.recipes import mlp, standard_recipe
-from attacks.records import Records
 from attacks.training.private import PrivateTraining, train_privately
 from attacks.training.recipe import train_twins
 from attacks.training.stack import Stack, membership_masks
 from attacks.training.variants import dp_sgd
 from he_infer import datasets
-from he_infer.activations import PolynomialActivation
+from he_infer.activations.layer import PolynomialActivation
 
 QUICK = PrivateTraining(epsilon=8.0, epochs=10, batch=50, rate=0.03)
 

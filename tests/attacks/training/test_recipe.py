@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.core.records import Records
 from attacks.errors import AuditError, ShadowError
 from attacks.oracles.recipes import (
     CRYPTODL,
@@ -19,11 +20,10 @@ from attacks.oracles.recipes import (
     replace_activations,
     standard_recipe,
 )
-from attacks.records import Records
 from attacks.training.recipe import TrainedTwins, TwinRecipe, train_twins
 from attacks.training.stack import Stack, TrainingConfig, initialised, membership_masks
 from he_infer import datasets
-from he_infer.activations import PolynomialActivation
+from he_infer.activations.layer import PolynomialActivation
 
 MODELS = 4
 DEEP = TwinRecipe(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.core.records import Records
 from attacks.errors import DataSplitError, ShadowError
 from attacks.oracles.recipes import mlp
-from attacks.records import Records
 from attacks.training.loop import train_loop
 from attacks.training.stack import (
     Stack,

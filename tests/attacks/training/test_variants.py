@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from attacks.core.records import Records
 from attacks.errors import ShadowError
 from attacks.oracles.recipes import mlp, standard_recipe
-from attacks.records import Records
 from attacks.training.cache import ShadowCache
 from attacks.training.recipe import train_twins
 from attacks.training.regularised import with_dropout, without_batch_norm

@@ -1,0 +1,1 @@
+"""What an audit runs on: data, trained targets, cells and their saved state."""

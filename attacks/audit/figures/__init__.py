@@ -1,0 +1,1 @@
+"""From cells to figures: pooling over targets, statistics, findings, the audit document."""

@@ -1,0 +1,301 @@
+"""What an owner could do about it, tried on the audited model itself: same targets, same seeds.
+
+    "none" ──────────────┐
+    serving defences ────┤   each is a twin of its own:      cells ──► attacks/audit/advice.py
+    training defences ───┤   the polynomial network, with     (attack, option, target)
+    a smaller budget ────┘   the defence around or within it
+
+Serving defences are wrapped around the network in the clear, which draws what a plan with the same
+options draws. The attacker knows the defence: it may choose among attacks made for it, and its
+shadow models answer through it, or were trained with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.audit.bench.bench import TrainedBench, epsilon_for
+from attacks.audit.bench.cell import REFUSED, Cell
+from attacks.audit.bench.cells import Bench, Target, run_cells
+from attacks.audit.bench.models import Subject
+from attacks.audit.bench.state import CellName, StateStore
+from attacks.audit.config import AuditConfig
+from attacks.audit.sections.accuracy import ACCURACY, ENTRY
+from attacks.catalogue import ATTACKS, EVASION, EXTRACTION, MEMBERSHIP, Allowance
+from attacks.core.oracle import Answer, MeteredOracle, Oracle
+from attacks.defences.adversarial_training import ProjectedGradient, adversarial_training
+from attacks.defences.serving import SPREAD, ServingDefence, calibrated_noise, serving_defences
+from attacks.errors import AbilityError, ShadowError
+from attacks.membership.setting import MembershipData, ShadowAnswers
+from attacks.oracles.twins import POLYNOMIAL
+from attacks.progress import Progress
+from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence
+
+NONE: Final = "none"
+# By family, what an attacker chooses from; the best counts. Of the exact extractions each option
+# gets the one that is made for it: they take longest.
+TRIED: Final[Mapping[str, tuple[str, ...]]] = {
+    EXTRACTION: ("quadratic-extraction", "ratio-extraction", "network-matching", "knockoff"),
+    MEMBERSHIP: ("lira-fixed", "lira-correlation"),
+    EVASION: ("transfer",),
+}
+EXACT: Final = frozenset({"quadratic-extraction", "ratio-extraction", "network-matching"})
+# Of attacks that take minutes; what takes seconds is tried on all targets.
+MOST_TARGETS: Final = 2
+SMALLER: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """``cost``: what it takes beside accuracy, in words. ``bench``: (targets) → they under it; None
+    for one that cannot be tried here, and ``reason`` says why. ``budget``: records an attack may
+    ask of a target. ``exact``: the exact extraction that knows of it. ``skipped``: families that
+    it cannot change."""
+
+    name: str
+    title: str
+    cost: str
+    budget: int
+    bench: Callable[[Sequence[int]], Bench] | None
+    reason: str = ""
+    exact: str = "quadratic-extraction"
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names in the catalogue of what is tried."""
+        return tuple(
+            name
+            for family, names in TRIED.items()
+            if family not in self.skipped
+            for name in names
+            if name not in EXACT or name == self.exact
+        )
+
+
+def options_of(
+    bench: TrainedBench, subject: Subject, config: AuditConfig, *, progress: Progress | None
+) -> Iterator[Option]:
+    """All options, "none" first; training defences train their models when they are reached."""
+
+    def around(name: str, defence: ServingDefence | None) -> Callable[[Sequence[int]], Bench]:
+        return functools.partial(DefendedBench, bench, name, defence, seed=config.seed)
+
+    yield Option(
+        name=NONE, title="As it is", cost="", budget=config.budget, bench=around(NONE, None)
+    )
+    yield Option(
+        name="budget",
+        title=f"A budget of {max(1, config.budget // SMALLER):,} records a client",
+        cost="clients who need more must ask for it",
+        budget=max(1, config.budget // SMALLER),
+        bench=around("budget", None),
+        # Each record that is asked tells as much as before.
+        skipped=(MEMBERSHIP,),
+    )
+    for defence in serving_defences(noise_std=_noise(bench, subject, config)).values():
+        name = defence.name.replace("+", "-and-")
+        yield Option(
+            name=name,
+            title=defence.title,
+            cost=defence.cost,
+            budget=config.budget,
+            bench=around(name, defence),
+            exact=_made_for(defence),
+        )
+    hardened = TrainingDefence(
+        name="adversarial-training",
+        title="adversarial training, PGD inside the training loop",
+        apply=functools.partial(
+            adversarial_training,
+            against=ProjectedGradient(epsilon=epsilon_for(config, subject.split)),
+        ),
+    )
+    for training in (*TRAINING_DEFENCES, hardened):
+        yield _retrained(training, subject, config, progress)
+
+
+def measure(
+    options: Sequence[Option],
+    store: StateStore,
+    config: AuditConfig,
+    *,
+    targets: Sequence[int],
+    progress: Progress | None,
+    tell: Callable[[str], None] | None,
+) -> dict[CellName, Cell]:
+    """Accuracy and every attack of TRIED under every option; refused cells for what cannot be.
+
+    ``targets``: of the options' benches; attacks of minutes take the first MOST_TARGETS of them.
+    """
+    cells: dict[CellName, Cell] = {}
+    for option in options:
+        for slow in (False, True):
+            attacks = {
+                name: ATTACKS[name]
+                for name in option.attacks
+                if slow is (ATTACKS[name].family != MEMBERSHIP)
+            }
+            if not slow:
+                attacks = {ACCURACY: ENTRY, **attacks}
+            chosen = targets[:MOST_TARGETS] if slow else targets
+            if option.bench is None:
+                refused = Cell(status=REFUSED, reason=option.reason)
+                for target in chosen:
+                    for name in attacks:
+                        cells[CellName(twin=option.name, attack=name, target=target)] = refused
+                continue
+            cells |= run_cells(
+                option.bench(chosen),
+                attacks,
+                store,
+                budgets={ACCURACY: 10**9, **dict.fromkeys(option.attacks, option.budget)},
+                seed=config.seed,
+                recorded=frozenset(),
+                progress=_named(progress, option.title),
+                tell=tell,
+            )
+    return cells
+
+
+class DefendedBench:
+    """The polynomial twins of some of a bench's targets, a serving defence around each."""
+
+    def __init__(
+        self,
+        bench: TrainedBench,
+        name: str,
+        defence: ServingDefence | None,
+        targets: Sequence[int],
+        *,
+        seed: int,
+    ) -> None:
+        self._bench, self._name, self._defence = bench, name, defence
+        self._targets, self._seed = targets, seed
+
+    @property
+    def twins(self) -> Sequence[str]:
+        return (self._name,)
+
+    @property
+    def targets(self) -> Sequence[int]:
+        return self._targets
+
+    @contextmanager
+    def open(self, target: int) -> Iterator[Target]:
+        with self._bench.open(target) as opened:
+            yield DefendedTarget(opened, self._defence, seed=[self._seed, 7, target])
+
+
+class DefendedTarget:
+    """``target``'s polynomial network, answering through a defence; so do its shadows."""
+
+    def __init__(
+        self, target: Target, defence: ServingDefence | None, *, seed: Sequence[int]
+    ) -> None:
+        self._target, self._defence = target, defence
+        self._rng = np.random.default_rng(seed)
+
+    def oracle(self, twin: str) -> Oracle:
+        del twin
+        plain = self._target.oracle(POLYNOMIAL)
+        return plain if self._defence is None else self._defence.wrap(plain, self._rng)
+
+    def allowance(self, twin: str, budget: int) -> Allowance:
+        del twin
+        return self._target.allowance(POLYNOMIAL, budget)
+
+    def data(self, twin: str, family: str) -> Any:
+        del twin
+        found = self._target.data(POLYNOMIAL, family)
+        if self._defence is None or not isinstance(found, MembershipData):
+            return found
+        shadows = ShadowAnswers(
+            logits=self._answered(found.shadows.logits), is_member=found.shadows.is_member
+        )
+        return dataclasses.replace(
+            found, shadows=shadows, population_logits=self._answered(found.population_logits)
+        )
+
+    def _answered(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(models, records, classes) as the defence would answer them."""
+        assert self._defence is not None
+        rows = logits.reshape(-1, logits.shape[-1])
+        if not len(rows):
+            return logits
+        known = _Known(rows, self._target.oracle(POLYNOMIAL))
+        numbers = np.arange(len(rows), dtype=np.float64)[:, None]
+        answer = self._defence.wrap(known, self._rng).query(numbers)
+        return answer.require_logits().reshape(logits.shape)
+
+
+class _Known(MeteredOracle):
+    """Answers the record (k,) with row k of logits (rows, classes)."""
+
+    def __init__(self, rows: NDArray[np.float64], like: Oracle) -> None:
+        info = dataclasses.replace(like.info, input_shape=(1,), low=0.0, high=float(len(rows)))
+        super().__init__(dataclasses.replace(info, batch=None))
+        self._rows = rows
+
+    def _answer(self, records: NDArray[np.float64]) -> Answer:
+        return Answer.of_logits(self._rows[records[:, 0].astype(np.int64)])
+
+
+def _made_for(defence: ServingDefence) -> str:
+    """The exact extraction that copes with the defence: matching averages noise best."""
+    return "ratio-extraction" if defence.keeps_labels else "network-matching"
+
+
+def _noise(bench: TrainedBench, subject: Subject, config: AuditConfig) -> float:
+    """The noise that costs one point of the first target's accuracy, after scaling as well."""
+    with bench.open(bench.targets[0]) as target:
+        test = subject.split.test
+        logits = target.oracle(POLYNOMIAL).query(test.inputs).require_logits()
+    rng = np.random.default_rng([config.seed, 8])
+    return calibrated_noise(logits, test.labels, rng, spread=SPREAD)
+
+
+def _retrained(
+    defence: TrainingDefence, subject: Subject, config: AuditConfig, progress: Progress | None
+) -> Option:
+    """Targets and shadows trained anew with the defence, from the same members and seeds."""
+    cost = "training anew"
+    if defence.private is not None:
+        cost = "training anew, each model many times as long; no batch norm"
+    elif defence.name == "adversarial-training":
+        cost = "training anew, each step several times as long"
+    bench, reason = None, ""
+    try:
+        recipe = defence.apply(subject.recipe)
+        trained = TrainedBench(
+            dataclasses.replace(subject, recipe=recipe), config, progress=progress
+        )
+        bench = functools.partial(DefendedBench, trained, defence.name, None, seed=config.seed)
+    except (AbilityError, ShadowError) as error:
+        reason = str(error)
+    return Option(
+        name=defence.name,
+        title=f"{defence.title[0].upper()}{defence.title[1:]}",
+        cost=cost,
+        budget=config.budget,
+        bench=bench,
+        reason=reason,
+    )
+
+
+def _named(progress: Progress | None, title: str) -> Progress | None:
+    if progress is None:
+        return None
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress(f"{stage}, {title[0].lower()}{title[1:]}", done, total)
+
+    return report

@@ -1,0 +1,1 @@
+"""What every family of attacks stands on: oracles, records, results, intervals."""

@@ -1,0 +1,88 @@
+"""What an attack reports: estimates, curves, what was spent, beside a baseline without oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from attacks.core.intervals import Estimate
+from attacks.core.oracle import Spent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Points to draw: ``x``, ``y`` and the band ``low`` … ``high``, all of one length."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    x_label: str
+    y_label: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "x": list(self.x),
+            "y": list(self.y),
+            "low": list(self.low),
+            "high": list(self.high),
+            "x_label": self.x_label,
+            "y_label": self.y_label,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AttackResult:
+    """One attack on one oracle.
+
+    ``metrics``: the figures by name; ``primary`` names the one that tables show. ``baseline``:
+    the same figures for an attacker with no oracle, where there is one. ``threat_model``: one of
+    "malicious client", "holder of the weights", "curious server", "training-time adversary".
+    ``notes``: warnings a reader must see. ``artifact``: what was stolen or the per-record scores,
+    for a caller that goes on with it; never part of the JSON.
+    """
+
+    attack: str
+    oracle: str
+    threat_model: str
+    primary: str
+    metrics: Mapping[str, Estimate]
+    spent: Spent
+    seconds: float
+    baseline: Mapping[str, Estimate] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    artifact: Any = None
+
+    def __post_init__(self) -> None:
+        if self.primary not in self.metrics:
+            raise ValueError(f"{self.attack} reports no {self.primary!r}")
+        for name in ("metrics", "baseline", "curves"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def figure(self) -> Estimate:
+        """The primary metric."""
+        return self.metrics[self.primary]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "attack": self.attack,
+            "oracle": self.oracle,
+            "threat_model": self.threat_model,
+            "primary": self.primary,
+            "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
+            "baseline": {name: estimate.to_json() for name, estimate in self.baseline.items()},
+            "curves": {name: curve.to_json() for name, curve in self.curves.items()},
+            "spent": {
+                "records": self.spent.records,
+                "requests": self.spent.requests,
+                "bytes_sent": self.spent.bytes_sent,
+                "bytes_received": self.spent.bytes_received,
+                "seconds": self.spent.seconds,
+            },
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,1 @@
+"""Evasion by asking, and by transfer from stolen models."""

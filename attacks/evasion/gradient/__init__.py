@@ -1,0 +1,1 @@
+"""Evasion with the model's gradients."""

@@ -1,0 +1,1 @@
+"""Exact extraction of networks whose activations are polynomials."""

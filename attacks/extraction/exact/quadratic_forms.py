@@ -1,0 +1,217 @@
+"""A model whose every score is a quadratic form, and its least-squares fits.
+
+With one layer of squares a logit is yₖ = zᵀAₖz + lₖ·z + cₖ with Aₖ = Wᵀdiag(aₖ)W: one query gives
+an equation for every k at once, and all Aₖ share the rows of W. Three fits follow, each with fewer
+unknowns than the one before and so with less of the answers' noise in it:
+
+    every coefficient        (d+1)(d+2)/2 per score     fit_forms
+    Aₖ = Q Sₖ Qᵀ             r(r+1)/2 + d + 1           fit_in_row_space
+    Aₖ = Wᵀ diag(aₖ) W       h + d + 1, and h·d shared  attacks.extraction.square_layer
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from attacks.core.oracle import OracleInfo
+from attacks.errors import BudgetError
+
+# Random {−1, 0, 1} entries have variance 2/3, their squares 2/9, products of two of them 4/9:
+# features divided by these deviations make the normal equations close to a multiple of one.
+_LINEAR = (3 / 2) ** 0.5
+_SQUARE = (9 / 2) ** 0.5
+_PRODUCT = 3 / 2
+_MEAN_SQUARE = 2 / 3
+# Below this many unknowns a design may be singular by accident, and checking it costs nothing.
+_CHECKED_UNKNOWNS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centering:
+    """Inputs in [low, high] as z = (x − center)/half_width in [−1, 1], flattened."""
+
+    center: float
+    half_width: float
+
+    @classmethod
+    def of(cls, info: OracleInfo) -> Centering:
+        return cls(center=(info.low + info.high) / 2, half_width=(info.high - info.low) / 2)
+
+    def centered(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(B, *input_shape) → z (B, d)."""
+        result: NDArray[np.float64] = (inputs.reshape(len(inputs), -1) - self.center) / (
+            self.half_width
+        )
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuadraticForms:
+    """Scores zᵀAₖz + lₖ·z + cₖ of centred inputs: a stolen model.
+
+    ``forms`` (classes, d, d) symmetric, ``linear`` (classes, d), ``constants`` (classes,).
+    """
+
+    forms: NDArray[np.float64]
+    linear: NDArray[np.float64]
+    constants: NDArray[np.float64]
+    centering: Centering
+
+    def scores(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(B, *input_shape) → (B, classes)."""
+        return self.at(self.centering.centered(inputs))
+
+    def at(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores (B, classes) of centred inputs (B, d)."""
+        quadratic = np.stack([np.sum((z @ form) * z, axis=1) for form in self.forms], axis=1)
+        result: NDArray[np.float64] = quadratic + z @ self.linear.T + self.constants
+        return result
+
+
+def unknowns(features: int) -> int:
+    """Coefficients of one quadratic form in ``features`` variables with its affine part."""
+    return (features + 1) * (features + 2) // 2
+
+
+def ternary_design(
+    count: int, held_out: int, features: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Random rows of {−1, 0, 1}, (count + held_out, features).
+
+    The first ``count`` determine every quadratic; a small design is drawn again until it is well
+    conditioned, which costs no query. Raises BudgetError if none is.
+    """
+    for _ in range(50):
+        z = rng.integers(-1, 2, size=(count + held_out, features)).astype(np.float64)
+        if unknowns(features) > _CHECKED_UNKNOWNS:
+            return z
+        if np.linalg.cond(quadratic_features(z[:count])) < 1e3:
+            return z
+    raise BudgetError(
+        f"{count} records did not determine {unknowns(features)} coefficients in 50 random "
+        "designs: allow more queries"
+    )
+
+
+def quadratic_features(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B, d) → (B, (d+1)(d+2)/2): one, zᵢ, zᵢ², zᵢzⱼ, standardised under the ternary design."""
+    rows, columns = np.triu_indices(z.shape[1], 1)
+    result: NDArray[np.float64] = np.concatenate(
+        [
+            np.ones((len(z), 1)),
+            z * _LINEAR,
+            (z * z - _MEAN_SQUARE) * _SQUARE,
+            z[:, rows] * z[:, columns] * _PRODUCT,
+        ],
+        axis=1,
+    )
+    return result
+
+
+def fit_forms(
+    z: NDArray[np.float64], scores: NDArray[np.float64], centering: Centering
+) -> QuadraticForms:
+    """All coefficients of all scores by least squares, one factorisation for every score.
+
+    ``z`` (B, d), ``scores`` (B, classes). With fewer records than unknowns, the solution of least
+    norm.
+    """
+    features = quadratic_features(z)
+    count, total = features.shape
+    if count <= total:
+        solution = _least_norm(features, scores)
+    else:
+        try:
+            factor = linalg.cho_factor(features.T @ features, lower=True)
+            solution = linalg.cho_solve(factor, features.T @ scores)
+        except linalg.LinAlgError:  # a design with too few distinct rows
+            solution = np.linalg.lstsq(features, scores, rcond=None)[0].astype(np.float64)
+    return unpack_forms(solution, z.shape[1], centering)
+
+
+def _least_norm(features: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    gram = features @ features.T
+    # The ridge only matters where two records are the same.
+    gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram) / len(gram)
+    result: NDArray[np.float64] = features.T @ linalg.solve(gram, scores, assume_a="pos")
+    return result
+
+
+def unpack_forms(solution: NDArray[np.float64], d: int, centering: Centering) -> QuadraticForms:
+    """Coefficients of ``quadratic_features`` (unknowns, classes) as forms in d variables."""
+    classes = solution.shape[1]
+    rows, columns = np.triu_indices(d, 1)
+    squares = solution[1 + d : 1 + 2 * d].T * _SQUARE  # (classes, d)
+    forms = np.zeros((classes, d, d))
+    forms[:, rows, columns] = solution[1 + 2 * d :].T * (_PRODUCT / 2)
+    forms += forms.transpose(0, 2, 1)
+    forms[:, np.arange(d), np.arange(d)] = squares
+    return QuadraticForms(
+        forms=forms,
+        linear=solution[1 : 1 + d].T * _LINEAR,
+        constants=solution[0] - squares.sum(axis=1) * _MEAN_SQUARE,
+        centering=centering,
+    )
+
+
+def row_space(
+    forms: QuadraticForms, *, noise: float, spare: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The rows that all forms share, (d, r), r read off the spectrum, and the spectrum (d,).
+
+    ``noise``: standard deviation of the answers' errors; ``spare``: records beyond the unknowns.
+    An off-diagonal coefficient then errs by about ¾·noise/√spare, and a d × d·classes matrix of
+    such errors has no singular value beyond (√d + √(d·classes)) times that (Marchenko and Pastur
+    1967); what is larger is signal.
+    """
+    classes, d, _ = forms.forms.shape
+    stacked = forms.forms.transpose(1, 0, 2).reshape(d, classes * d)
+    basis, spectrum, _ = np.linalg.svd(stacked, full_matrices=False)
+    edge = 0.75 * noise / max(spare, 1) ** 0.5 * (d**0.5 + (d * classes) ** 0.5)
+    floor = 1e3 * np.finfo(np.float64).eps * spectrum[0]
+    rank = max(1, int(np.count_nonzero(spectrum > max(1.25 * edge, floor))))
+    return basis[:, :rank], spectrum
+
+
+def fit_in_row_space(
+    z: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    basis: NDArray[np.float64],
+    centering: Centering,
+) -> QuadraticForms:
+    """Least squares among the forms Aₖ = Q Sₖ Qᵀ with Q = ``basis`` (d, r); the rest stays free."""
+    features = features_in_row_space(z, basis)
+    solution = np.asarray(np.linalg.lstsq(features, scores, rcond=None)[0], dtype=np.float64)
+    return forms_in_row_space(solution, basis, centering)
+
+
+def features_in_row_space(
+    z: NDArray[np.float64], basis: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """1, z and the products of z's coordinates in ``basis`` (d, r): (B, 1 + d + r(r+1)/2)."""
+    rows, columns = np.triu_indices(basis.shape[1])
+    projected = z @ basis
+    return np.concatenate(
+        [np.ones((len(z), 1)), z, projected[:, rows] * projected[:, columns]], axis=1
+    )
+
+
+def forms_in_row_space(
+    solution: NDArray[np.float64], basis: NDArray[np.float64], centering: Centering
+) -> QuadraticForms:
+    """The forms whose coefficients of ``features_in_row_space`` are ``solution``."""
+    d, rank = basis.shape
+    rows, columns = np.triu_indices(rank)
+    cores = np.zeros((solution.shape[1], rank, rank))
+    cores[:, rows, columns] = solution[1 + d :].T / 2
+    cores += cores.transpose(0, 2, 1)
+    return QuadraticForms(
+        forms=basis @ cores @ basis.T,
+        linear=solution[1 : 1 + d].T,
+        constants=solution[0],
+        centering=centering,
+    )

@@ -1,0 +1,218 @@
+"""How good a stolen model is: accuracy, fidelity and functional equivalence, three numbers.
+
+    accuracy        how often it is right about the world
+    fidelity        how often it says what the target says: 1 − R_test, 1 − R_unif
+    equivalence     how far its logits are from the target's, at worst, also in bits
+
+The names R_test and R_unif are those of Tramèr et al. 2016, section 2; functional equivalence
+is set apart from fidelity by Jagielski et al. 2020, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson
+from attacks.core.oracle import Answer, OracleInfo, softmax
+from attacks.core.result import Curve
+from attacks.errors import BadAnswerError, TooFewRecordsError
+from attacks.extraction.setting import ExtractionData, StolenModel
+
+UNIFORM_RECORDS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReferenceAnswers:
+    """What the target says about the test records and about uniform inputs, asked once.
+
+    ``test_inputs`` (T, *input_shape) with the true ``test_truth`` (T,); ``uniform_inputs``
+    (U, *input_shape), drawn from [info.low, info.high]^d; ``test`` and ``uniform``: the target's
+    answers to both. Share one among all attacks on a target: it is what the evaluator pays.
+    """
+
+    test_inputs: NDArray[np.float64]
+    test_truth: NDArray[np.int64]
+    test: Answer
+    uniform_inputs: NDArray[np.float64]
+    uniform: Answer
+
+    @classmethod
+    def of(
+        cls,
+        data: ExtractionData,
+        rng: np.random.Generator,
+        uniform_records: int = UNIFORM_RECORDS,
+    ) -> ReferenceAnswers:
+        """Ask ``data.reference`` about the test records and ``uniform_records`` uniform inputs.
+
+        Raises TooFewRecordsError if there are no test records or no uniform inputs.
+        """
+        if len(data.test) == 0 or uniform_records < 1:
+            raise TooFewRecordsError(
+                f"fidelity needs test records and uniform inputs, got {len(data.test)} and "
+                f"{uniform_records}",
+                needed=1,
+            )
+        inputs = uniform_inputs(data.reference.info, uniform_records, rng)
+        return cls(
+            test_inputs=data.test.inputs,
+            test_truth=data.test.labels,
+            test=data.reference.query(data.test.inputs),
+            uniform_inputs=inputs,
+            uniform=data.reference.query(inputs),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The figures of one stolen model; those that the target's answers do not allow are None.
+
+    ``total_variation_*``: mean distance of the probability vectors, ½ Σ|p − q|.
+    ``max_logit_error``: the largest absolute difference of logits over test and uniform inputs,
+    a lower bound of the largest anywhere; its ``method`` says whether a constant per record was
+    taken out first. ``logit_error_bits``: −log2 of it, more is worse for the owner.
+    """
+
+    accuracy: Estimate
+    fidelity_test: Estimate
+    fidelity_uniform: Estimate
+    total_variation_test: Estimate | None = None
+    total_variation_uniform: Estimate | None = None
+    max_logit_error: Estimate | None = None
+    logit_error_bits: Estimate | None = None
+
+    def metrics(self) -> dict[str, Estimate]:
+        """The figures there are, by name."""
+        named = {
+            "accuracy": self.accuracy,
+            "fidelity_test": self.fidelity_test,
+            "fidelity_uniform": self.fidelity_uniform,
+            "total_variation_test": self.total_variation_test,
+            "total_variation_uniform": self.total_variation_uniform,
+            "max_logit_error": self.max_logit_error,
+            "logit_error_bits": self.logit_error_bits,
+        }
+        return {name: estimate for name, estimate in named.items() if estimate is not None}
+
+
+def judge(
+    stolen: StolenModel,
+    data: ExtractionData,
+    rng: np.random.Generator,
+    *,
+    uniform_records: int = UNIFORM_RECORDS,
+    up_to_constant: bool = False,
+    reference: ReferenceAnswers | None = None,
+) -> Judgement:
+    """Compare ``stolen`` with the target.
+
+    ``up_to_constant``: the attack learned softmax(logits) only, so the logits are compared after
+    their mean difference over the classes is taken out, record by record. ``reference``: the
+    target's answers if they were asked before, here or as ``data.answers``; ``rng`` and
+    ``uniform_records`` are unused then.
+    Raises BadAnswerError if the stolen model's scores are not finite.
+    """
+    if reference is None:
+        reference = data.answers
+    if reference is None:
+        reference = ReferenceAnswers.of(data, rng, uniform_records)
+    on_test = _checked_scores(stolen, reference.test_inputs, reference.test)
+    on_uniform = _checked_scores(stolen, reference.uniform_inputs, reference.uniform)
+    error, bits = _logit_error(
+        ((on_test, reference.test), (on_uniform, reference.uniform)), up_to_constant
+    )
+    return Judgement(
+        accuracy=_agreement(on_test, reference.test_truth),
+        fidelity_test=_agreement(on_test, reference.test.labels),
+        fidelity_uniform=_agreement(on_uniform, reference.uniform.labels),
+        total_variation_test=_total_variation(on_test, reference.test),
+        total_variation_uniform=_total_variation(on_uniform, reference.uniform),
+        max_logit_error=error,
+        logit_error_bits=bits,
+    )
+
+
+def fidelity(stolen: StolenModel, inputs: NDArray[np.float64], answer: Answer) -> Estimate:
+    """How often ``stolen`` gives the label of ``answer`` on ``inputs``, (B, *input_shape)."""
+    return _agreement(_checked_scores(stolen, inputs, answer), answer.labels)
+
+
+def fidelity_curve(points: Sequence[tuple[int, Estimate]]) -> Curve:
+    """The curve "fidelity": records queried against fidelity on the test records."""
+    return Curve(
+        x=tuple(float(queries) for queries, _ in points),
+        y=tuple(estimate.value for _, estimate in points),
+        low=tuple(estimate.low for _, estimate in points),
+        high=tuple(estimate.high for _, estimate in points),
+        x_label="records queried",
+        y_label="fidelity",
+    )
+
+
+def uniform_inputs(info: OracleInfo, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(count, *input_shape), every value uniform on [info.low, info.high]."""
+    return rng.uniform(info.low, info.high, (count, *info.input_shape))
+
+
+def _checked_scores(
+    stolen: StolenModel, inputs: NDArray[np.float64], answer: Answer
+) -> NDArray[np.float64]:
+    scores = np.asarray(stolen.scores(inputs), dtype=np.float64)
+    if scores.ndim != 2 or len(scores) != len(answer) or not np.isfinite(scores).all():
+        raise BadAnswerError(
+            f"a stolen model gives finite scores of shape ({len(answer)}, classes), got shape "
+            f"{scores.shape} with {int(np.count_nonzero(~np.isfinite(scores)))} not finite"
+        )
+    return scores
+
+
+def _agreement(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Estimate:
+    return clopper_pearson(int(np.count_nonzero(scores.argmax(axis=1) == labels)), len(labels))
+
+
+def _total_variation(scores: NDArray[np.float64], answer: Answer) -> Estimate | None:
+    if answer.logits is None and answer.probabilities is None:
+        return None
+    distances = 0.5 * np.abs(softmax(scores) - answer.require_probabilities()).sum(axis=1)  # (B,)
+    return _mean(distances)
+
+
+def _mean(values: NDArray[np.float64]) -> Estimate:
+    """Mean of values that are at least zero, with Student's interval."""
+    value, count = float(values.mean()), len(values)
+    half = 0.0
+    if count > 1:
+        quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1))
+        half = quantile * float(values.std(ddof=1)) / math.sqrt(count)
+    return Estimate(
+        value=value, low=max(0.0, value - half), high=value + half, method="Student", count=count
+    )
+
+
+def _logit_error(
+    pairs: Sequence[tuple[NDArray[np.float64], Answer]], up_to_constant: bool
+) -> tuple[Estimate | None, Estimate | None]:
+    error, largest, count = 0.0, 0.0, 0
+    for scores, answer in pairs:
+        if answer.logits is None:
+            return None, None
+        difference = scores - answer.logits
+        if up_to_constant:
+            difference = difference - difference.mean(axis=1, keepdims=True)
+        error = max(error, float(np.abs(difference).max()))
+        largest = max(largest, float(np.abs(answer.logits).max()))
+        count += len(scores)
+    # Below the spacing of float64 at the largest logit there is nothing to tell apart.
+    bits = -math.log2(max(error, float(np.spacing(largest))))
+    method = "maximum, up to a constant per record" if up_to_constant else "maximum"
+    return (
+        Estimate(value=error, low=error, high=error, method=method, count=count),
+        Estimate(value=bits, low=bits, high=bits, method=method, count=count),
+    )

@@ -1,1 +1,0 @@
-"""Estimates and their intervals: pure arrays in, numbers out."""

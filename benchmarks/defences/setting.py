@@ -1,0 +1,104 @@
+"""What the benchmark of defences is about: the model, its defences as wrappers and as plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from attacks.core.oracle import Oracle
+from attacks.core.records import Records
+from attacks.defences.serving import ServingDefence, serving_defences
+from attacks.errors import AttackError
+from attacks.extraction.fidelity import ReferenceAnswers
+from attacks.extraction.setting import ExtractionData
+from attacks.oracles.plaintext import TorchOracle
+from he_infer import zoo
+from he_infer.compiler.pipeline import compile
+from he_infer.plan.plan import Plan
+from he_infer.plan.privacy import FunctionPrivacy
+
+MODEL: Final = "digits-mlp"
+NONE: Final = "none"
+COARSE_BITS: Final = 2
+
+Row = dict[str, Any]
+
+
+def known_defences(noise_std: float) -> dict[str, ServingDefence | None]:
+    """By name, with none first and coarse outputs last."""
+    known: dict[str, ServingDefence | None] = {NONE: None}
+    known |= serving_defences(noise_std=noise_std)
+    known["precision"] = _coarse()
+    return known
+
+
+def chosen_of(known: Mapping[str, ServingDefence | None], only: str | None) -> list[str]:
+    """What ``--only`` names; raises AttackError for a name that is none."""
+    chosen = only.split(",") if only else list(known)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise AttackError(f"--only takes {', '.join(known)}, got {', '.join(unknown)}")
+    return chosen
+
+
+def _coarse() -> ServingDefence:
+    """Outputs to two bits after the point: flooding of 2^−3, as a client of one copy sees it."""
+    noise = serving_defences(noise_std=2.0 ** -(COARSE_BITS + 1))["noise"]
+    return replace(noise, name="precision, as noise")
+
+
+def bits_of(name: str) -> int:
+    """Bits of precision that a defence's plan is compiled for."""
+    return COARSE_BITS if name == "precision" else 10
+
+
+def strength_of(defence: ServingDefence | None, option: str) -> float:
+    """What a defence gives ``option`` of ``he-infer compile``; 0 where it does not."""
+    if defence is None or option not in defence.options:
+        return 0.0
+    return float(defence.options[defence.options.index(option) + 1])
+
+
+def oracle_of(defence: ServingDefence | None, reach: int, rng: np.random.Generator) -> Oracle:
+    """The model in the clear behind a defence, for records ``reach`` times the interval."""
+    bare = TorchOracle(
+        zoo.load(MODEL),
+        name=MODEL,
+        input_shape=(64,),
+        low=0.5 - reach / 2,
+        high=0.5 + reach / 2,
+    )
+    return bare if defence is None else defence.wrap(bare, rng)
+
+
+def plan_for(options: tuple[str, ...], batch: int, precision_bits: int = 10) -> Plan:
+    """digits-mlp compiled with a defence's options, as ``he-infer compile`` takes them."""
+    named = dict(zip(options[::2], map(float, options[1::2]), strict=True))
+    privacy = FunctionPrivacy.for_precision(
+        precision_bits,
+        noise_std=named.get("--noise-std", 0.0),
+        scaling=named.get("--scaling", 1.0),
+        shift=named.get("--shift", 0.0),
+    )
+    return compile(
+        zoo.load(MODEL),
+        zoo.sample(MODEL, 1024),
+        name=MODEL,
+        batch=batch,
+        precision_bits=precision_bits,
+        privacy=privacy,
+    )
+
+
+def data_of(seed: int) -> ExtractionData:
+    """What fidelity is measured on: test records, and the model's own answers."""
+    held = zoo.test_set(MODEL)
+    inputs = np.asarray(zoo.inputs(MODEL, held), dtype=np.float64)
+    test = Records(inputs=inputs, labels=held.labels.astype(np.int64))
+    nothing = Records(inputs=inputs[:0], labels=test.labels[:0])
+    oracle = oracle_of(None, 1, np.random.default_rng(seed))
+    data = ExtractionData(seeds=nothing, pool=inputs[:0], test=test, reference=oracle)
+    return replace(data, answers=ReferenceAnswers.of(data, np.random.default_rng(seed)))

@@ -1,0 +1,1 @@
+"""Encrypted inference: latency, throughput, accuracy, primitives."""

@@ -1,0 +1,168 @@
+"""This package as an Engine: a plan encrypted, with simulated noise, or in plain arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.inference.engine import Engine
+from he_infer.errors import BackendError
+from he_infer.keys.evaluation import EvaluationKeys
+from he_infer.keys.secret import SecretKeys
+from he_infer.plan.plan import Plan
+from he_infer.runtime.backends.choose import ENCRYPTED, encrypted_backend
+from he_infer.runtime.backends.plain import PlainBackend
+from he_infer.runtime.backends.simulated import SimulatedBackend
+from he_infer.runtime.backends.slotwise import SlotCiphertext, SlotwiseBackend
+from he_infer.runtime.costs import SEAL_COSTS, CostModel
+from he_infer.runtime.executor import Executor, count_costs, run_on
+from he_infer.wire import Ciphertext, Expected, SeededCiphertext
+from he_infer.wire.envelope import NO_DIGEST
+
+if TYPE_CHECKING:
+    from he_infer.runtime.backends.choose import Loaded
+
+
+class _Compiled:
+    """What the three engines share: they answer for one plan."""
+
+    name = "he-infer"
+    note = ""
+    predicted_ms: float | None = None
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        spec = plan.client_spec
+        keys = Expected.evaluation_keys(plan.params, spec.key_levels)
+        query = Expected.query(
+            plan.params,
+            plan_digest=spec.plan_digest,
+            keys_digest=NO_DIGEST,
+            count=spec.n_input_ciphertexts,
+            scale=spec.input_scale,
+        )
+        reply = Expected.reply(
+            plan.params,
+            plan_digest=spec.plan_digest,
+            keys_digest=NO_DIGEST,
+            count=spec.n_output_ciphertexts,
+            level=spec.output_level,
+            scale=spec.output_scale,
+        )
+        self.key_bytes = keys.total_bytes
+        self.query_bytes, self.reply_bytes = query.total_bytes, reply.total_bytes
+
+    @property
+    def batch(self) -> int:
+        return self.plan.batch
+
+    @property
+    def n(self) -> int:
+        return self.plan.params.n
+
+    @property
+    def log_qp(self) -> float:
+        return self.plan.params.log_qp
+
+    def upload_bytes(self, query: object) -> int:
+        return self.query_bytes
+
+    def download_bytes(self, reply: object) -> int:
+        return self.reply_bytes
+
+
+class SlotwiseEngine(_Compiled):
+    """Values in slots without cryptography: exact, or with the noise that CKKS adds."""
+
+    def __init__(self, plan: Plan, backend: SlotwiseBackend, *, backend_name: str) -> None:
+        super().__init__(plan)
+        self._slotwise = backend
+        self.backend = backend_name
+
+    def keygen(self) -> int:
+        """No keys are made; the size is that of the real ones."""
+        return self.key_bytes
+
+    def prepare(self) -> None:
+        """Nothing is encoded beforehand."""
+
+    def encrypt(self, records: NDArray[np.float32]) -> list[SlotCiphertext]:
+        spec = self.plan.client_spec
+        slots = spec.pack(records)
+        return [self._slotwise.encrypt(row, scale=spec.input_scale) for row in slots]
+
+    def evaluate(self, query: list[SlotCiphertext]) -> list[SlotCiphertext]:
+        return run_on(self._slotwise, self.plan, query)
+
+    def decrypt(self, reply: list[SlotCiphertext], count: int) -> NDArray[np.float64]:
+        values = np.stack([self._slotwise.decrypt(c).real for c in reply])
+        return self.plan.client_spec.unpack(values, count)
+
+
+class EncryptedEngine(_Compiled):
+    """The real thing, in one process and without the network.
+
+    ``encrypt`` ends with seeded residues and ``evaluate`` begins with them, as on the wire.
+    """
+
+    def __init__(self, plan: Plan, *, backend: str, threads: int) -> None:
+        super().__init__(plan)
+        self.backend = backend
+        self._threads = threads
+        if threads == 1:  # the model knows one
+            costs = CostModel() if backend == "native" else SEAL_COSTS
+            self.predicted_ms = count_costs(plan, costs).milliseconds
+        self._secret: SecretKeys | None = None
+        self._public: EvaluationKeys | None = None
+        self._loaded: Loaded | None = None
+        self._executor: Executor | None = None
+
+    def keygen(self) -> int:
+        self._secret = SecretKeys.generate(self.plan.params)
+        self._public = self._secret.evaluation_keys(self.plan.key_levels)
+        return len(self._public.to_bytes())
+
+    def prepare(self) -> None:
+        if self._public is None:
+            raise BackendError("no keys: call keygen() first")
+        self._executor = Executor(
+            self.plan,
+            encrypted_backend(self.plan.params, self.backend, threads=self._threads),
+        )
+        self._loaded = self._executor.load_keys(self._public)
+
+    def encrypt(self, records: NDArray[np.float32]) -> list[SeededCiphertext]:
+        spec = self.plan.client_spec
+        return self._key_holder().encrypt(spec.pack(records), spec.input_scale)
+
+    def evaluate(self, query: Sequence[SeededCiphertext]) -> list[Ciphertext]:
+        if self._executor is None or self._loaded is None:
+            raise BackendError("no keys are loaded: call prepare() first")
+        return self._executor.run(query, self._loaded)
+
+    def decrypt(self, reply: list[Ciphertext], count: int) -> NDArray[np.float64]:
+        values = np.stack([self._key_holder().decrypt(c).real for c in reply])
+        return self.plan.client_spec.unpack(values, count)
+
+    def _key_holder(self) -> SecretKeys:
+        if self._secret is None:
+            raise BackendError("no keys: call keygen() first")
+        return self._secret
+
+
+def compiled_engine(
+    plan: Plan, backend: str, rng: np.random.Generator, *, threads: int = 1
+) -> Engine[Any, Any]:
+    """The engine for a backend's name; raises BackendError for an unknown one."""
+    if backend in ENCRYPTED:
+        return EncryptedEngine(plan, backend=backend, threads=threads)
+    if backend == "simulated":
+        simulated = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
+        return SlotwiseEngine(plan, simulated, backend_name=backend)
+    if backend == "plain":
+        plain = PlainBackend(plan.params, steps=plan.rotation_steps)
+        return SlotwiseEngine(plan, plain, backend_name=backend)
+    raise BackendError(f"no backend is called {backend!r}: choose plain, simulated, native or seal")

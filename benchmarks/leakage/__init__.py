@@ -1,0 +1,1 @@
+"""Leakage: published figures beside ours, and paired twins."""

@@ -1,0 +1,1 @@
+"""Training-time defences and detectors beside published figures."""

@@ -1,0 +1,1 @@
+"""Evasion beside published figures and other packages."""

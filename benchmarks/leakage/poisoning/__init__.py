@@ -1,0 +1,1 @@
+"""Poisoning beside published figures."""

@@ -1,0 +1,1 @@
+"""Polynomial activations: layers, approximation, and the conversion of a trained network."""

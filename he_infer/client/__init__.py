@@ -1,0 +1,1 @@
+"""The client: keys, encryption, queries, and checks on what the server answers."""

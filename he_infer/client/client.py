@@ -1,0 +1,371 @@
+"""The client: encrypts records, asks a server, decrypts what it answers.
+
+    client = Client.connect("http://127.0.0.1:8000", model="digits-mlp")
+    prediction = client.predict(images)
+
+The server is not trusted: what it says about a model is bounded before anything is allocated,
+its replies are parsed strictly before SEAL sees them. It can still answer wrongly on purpose.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from he_infer.client.key_sender import KeySender
+from he_infer.client.messages import Limits, expect_status, fetch_spec, refusal_in
+from he_infer.client.patience import Patience, ask
+from he_infer.client.release import DEFAULT_BITS, release
+from he_infer.client.transport import HttpTransport, Request, Response, Transport
+from he_infer.errors import InputError, MismatchError, WireError
+from he_infer.keys.evaluation import EvaluationKeys
+from he_infer.keys.secret import SecretKeys
+from he_infer.plan.client_spec import (
+    ClientSpec,
+    FloatArray,
+    OutOfRangeWarning,
+    expected_query,
+    expected_reply,
+)
+from he_infer.progress import Progress
+from he_infer.wire import Ciphertext, Expected, SeededCiphertext, read_envelope
+from he_infer.wire import protocol as protocol
+from he_infer.wire.frames import write_frame
+
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Milliseconds, summed over the queries; ``exchange_ms`` includes ``evaluate_ms``.
+
+    ``evaluate_ms`` is what the server says, NaN if it does not.
+    """
+
+    encrypt_ms: float
+    exchange_ms: float
+    evaluate_ms: float
+    decrypt_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prediction:
+    """Answers to some records: ``logits`` (batch, outputs), ``labels`` (batch,) their argmax.
+
+    ``slots``: everything that was decrypted, (output ciphertexts of all queries in a row, N/2);
+    ``level``, ``scale``: of the reply ciphertexts. Bytes count bodies, both ways; keys are not
+    included.
+    """
+
+    logits: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    slots: NDArray[np.float64]
+    level: int
+    scale: float
+    timings: Timings
+    queries: int
+    bytes_sent: int
+    bytes_received: int
+
+
+class Client:
+    """Queries one model of one server under one secret key; made by :meth:`connect`.
+
+    ``strict`` refuses values outside the calibrated range instead of warning. Not safe to
+    share among threads. Errors and retries never depend on what was decrypted.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        spec: ClientSpec,
+        keys: SecretKeys,
+        strict: bool = False,
+        patience: Patience | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        if keys.params != spec.params:
+            raise MismatchError(
+                "these keys were made for other parameters than the model's: make keys for it"
+            )
+        self._transport = transport
+        self._spec = spec
+        self._keys = keys
+        self._strict = strict
+        self._patience = patience or Patience()
+        self._progress = progress
+        self._evaluation_keys: EvaluationKeys | None = None
+        self._uploaded = False
+
+    @classmethod
+    def connect(
+        cls,
+        server: str | Transport,
+        *,
+        model: str,
+        keys: SecretKeys | None = None,
+        evaluation_keys: EvaluationKeys | None = None,
+        plan_digest: str | None = None,
+        strict: bool = False,
+        limits: Limits | None = None,
+        patience: Patience | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fetch what ``model`` needs and be ready to predict; keys are uploaded when missing.
+
+        ``server``: an address or a transport. ``keys`` None draws a fresh secret for this
+        client. ``evaluation_keys``: made before from ``keys``; made when needed if None.
+        ``plan_digest`` pins the plan: MismatchError if the server has another one.
+        ``patience``: how often and how long to wait for a server that is busy or stopping.
+        """
+        with ExitStack() as on_failure:
+            transport: Transport
+            if isinstance(server, str):
+                transport = on_failure.enter_context(HttpTransport(server))
+            else:
+                transport = server
+            spec = fetch_spec(transport, model, limits=limits)
+            if plan_digest is not None and spec.plan_digest != plan_digest:
+                raise MismatchError("the server runs another plan than the one asked for")
+            chosen = SecretKeys.generate(spec.params, progress=progress) if keys is None else keys
+            client = cls(
+                transport,
+                spec=spec,
+                keys=chosen,
+                strict=strict,
+                patience=patience,
+                progress=progress,
+            )
+            if evaluation_keys is not None:
+                client._use(evaluation_keys)
+            on_failure.pop_all()
+            return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, if the transport has one."""
+        close: Callable[[], None] | None = getattr(self._transport, "close", None)
+        if close is not None:
+            close()
+
+    @property
+    def spec(self) -> ClientSpec:
+        return self._spec
+
+    @property
+    def keys(self) -> SecretKeys:
+        return self._keys
+
+    def predict(self, records: ArrayLike) -> Prediction:
+        """Answers for (batch, *input_shape) records, or for one record without the batch axis.
+
+        Larger batches go in several queries. Raises InputError or OutOfRangeError before
+        anything is sent; UnreachableError, RefusedError or WireError after.
+        """
+        array = np.asarray(records)
+        if array.shape == self._spec.input_shape:
+            array = array[None]
+        if array.ndim == 0 or len(array) == 0:
+            raise InputError("expected at least one record")
+        size = self._spec.batch
+        parts = [array[first : first + size] for first in range(0, len(array), size)]
+        for part in parts:
+            self._spec.check(part, strict=self._strict)
+        self.upload_keys()
+        answers = []
+        for index, part in enumerate(parts):
+            answers.append(self._query(part))
+            if self._progress is not None:
+                self._progress("queries", index + 1, len(parts))
+        logits = np.concatenate([answer.logits for answer in answers])
+        times = [answer.timings for answer in answers]
+        return Prediction(
+            logits=logits,
+            labels=np.argmax(logits, axis=1),
+            slots=np.concatenate([answer.slots for answer in answers]),
+            level=self._spec.output_level,
+            scale=self._spec.output_scale,
+            timings=Timings(
+                encrypt_ms=sum(t.encrypt_ms for t in times),
+                exchange_ms=sum(t.exchange_ms for t in times),
+                evaluate_ms=sum(t.evaluate_ms for t in times),
+                decrypt_ms=sum(t.decrypt_ms for t in times),
+            ),
+            queries=len(answers),
+            bytes_sent=sum(answer.bytes_sent for answer in answers),
+            bytes_received=sum(answer.bytes_received for answer in answers),
+        )
+
+    def release(self, prediction: Prediction, *, bits: int = DEFAULT_BITS) -> FloatArray:
+        """The logits (batch, outputs) with noise of their own and rounded, fit to be shown.
+
+        A decryption shown as it is can give the secret key away; see ``he_infer.release``.
+        """
+        return release(prediction.logits, bits=bits)
+
+    def upload_keys(self) -> bool:
+        """Make sure that the server has the evaluation keys; True if they had to be sent."""
+        if self._uploaded:
+            return False
+        keys, sender = self._made_keys(), self._sender()
+        sent = not sender.known(keys.digest)
+        if sent:
+            sender.send(keys.to_bytes(), keys.digest)
+        self._uploaded = True
+        return sent
+
+    def delete_keys(self) -> bool:
+        """Ask the server to forget the evaluation keys; False if it did not have them."""
+        self._uploaded = False
+        return self._sender().forget(self._made_keys().digest)
+
+    def _sender(self) -> KeySender:
+        return KeySender(
+            self._transport,
+            self._spec.model,
+            version=self._version,
+            patience=self._patience,
+            progress=self._progress,
+        )
+
+    @property
+    def _version(self) -> str:
+        # Another version may be the default by now: we were made for this one.
+        return protocol.version_of(self._spec.plan_digest)
+
+    def _use(self, keys: EvaluationKeys) -> None:
+        wanted = self._spec.key_levels
+        if keys.params != self._spec.params or keys.levels != wanted:
+            raise MismatchError(
+                "these evaluation keys are for other parameters, rotation steps or levels: "
+                "make them anew"
+            )
+        self._evaluation_keys = keys
+
+    def _made_keys(self) -> EvaluationKeys:
+        if self._evaluation_keys is None:
+            self._evaluation_keys = self._keys.evaluation_keys(
+                self._spec.key_levels, progress=self._progress
+            )
+        return self._evaluation_keys
+
+    def _query(self, records: NDArray[Any]) -> Prediction:
+        """One query of at most ``spec.batch`` records, which were checked before."""
+        keys_digest = self._made_keys().digest
+        start = time.perf_counter()
+        slots = self._pack(records)
+        ciphertexts = self._keys.encrypt(slots, self._spec.input_scale)
+        expected = expected_query(self._spec, keys_digest)
+        encrypted = time.perf_counter()
+        answer = self._exchange(ciphertexts, expected)
+        received = time.perf_counter()
+        frames, evaluate_ms = self._parse(answer, keys_digest)
+        decrypted = np.stack([self._keys.decrypt(frame).real for frame in frames])
+        logits = self._spec.unpack(decrypted, len(records))
+        done = time.perf_counter()
+        return Prediction(
+            logits=logits,
+            labels=np.argmax(logits, axis=1),
+            slots=decrypted,
+            level=self._spec.output_level,
+            scale=self._spec.output_scale,
+            timings=Timings(
+                encrypt_ms=1e3 * (encrypted - start),
+                exchange_ms=1e3 * (received - encrypted),
+                evaluate_ms=evaluate_ms,
+                decrypt_ms=1e3 * (done - received),
+            ),
+            queries=1,
+            bytes_sent=expected.total_bytes,
+            bytes_received=len(answer.body),
+        )
+
+    def _pack(self, records: NDArray[Any]) -> NDArray[np.float64]:
+        # Range warnings were given for the whole batch: one query must not repeat them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutOfRangeWarning)
+            return self._spec.pack(records)
+
+    def _exchange(self, ciphertexts: list[SeededCiphertext], expected: Expected) -> Response:
+        """Send a query; if the server has dropped the keys since, upload them once more."""
+        answer = self._post(ciphertexts, expected)
+        if answer.status == 404 and refusal_in(answer).code == "unknown_keys":
+            self._uploaded = False
+            self.upload_keys()
+            answer = self._post(ciphertexts, expected)
+        expect_status(answer, 200)
+        return answer
+
+    def _post(self, ciphertexts: list[SeededCiphertext], expected: Expected) -> Response:
+        """Send a query, packing one frame at a time: the envelope is never held whole."""
+        head = protocol.query_head(expected.total_bytes)
+        # Asked again after a broken connection, the query is evaluated and charged only once.
+        idempotency_key = secrets.token_hex(16)
+
+        def parts() -> Iterator[bytes]:
+            yield head
+            yield expected.header.to_bytes()
+            for index, ciphertext in enumerate(ciphertexts):
+                yield write_frame(ciphertext, expected, index)
+
+        total = len(head) + expected.total_bytes
+        reply_bytes = expected_reply(self._spec, "0" * 64).total_bytes
+        return ask(
+            self._transport,
+            Request(
+                method="POST",
+                path=protocol.infer_path(self._spec.model, self._version),
+                headers={
+                    "content-type": "application/octet-stream",
+                    protocol.HEAD_LENGTH_HEADER: str(len(head)),
+                    protocol.IDEMPOTENCY_HEADER: idempotency_key,
+                },
+                open_body=lambda: self._chunks(parts(), total, "upload query"),
+                body_bytes=total,
+                max_reply_bytes=protocol.MAX_HEAD_BYTES + reply_bytes,
+            ),
+            self._patience,
+        )
+
+    def _parse(self, answer: Response, keys_digest: str) -> tuple[list[Ciphertext], float]:
+        expected = expected_reply(self._spec, keys_digest)
+        head_bytes = protocol.head_length(answer.headers.get(protocol.HEAD_LENGTH_HEADER))
+        body = memoryview(answer.body)
+        if len(body) != head_bytes + expected.total_bytes:
+            raise WireError(
+                f"expected a reply of {head_bytes + expected.total_bytes} bytes, got {len(body)}"
+            )
+        head = bytes(body[:head_bytes])
+        evaluate_ms = protocol.parse_reply_head(head, length=expected.total_bytes)
+        frames = read_envelope(body[head_bytes:], expected, limit_bytes=expected.total_bytes)
+        return [frame for frame in frames if isinstance(frame, Ciphertext)], evaluate_ms
+
+    def _chunks(self, parts: Iterable[bytes], total: int, stage: str) -> Iterator[bytes]:
+        done = 0
+        for part in parts:
+            for first in range(0, len(part), _CHUNK_BYTES):
+                chunk = part[first : first + _CHUNK_BYTES]
+                yield chunk
+                done += len(chunk)
+                if self._progress is not None:
+                    self._progress(stage, done, total)

@@ -1,0 +1,1 @@
+"""Secret keys, evaluation keys, and the files that hold them."""

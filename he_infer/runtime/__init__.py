@@ -1,0 +1,1 @@
+"""A plan computes: kernels, backends, replies and their costs."""

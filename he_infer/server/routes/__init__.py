@@ -1,0 +1,1 @@
+"""What the server answers over HTTP: routes, request bodies, responses, metrics and pages."""

@@ -1,0 +1,1 @@
+"""Where queries are evaluated: threads of this process, child processes, or a Ray cluster."""

@@ -1,0 +1,149 @@
+"""Hosts a compiled plan, on the native evaluator or SEAL: strict parsing in, reply out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from he_infer.errors import MismatchError, ServiceError
+from he_infer.keys.evaluation import EvaluationKeys
+from he_infer.plan.client_spec import expected_query, expected_reply
+from he_infer.plan.plan import Plan, encoded_bytes
+from he_infer.progress import Progress
+from he_infer.runtime.backends.choose import AUTO, encrypted_backend
+from he_infer.runtime.executor import Executor
+from he_infer.server.workers.hosting import HostFacts, Query
+from he_infer.wire import (
+    NO_DIGEST,
+    Expected,
+    Frame,
+    FrameReader,
+    SeededCiphertext,
+    write_envelope,
+)
+
+if TYPE_CHECKING:
+    from he_infer.runtime.backends.choose import EncryptedBackend, Loaded
+
+_WORD_BYTES: Final = 8
+
+
+class ParsedQuery:
+    """Parses a query as it arrives; holds its ciphertexts and at most one unfinished frame."""
+
+    def __init__(self, expected: Expected) -> None:
+        self._expected = expected
+        self._reader = FrameReader(expected, limit_bytes=expected.total_bytes)
+        self._inputs: list[SeededCiphertext] = []
+
+    def feed(self, chunk: bytes) -> None:
+        for frame in self._reader.feed(chunk):
+            assert isinstance(frame, SeededCiphertext)
+            self._inputs.append(frame)
+
+    def finish(self) -> Query:
+        self._reader.finish()
+        return Query(keys_digest=self._expected.keys_digest, inputs=tuple(self._inputs))
+
+
+class ParsedKeys:
+    """Parses evaluation keys as they arrive and hashes them; ``finish`` expands them."""
+
+    def __init__(self, expected: Expected, *, digest: str, backend: EncryptedBackend) -> None:
+        self._expected = expected
+        self._reader = FrameReader(expected, limit_bytes=expected.total_bytes)
+        self._hash = hashlib.sha256()
+        self._digest = digest
+        self._backend = backend
+        self._frames: list[Frame] = []
+
+    def feed(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        self._frames += self._reader.feed(chunk)
+
+    def finish(self) -> Loaded:
+        self._reader.finish()
+        if self._hash.hexdigest() != self._digest:
+            raise MismatchError("the keys' SHA-256 is not the one in the address: send them again")
+        return self._backend.load_keys(EvaluationKeys.of_frames(self._frames, self._expected))
+
+
+class PlanHost:
+    """One plan with its weights encoded; ``evaluate`` may run in several threads.
+
+    ``backend``: auto, native or seal; ``threads``: of each native evaluation.
+
+    Encoding happens here, once: it takes seconds and the memory that the plan states. Raises
+    ServiceError, before it starts, if that exceeds ``memory_limit_bytes`` (None: the machine's).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        backend: str = AUTO,
+        threads: int = 1,
+        memory_limit_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        limit = _physical_memory_bytes() if memory_limit_bytes is None else memory_limit_bytes
+        evaluator = encrypted_backend(plan.params, backend, threads=threads)
+        if (needed := encoded_bytes(plan, packed=evaluator.name == "native")) > limit:
+            raise ServiceError(
+                f"the encoded weights of {plan.name} take {needed / 1e9:.1f} GB, the limit is "
+                f"{limit / 1e9:.1f} GB: use smaller layers, another batch size or more memory"
+            )
+        self._plan = plan
+        self._spec = plan.client_spec
+        self._backend = evaluator
+        self._executor = Executor(plan, self._backend, progress=progress)
+        self._keys_expected = Expected.evaluation_keys(plan.params, plan.key_levels)
+        self._facts = facts_of(plan)
+
+    @property
+    def facts(self) -> HostFacts:
+        return self._facts
+
+    def open_query(self, keys_digest: str) -> ParsedQuery:
+        return ParsedQuery(expected_query(self._spec, keys_digest))
+
+    def open_keys(self, digest: str) -> ParsedKeys:
+        return ParsedKeys(self._keys_expected, digest=digest, backend=self._backend)
+
+    def evaluate(self, query: Query, loaded_keys: Loaded) -> Sequence[bytes]:
+        frames = self._executor.run(query.inputs, loaded_keys)
+        return [write_envelope(frames, expected_reply(self._spec, query.keys_digest))]
+
+    def make_ready(self, loaded_keys: Loaded) -> None:
+        self._executor.make_ready(loaded_keys)
+
+
+def facts_of(plan: Plan) -> HostFacts:
+    """What is known of a plan without encoding its weights."""
+    spec = plan.client_spec
+    return HostFacts(
+        name=spec.model,
+        plan_digest=spec.plan_digest,
+        params_digest=plan.params.digest,
+        levels_digest=plan.key_levels.digest,
+        query_bytes=expected_query(spec, NO_DIGEST).total_bytes,
+        keys_bytes=Expected.evaluation_keys(plan.params, plan.key_levels).total_bytes,
+        loaded_keys_bytes=_loaded_bytes(plan),
+        reply_bytes=expected_reply(spec, NO_DIGEST).total_bytes,
+        records=plan.records_charged,
+        spec=spec.to_json(),
+    )
+
+
+def _loaded_bytes(plan: Plan) -> int:
+    """Memory of a client's expanded keys, and of what covers its next reply."""
+    levels, n, spec = plan.key_levels, plan.params.n, plan.client_spec
+    polynomials = sum((level + 1) * (level + 2) for level in levels.switches)
+    masks = spec.n_output_ciphertexts * (spec.output_level + 1)
+    return 2 * (polynomials + levels.public + 2 + masks) * n * _WORD_BYTES
+
+
+def _physical_memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
