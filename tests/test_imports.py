@@ -1,82 +1,66 @@
-"""Imports go one way: benchmarks → attacks → he_infer, and inside he_infer from edge to core."""
+"""Imports go one way: from the folder that comes later in a query's life to those before it."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-PACKAGES_OUTSIDE_IN = ("benchmarks", "attacks", "he_infer")
+from tests.paths import CHECKOUT
 
-# A module may import from the rows above its own, and from its own unit: its package, or the
-# modules that PARTS counts as one with it. A module that is missing here has no place yet.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "version"),
-    ("params", "progress", "inference_protocol"),
-    ("costs", "idx", "activations", "approx", "wire", "store", "privacy", "release"),
-    ("client_spec", "datasets", "ir", "layout", "evaluation_keys", "keyfile", "torch_ops"),
-    ("native", "sampling"),
-    ("calibrate", "encoding", "im2col", "levels", "seal_bytes", "trace", "trace_sklearn"),
-    ("polynomialize", "keys"),
-    ("passes", "packing", "zoo", "comparison", "backends"),
-    ("planner", "kernels"),
-    ("plan",),
-    ("compiler",),
-    (
-        "batching",
-        "calibration",
-        "report",
-        "transport",
-        "server",
-        "certificates",
-        "certificate_files",
-        "canaries",
+PACKAGES = ("he_infer", "attacks", "benchmarks")
+
+# A module imports from its own folder and from those before it. A folder that is missing here
+# has no place yet.
+ORDER = {
+    "he_infer": (
+        *("errors", "version", "params", "progress"),
+        *("wire", "keys", "plan", "native"),
+        *("datasets", "activations", "zoo"),
+        *("frontend", "runtime", "compiler"),
+        *("client", "server", "cli"),
     ),
-    ("client", "doctor"),
-    ("demo",),
-    ("cli",),
-)
-PARTS = {
-    "elementwise": "trace",
-    "plan_file": "plan",
-    "describe": "plan",
-    "executor": "plan",
-    "replies": "plan",
-    "client_messages": "client",
-    "client_keys": "client",
-    "client_async": "client",
-    "patience": "client",
-    "canaries": "client",
-    "transport_failures": "transport",
-    "certificate_files": "certificates",
-    "demo_picture": "demo",
+    "attacks": (
+        *("errors", "progress", "core", "training"),
+        *("extraction", "membership", "evasion", "ciphertext", "defences", "poisoning"),
+        *("systems", "oracles", "catalogue", "audit", "report", "cli"),
+    ),
+    "benchmarks": (
+        *("record", "rows", "tables", "inference"),
+        *("service", "defences", "leakage"),
+    ),
 }
-LAYER_OF = {name: depth for depth, row in enumerate(LAYERS) for name in row}
-LAYER_OF |= {part: LAYER_OF[whole] for part, whole in PARTS.items()}
+# (importing module, imported module): why the order is not kept there.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+# Where attacks meet what they attack: the targets, the audit that builds them, the commands.
+CROSSINGS = {"oracles", "audit", "cli"}
+
+MOST_MODULES = 14
+MOST_LINES = 400
+MOST_BESIDE_FOLDERS = 5
 
 
-def unit_of(module: str) -> str:
-    return PARTS.get(module, module)
+def modules_of(package: str) -> dict[str, Path]:
+    """Dotted name → path of every module of a package."""
+    found = {}
+    for path in sorted((CHECKOUT / package).rglob("*.py")):
+        parts = path.relative_to(CHECKOUT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def modules_of(package: str) -> list[Path]:
-    return sorted((CHECKOUT / package).rglob("*.py"))
+MODULES = {name: path for package in PACKAGES for name, path in modules_of(package).items()}
 
 
-def dotted_name(path: Path) -> str:
-    parts = path.relative_to(CHECKOUT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Every imported name as (line, absolute dotted name), function-level imports included."""
+def imports_of(name: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Every imported name as (line, absolute dotted name): in functions and for typing too."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    home = dotted_name(path).split(".")
+    home = name.split(".")
     package = home if path.name == "__init__.py" else home[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -90,55 +74,95 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{base.rstrip('.')}.{alias.name}"
 
 
-def test_packages_import_inwards_only() -> None:
-    wrong = []
-    for depth, package in enumerate(PACKAGES_OUTSIDE_IN):
-        outer = PACKAGES_OUTSIDE_IN[:depth]
-        for path in modules_of(package):
-            for line, name in imports_of(path):
-                if name.split(".")[0] in (*outer, "tests"):
-                    wrong.append(f"{path.relative_to(CHECKOUT)}:{line} imports {name}")
+def module_of(name: str) -> str | None:
+    """The module of this project that an imported name lies in, if it is one of ours."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        if ".".join(parts[:length]) in MODULES:
+            return ".".join(parts[:length])
+    return None
+
+
+IMPORTS = {
+    name: [(line, home) for line, what in imports_of(name, path) if (home := module_of(what))]
+    for name, path in MODULES.items()
+}
+
+
+def wrong_imports(package: str, order: Sequence[str]) -> Iterator[str]:
+    for name in modules_of(package):
+        own = name.split(".")[1:2]
+        if not own or own == ["__main__"]:
+            continue  # what the package shows to the world, and its command
+        for line, home in IMPORTS[name]:
+            there = home.split(".")[1:2]
+            if not home.startswith(f"{package}.") or there == own or (name, home) in EXCEPTIONS:
+                continue
+            if order.index(there[0]) > order.index(own[0]):
+                yield f"{name}:{line} imports {home}: {there[0]} comes after {own[0]}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_has_a_place_in_the_order(package: str) -> None:
+    names = {name.split(".")[1] for name in modules_of(package) if "." in name}
+    assert names - {"__main__"} == set(ORDER[package])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_import_from_those_before_them(package: str) -> None:
+    wrong = list(wrong_imports(package, ORDER[package]))
     assert not wrong, "\n".join(wrong)
 
 
-# Where attacks meet what they attack: the targets, the audit that builds them, the commands.
-CROSSINGS = {"oracles", "audit", "cli"}
+def test_every_exception_is_still_one() -> None:
+    pairs = {(name, home) for name, found in IMPORTS.items() for _, home in found}
+    assert EXCEPTIONS.keys() <= pairs
 
 
-def test_attack_algorithms_never_see_he_infer() -> None:
+def test_packages_import_inwards_only() -> None:
     wrong = [
-        f"{path.relative_to(CHECKOUT)}:{line} imports {name}"
-        for path in modules_of("attacks")
-        if CROSSINGS.isdisjoint(path.relative_to(CHECKOUT / "attacks").parts)
-        for line, name in imports_of(path)
-        if name.split(".")[0] == "he_infer"
+        f"{name}:{line} imports {what}"
+        for name, path in MODULES.items()
+        for line, what in imports_of(name, path)
+        if what.split(".")[0] in (*PACKAGES[PACKAGES.index(name.split(".")[0]) + 1 :], "tests")
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_module_has_a_layer() -> None:
-    names = {path.relative_to(CHECKOUT / "he_infer").parts[0] for path in modules_of("he_infer")}
-    placed = {name.removesuffix(".py") for name in names} - {"__init__", "__main__"}
-    assert placed - LAYER_OF.keys() == set()
+def test_attack_algorithms_never_see_he_infer() -> None:
+    wrong = [
+        f"{name}:{line} imports {home}"
+        for name in modules_of("attacks")
+        if CROSSINGS.isdisjoint(name.split("."))
+        for line, home in IMPORTS[name]
+        if home.split(".")[0] == "he_infer"
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-def test_layers_inside_he_infer_point_inwards() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    # `import he_infer.wire.frames` runs he_infer/wire/__init__ first; a folder that gathers its
+    # own modules' names there is no circle, so a package counts only where it is named.
+    graph = {name: {home for _, home in found if home != name} for name, found in IMPORTS.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(reversed(error.args[1])))
+
+
+def test_folders_and_files_stay_small() -> None:
     wrong = []
-    for path in modules_of("he_infer"):
-        own = path.relative_to(CHECKOUT / "he_infer").parts[0].removesuffix(".py")
-        if own in ("__init__", "__main__"):
-            continue
-        for line, name in imports_of(path):
-            parts = name.split(".")
-            if parts[0] != "he_infer":
-                continue
-            if len(parts) > 1 and unit_of(parts[1]) == unit_of(own):
-                continue
-            where = f"{path.relative_to(CHECKOUT)}:{line} imports {name}"
-            if len(parts) < 2 or parts[1] not in LAYER_OF:
-                wrong.append(f"{where}: import from the module that defines it")
-            elif LAYER_OF[parts[1]] >= LAYER_OF[own]:
-                wrong.append(f"{where}: {parts[1]} is not below {own}")
+    for folder in {path.parent for path in MODULES.values()} | {
+        path.parent for path in (CHECKOUT / "tests").rglob("*.py")
+    }:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        most = MOST_BESIDE_FOLDERS if folder.name == "he_infer" else MOST_MODULES
+        if len(modules) > most:
+            wrong.append(f"{folder.relative_to(CHECKOUT)} has {len(modules)} modules of {most}")
+        for path in modules:
+            lines = path.read_text(encoding="utf-8").count("\n")
+            if lines > MOST_LINES:
+                wrong.append(f"{path.relative_to(CHECKOUT)} has {lines} lines of {MOST_LINES}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -154,7 +178,7 @@ def test_importing_the_package_loads_no_framework(statement: str) -> None:
 
 def test_public_names_survive_the_import_of_their_modules() -> None:
     # A submodule is bound on its package when it is imported; one named like a public function
-    # would hide that function. Hence compiler.py, and this test.
+    # would hide that function.
     code = (
         "import importlib, he_infer\n"
         "for home in sorted(set(he_infer._HOMES.values())): importlib.import_module(home)\n"

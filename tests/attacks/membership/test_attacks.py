@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,12 @@ SCORED = [
 ALL = [*SCORED, LabelOnly(copies=3)]
 
 
-@pytest.mark.parametrize("attack", ALL, ids=repr)
+def named(attack: Any) -> str:
+    """The same in every process: a function's address in ``repr`` is not."""
+    return re.sub(r"<function (\w+) at \w+>", r"\1", repr(attack))
+
+
+@pytest.mark.parametrize("attack", ALL, ids=named)
 def test_members_of_an_overfitted_network_are_found(attack: Any) -> None:
     oracle, data = trained_target(0)
     result = attack.run(oracle, data, np.random.default_rng(0))
@@ -61,7 +67,7 @@ def test_members_of_an_overfitted_network_are_found(attack: Any) -> None:
     assert result.threat_model == "malicious client"
 
 
-@pytest.mark.parametrize("attack", SCORED, ids=repr)
+@pytest.mark.parametrize("attack", SCORED, ids=named)
 def test_nobody_is_found_where_membership_has_no_effect(attack: Any) -> None:
     rng = np.random.default_rng(4)
     values = []
@@ -111,7 +117,7 @@ def test_modified_entropy_written_out() -> None:
     assert modified_entropy(logits, np.array([0]))[0] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("attack", SCORED, ids=repr)
+@pytest.mark.parametrize("attack", SCORED, ids=named)
 def test_scores_need_more_than_labels(attack: Any) -> None:
     _, data = drawn_world(np.random.default_rng(0))
     labels = FixedOracle(np.zeros((600, 2)), answers=frozenset({LABELS}))
