@@ -27,8 +27,6 @@ from he_infer.plan.privacy import FunctionPrivacy
 from he_infer.server.workers.plan_host import PlanHost
 from he_infer.wire import Ciphertext, SeededCiphertext, read_envelope, write_envelope
 
-_CHUNK_BYTES = 1 << 18
-
 
 class PlanChannel:
     """One client of one plan; ``host`` may be shared. Slots may hold complex values."""
@@ -39,11 +37,7 @@ class PlanChannel:
         self._keys = SecretKeys.generate(plan.params)
         evaluation = self._keys.evaluation_keys(plan.key_levels)
         self._digest = evaluation.digest
-        incoming = self._host.open_keys(self._digest)
-        data = evaluation.to_bytes()
-        for start in range(0, len(data), _CHUNK_BYTES):
-            incoming.feed(data[start : start + _CHUNK_BYTES])
-        self._loaded = incoming.finish()
+        self._loaded = self._host.load_keys([evaluation.to_bytes()], self._digest)
         self.evaluate_ms = float("nan")
 
     @property
@@ -89,15 +83,13 @@ class PlanChannel:
 
     def answer(self, envelope: bytes) -> list[Ciphertext]:
         """What the service replies, parsed as the client library does it."""
-        incoming = self._host.open_query(self._digest)
-        incoming.feed(envelope)
-        query = incoming.finish()
+        query = self._host.parse_query(envelope, self._digest)
         start = time.perf_counter()
-        pieces = self._host.evaluate(query, self._loaded)
+        reply = self._host.evaluate(query, self._loaded)
         self.evaluate_ms = 1e3 * (time.perf_counter() - start)
         self._host.make_ready(self._loaded)  # as workers do between queries
         expected = expected_reply(self.spec, self._digest)
-        frames = read_envelope(b"".join(pieces), expected, limit_bytes=expected.total_bytes)
+        frames = read_envelope(reply, expected, limit_bytes=expected.total_bytes)
         return [frame for frame in frames if isinstance(frame, Ciphertext)]
 
     def decrypt(self, reply: Ciphertext) -> ComplexArray:

@@ -108,7 +108,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from he_infer.server import Settings, run
     from he_infer.server.running import Tls
     from he_infer.server.state import State
-    from he_infer.server.workers.processes import ProcessWorkers
+    from he_infer.server.workers.processes import ProcessPool
 
     if (options.certificate is None) != (options.private_key is None):
         raise InputError("HTTPS needs both --certificate and --private-key")
@@ -136,11 +136,11 @@ def run_serve(options: argparse.Namespace) -> int:
             private_key=options.private_key,
             authority=options.client_authority,
         )
-    make_workers: Any = ProcessWorkers
+    make_pool: Any = ProcessPool
     if options.cluster:
-        from he_infer.server.workers.cluster import cluster_workers
+        from he_infer.server.workers.cluster import cluster_pool
 
-        make_workers = cluster_workers(options.cluster_address)
+        make_pool = cluster_pool(options.cluster_address)
     run(
         options.plans,
         host=options.host,
@@ -151,7 +151,7 @@ def run_serve(options: argparse.Namespace) -> int:
         ),
         tls=tls,
         reuse_port=options.reuse_port,
-        make_workers=make_workers,
+        make_pool=make_pool,
         on_started=lambda url: print(f"serving at {url}", flush=True),
     )
     return 0

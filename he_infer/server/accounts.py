@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection
 
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
-from he_infer.server.state import State, audit_log, replies, tenants
-from he_infer.server.workers.hosting import Answer, HostFacts
+from he_infer.server.state import State, replies, tenants
+from he_infer.server.workers.hosting import Answer, Buffer, HostFacts
 from he_infer.wire.protocol import IDEMPOTENCY_KEY
 
 
@@ -38,13 +38,14 @@ class Accounts:
 
     def __init__(self, state: State, settings: Settings) -> None:
         self._database = state.database
+        self._log = state.audit_log
         self._settings = settings
 
     async def admit(
         self,
         facts: HostFacts,
         tenant: str,
-        query: bytes,
+        query: Buffer,
         *,
         keys_digest: str,
         request: str,
@@ -116,7 +117,7 @@ class Accounts:
             fields = self._fields(admitted)
             fields["reply"] = hashlib.sha256(answer.reply).hexdigest()
             fields["records"] = admitted.facts.records
-            audit_log.append(self._database, connection, "answered", fields, now=now)
+            self._log.append(connection, "answered", fields, now=now)
 
         await self._database.run(work)
 
@@ -133,15 +134,13 @@ class Accounts:
                 period_start=admitted.period_start,
             )
             fields = {**self._fields(admitted), "code": code}
-            audit_log.append(self._database, connection, "failed", fields, now=time.time())
+            self._log.append(connection, "failed", fields, now=time.time())
 
         await self._database.run(work)
 
     async def note(self, event: str, fields: dict[str, Any]) -> None:
         """An entry in the audit log for something that was not a query."""
-        await self._database.run(
-            lambda c: audit_log.append(self._database, c, event, fields, now=time.time())
-        )
+        await self._database.run(lambda c: self._log.append(c, event, fields, now=time.time()))
 
     async def sweep(self) -> None:
         before = time.time() - self._settings.reply_ttl_s

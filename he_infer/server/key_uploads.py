@@ -18,11 +18,10 @@ from he_infer.errors import HEInferError, MismatchError
 from he_infer.plan.client_spec import ClientSpec
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
-from he_infer.server.state import State, audit_log, key_index
+from he_infer.server.state import State, key_index
 from he_infer.server.state.blobs import Blobs, MissingBlobError, keys_blob, part_blob
-from he_infer.server.state.key_index import Upload
-from he_infer.server.workers.hosting import HostFacts
-from he_infer.server.workers.key_cache import KeyName, UnknownKeysError
+from he_infer.server.state.key_index import KeyName, UnknownKeysError, Upload
+from he_infer.server.workers.hosting import HostFacts, Task
 from he_infer.server.workers.workers import Workers
 from he_infer.wire import Expected, read_header
 from he_infer.wire.protocol import DIGEST
@@ -47,6 +46,7 @@ class KeyUploads:
 
     def __init__(self, state: State, workers: Workers, settings: Settings) -> None:
         self._database = state.database
+        self._log = state.audit_log
         self._blobs: Blobs = state.blobs
         self._workers = workers
         self._settings = settings
@@ -74,31 +74,25 @@ class KeyUploads:
         """Forget keys; raises UnknownKeysError if there are none."""
         self.name(facts, digest)
 
-        def forget(connection: Connection) -> bool:
-            found = key_index.delete_keys(connection, tenant, digest)
-            if found:
-                fields = {"tenant": tenant, "keys": digest, "request": request}
-                audit_log.append(
-                    self._database, connection, "keys_deleted", fields, now=time.time()
-                )
-            return found
-
-        if not await self._database.run(forget):
-            raise UnknownKeysError("these evaluation keys are not here: upload them")
-        await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
+        if not await self._forget(tenant, digest, "keys_deleted", request):
+            raise UnknownKeysError
 
     async def lost(self, tenant: str, digest: str, request: str) -> None:
         """Forget keys whose bytes are gone or damaged, so that their client sends them again."""
+        await self._forget(tenant, digest, "keys_lost", request)
 
+    async def _forget(self, tenant: str, digest: str, event: str, request: str) -> bool:
         def forget(connection: Connection) -> bool:
             found = key_index.delete_keys(connection, tenant, digest)
             if found:
                 fields = {"tenant": tenant, "keys": digest, "request": request}
-                audit_log.append(self._database, connection, "keys_lost", fields, now=time.time())
+                self._log.append(connection, event, fields, now=time.time())
             return found
 
-        if await self._database.run(forget):
+        found = await self._database.run(forget)
+        if found:
             await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
+        return found
 
     @contextmanager
     def pinned(self, digest: str) -> Iterator[None]:
@@ -200,7 +194,10 @@ class KeyUploads:
             if not already or await asyncio.to_thread(self._blobs.size, target) != upload.bytes:
                 async with self._checked_in_place(target, facts, upload.tenant, digest):
                     await asyncio.to_thread(self._join, target, pieces, digest)
-                    await self._workers.check_keys(facts.plan_digest, upload.tenant, digest)
+                    task = Task(
+                        plan_digest=facts.plan_digest, tenant=upload.tenant, keys_digest=digest
+                    )
+                    await self._workers.ask(task)
         except (HEInferError, Refusal) as error:
             if not (isinstance(error, Refusal) and error.status in (503, 507)):
                 await self.abandon(upload)
@@ -213,7 +210,7 @@ class KeyUploads:
                 key_index.add_keys(connection, upload.tenant, name, upload.bytes, now=now)
                 fields = {"tenant": upload.tenant, "keys": digest, "request": request}
                 fields["model"] = facts.name
-                audit_log.append(self._database, connection, "keys_stored", fields, now=now)
+                self._log.append(connection, "keys_stored", fields, now=now)
 
         await self._database.run(note)
         await asyncio.to_thread(self._delete_parts, pieces)

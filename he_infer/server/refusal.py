@@ -14,9 +14,9 @@ from he_infer.errors import (
 )
 from he_infer.server.state.blobs import NoRoomError
 from he_infer.server.state.database import DatabaseError
+from he_infer.server.state.key_index import StoreFullError, UnknownKeysError
 from he_infer.server.state.replies import InProgressError, OtherRequestError
 from he_infer.server.state.tenants import BudgetSpentError
-from he_infer.server.workers.key_cache import StoreFullError, UnknownKeysError
 
 KEY_BURNT: Final = (
     "this looks like a serialised TenSEAL or SEAL object, which may hold a secret key: it was "

@@ -28,9 +28,9 @@ from he_infer.server.service import InferenceService
 from he_infer.server.settings import Settings
 from he_infer.server.state import State
 from he_infer.server.workers.hosting import Host
-from he_infer.server.workers.plan_host import PlanHost
-from he_infer.server.workers.processes import ProcessWorkers
-from he_infer.server.workers.workers import ThreadWorkers, Workers
+from he_infer.server.workers.plan_host import hosts_of
+from he_infer.server.workers.processes import ProcessPool
+from he_infer.server.workers.workers import Pool, ThreadPool, Workers
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -54,7 +54,7 @@ def run(
     open_state: Callable[[], State] = State.open,
     tls: Tls | None = None,
     reuse_port: bool = False,
-    make_workers: Callable[[Sequence[Path], str, Settings], Workers] = ProcessWorkers,
+    make_pool: Callable[[Sequence[Path], str, Settings], Pool] = ProcessPool,
     on_started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve plan files until SIGTERM or SIGINT, then finish what is in flight and return.
@@ -75,7 +75,7 @@ def run(
             check_tls(tls)  # now, not after minutes of loading plans
         listener = opened.enter_context(_listen(host, port, reuse_port=reuse_port))
         log_to_stderr()
-        workers = make_workers(plans, kept.blobs.url, chosen)
+        workers = Workers(make_pool(plans, kept.blobs.url, chosen), chosen)
         try:
             server = Server(InferenceService(workers, kept, chosen), listener, tls=tls)
             for number in _SIGNALS:  # uvicorn's own come later than the address is told
@@ -236,7 +236,7 @@ class BackgroundServer:
         chosen = Settings(drain_notice_s=0.0) if settings is None else settings
         self._listener = _listen("127.0.0.1", 0)
         self.state = state or State.open()
-        workers = ThreadWorkers(hosts, self.state.blobs, chosen)
+        workers = Workers(ThreadPool(hosts, self.state.blobs, chosen), chosen)
         self.service = InferenceService(workers, self.state, chosen)
         self._server = Server(self.service, self._listener)
         self.url = self._server.url
@@ -251,10 +251,7 @@ class BackgroundServer:
         state: State | None = None,
     ) -> Self:
         """Encode the plans' weights and serve them."""
-        chosen = settings or Settings()
-        threads = chosen.threads_per_evaluation
-        hosts = [PlanHost(plan, backend=chosen.backend, threads=threads) for plan in plans]
-        return cls(hosts, settings=settings, state=state)
+        return cls(hosts_of(plans, settings or Settings()), settings=settings, state=state)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -18,7 +18,7 @@ from he_infer.server.logs import log_event, where_raised
 from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
 from he_infer.server.settings import Settings
 from he_infer.server.state import State, served
-from he_infer.server.workers.hosting import Answer
+from he_infer.server.workers.hosting import Answer, Buffer, Task
 from he_infer.server.workers.workers import Workers
 
 SWEEP_S: Final = 60.0
@@ -57,7 +57,7 @@ class InferenceService:
         self._draining.set()
 
     async def answer(
-        self, admitted: Admitted, query: bytes, *, gone: asyncio.Event | None
+        self, admitted: Admitted, query: Buffer, *, gone: asyncio.Event | None
     ) -> Answer:
         """Evaluate an admitted query and settle its account, or give back what it was charged.
 
@@ -75,14 +75,18 @@ class InferenceService:
             raise
 
     async def _evaluate_and_settle(
-        self, admitted: Admitted, query: bytes, gone: asyncio.Event | None
+        self, admitted: Admitted, query: Buffer, gone: asyncio.Event | None
     ) -> Answer:
         facts = admitted.facts
         try:
             with self.keys.pinned(admitted.keys_digest):
-                answer = await self.workers.evaluate(
-                    facts.plan_digest, admitted.tenant, query, gone=gone
+                task = Task(
+                    plan_digest=facts.plan_digest,
+                    tenant=admitted.tenant,
+                    keys_digest=admitted.keys_digest,
+                    query=query,
                 )
+                answer = await self.workers.ask(task, gone=gone)
             await self.accounts.settle(admitted, answer)
         except BaseException as error:
             code = code_of(error)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,9 @@ from he_infer.plan.client_spec import ClientSpec
 from he_infer.server import InferenceService, Settings
 from he_infer.server.routes.app import Application
 from he_infer.server.state import State
-from he_infer.server.workers.hosting import HostFacts, Query
-from he_infer.server.workers.workers import ThreadWorkers
-from he_infer.wire import HEADER_BYTES, Expected, KeyLevels
+from he_infer.server.workers.hosting import Buffer, HostFacts, Query
+from he_infer.server.workers.workers import ThreadPool, Workers
+from he_infer.wire import HEADER_BYTES, Expected, KeyLevels, read_header
 from he_infer.wire.envelope import Header, Kind
 from he_infer.wire.protocol import HEAD_LENGTH_HEADER, query_head
 
@@ -59,39 +59,6 @@ def spec_of(name: str, plan_digest: str, levels: int) -> ClientSpec:
     )
 
 
-class CountedQuery:
-    """Accepts a header and then exactly ``length`` bytes, and keeps none of them."""
-
-    def __init__(self, length: int, keys_digest: str) -> None:
-        self._left = length
-        self._keys_digest = keys_digest
-        self.largest_chunk = 0
-
-    def feed(self, chunk: bytes) -> None:
-        self.largest_chunk = max(self.largest_chunk, len(chunk))
-        self._left -= len(chunk)
-        if b"\xff" in chunk[-1:]:
-            raise WireError("a residue is out of range")
-
-    def finish(self) -> Query:
-        assert self._left == 0
-        return Query(keys_digest=self._keys_digest, inputs=())
-
-
-class HashedKeys:
-    def __init__(self, digest: str) -> None:
-        self._digest = digest
-        self._hash = hashlib.sha256()
-
-    def feed(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-
-    def finish(self) -> str:
-        if self._hash.hexdigest() != self._digest:
-            raise MismatchError("the keys' SHA-256 is not the one in the address")
-        return self._digest
-
-
 class FakeHost:
     """Echoes which keys it was given; ``let_go`` holds evaluations until it is set."""
 
@@ -120,21 +87,28 @@ class FakeHost:
         )
         self.evaluations = 0
         self.made_ready = 0
-        self.queries: list[CountedQuery] = []
+        self.queries: list[Query] = []
 
-    def open_query(self, keys_digest: str) -> CountedQuery:
-        self.queries.append(CountedQuery(self.facts.query_bytes, keys_digest))
+    def parse_query(self, query: Buffer, keys_digest: str) -> Query:
+        """Accepts a query of the right length, bound to these keys, that does not end in 0xff."""
+        self.queries.append(Query(keys_digest=keys_digest, inputs=()))
+        assert len(query) == self.facts.query_bytes
+        assert read_header(query).keys_digest == keys_digest
+        if query[-1] == 0xFF:
+            raise WireError("a residue is out of range")
         return self.queries[-1]
 
-    def open_keys(self, digest: str) -> HashedKeys:
-        return HashedKeys(digest)
+    def load_keys(self, blocks: Iterable[bytes], digest: str) -> str:
+        if hashlib.sha256(b"".join(blocks)).hexdigest() != digest:
+            raise MismatchError("the keys' SHA-256 is not the one in the address")
+        return digest
 
-    def evaluate(self, query: Query, loaded_keys: Any) -> Sequence[bytes]:
+    def evaluate(self, query: Query, loaded_keys: Any) -> bytes:
         if self._let_go is not None:
             assert self._let_go.wait(timeout=300)
         self.evaluations += 1
         assert loaded_keys == query.keys_digest
-        return [query.keys_digest[:32].encode(), query.keys_digest[32:].encode()]
+        return query.keys_digest.encode()
 
     def make_ready(self, loaded_keys: Any) -> None:
         self.made_ready += 1
@@ -267,7 +241,7 @@ def application(*hosts: FakeHost, settings: Settings | None = None) -> Applicati
     """The service over hosts without cryptography, with a state that goes when it is closed."""
     chosen = settings or Settings()
     state = State.open()
-    workers = ThreadWorkers(hosts, state.blobs, chosen)
+    workers = Workers(ThreadPool(hosts, state.blobs, chosen), chosen)
     return Application(InferenceService(workers, state, chosen))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +19,6 @@ from tests.server.fakes import (
     KEYS_PATH,
     UPLOADS_PATH,
     FakeHost,
-    HashedKeys,
     Reply,
     application,
     ask,
@@ -92,10 +91,10 @@ class BusyHost(FakeHost):
 
     busy = False
 
-    def open_keys(self, digest: str) -> HashedKeys:
+    def load_keys(self, blocks: Iterable[bytes], digest: str) -> str:
         if self.busy:
             raise Refusal(503, "busy", "no room")
-        return super().open_keys(digest)
+        return super().load_keys(blocks, digest)
 
 
 async def arrived(app: Application) -> str:

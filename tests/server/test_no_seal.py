@@ -18,7 +18,7 @@ from tests.paths import CHECKOUT
 
 SERVE = """
 import sys
-from he_infer.plan import Plan
+from he_infer.plan.plan import Plan
 from he_infer.server import BackgroundServer
 with BackgroundServer.of_plans([Plan.load(sys.argv[1])]) as server:
     print(server.url, flush=True)

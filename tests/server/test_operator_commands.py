@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from sqlalchemy import text
 
 from he_infer.cli.main import main
-from he_infer.server.state import State, audit_log, tenants
+from he_infer.server.state import State, tenants
 
 
 def filled(folder: Path, entries: int) -> Path:
@@ -21,7 +21,7 @@ def filled(folder: Path, entries: int) -> Path:
     with State.open(folder) as state, state.database.transaction() as connection:
         tenants.add_tenant(connection, "acme", now=0.0)
         for index in range(entries):
-            audit_log.append(state.database, connection, "answered", {"n": index}, now=0.0)
+            state.audit_log.append(connection, "answered", {"n": index}, now=0.0)
     return folder
 
 
@@ -29,7 +29,7 @@ def write(state: State) -> None:
     """A transaction as a server makes them."""
     with state.database.transaction() as connection:
         connection.execute(text("PRAGMA busy_timeout = 200"))
-        audit_log.append(state.database, connection, "answered", {}, now=1.0)
+        state.audit_log.append(connection, "answered", {}, now=1.0)
 
 
 def test_a_pager_that_stands_still_keeps_no_server_from_writing(tmp_path: Path) -> None:

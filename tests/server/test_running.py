@@ -23,7 +23,7 @@ from he_infer.errors import ServiceError
 from he_infer.server import BackgroundServer, InferenceService, Settings
 from he_infer.server.running import Server, Tls, _check_access, _listen
 from he_infer.server.state import State
-from he_infer.server.workers.workers import ThreadWorkers
+from he_infer.server.workers.workers import ThreadPool, Workers
 from tests.paths import CHECKOUT
 from tests.server.fakes import KEYS, KEYS_DIGEST, FakeHost, query_request
 
@@ -169,7 +169,7 @@ def test_a_handshake_that_does_not_come_closes_the_connection(tmp_path: Path) ->
     settings = Settings(drain_notice_s=0.0, header_timeout_s=HEADER_S)
     with State.open() as state, _listen("127.0.0.1", 0) as listener:
         service = InferenceService(
-            ThreadWorkers([FakeHost()], state.blobs, settings), state, settings
+            Workers(ThreadPool([FakeHost()], state.blobs, settings), settings), state, settings
         )
         tls = Tls(certificate=made.certificate, private_key=made.private_key)
         server = Server(service, listener, tls=tls)

@@ -14,7 +14,7 @@ from he_infer.server.key_uploads import parse_range
 from he_infer.server.refusal import Refusal
 from he_infer.server.routes.app import Application
 from he_infer.server.state import State, audit_log, tenants
-from he_infer.server.workers.workers import ThreadWorkers
+from he_infer.server.workers.workers import ThreadPool, Workers
 from tests.server.fakes import (
     KEYS,
     KEYS_DIGEST,
@@ -232,7 +232,7 @@ def test_several_versions_are_served_side_by_side() -> None:
     old, new = FakeHost(plan="a"), FakeHost(plan="b")
     with State.open() as state:
         settings = Settings()
-        workers = ThreadWorkers([old, new], state.blobs, settings)
+        workers = Workers(ThreadPool([old, new], state.blobs, settings), settings)
         app = Application(InferenceService(workers, state, settings))
 
         async def conversation() -> None:

@@ -31,9 +31,9 @@ from he_infer.server.routes.responses import EnvelopeResponse
 from he_infer.server.routes.status_page import render
 from he_infer.server.service import InferenceService
 from he_infer.server.state import key_index
+from he_infer.server.state.key_index import UnknownKeysError
 from he_infer.server.state.tenants import Tenant
 from he_infer.server.workers.hosting import HostFacts
-from he_infer.server.workers.key_cache import UnknownKeysError
 from he_infer.version import __version__
 from he_infer.wire import HEADER_BYTES, Kind, read_header
 from he_infer.wire.protocol import (
@@ -258,7 +258,7 @@ class Application:
 
         tenant, facts, keys_digest, known = await self.service.state.database.run(find)
         if not known:
-            raise UnknownKeysError("these evaluation keys are not here: upload them (again)")
+            raise UnknownKeysError
         left = tenant.left(time.time())
         if left is not None and left < facts.records and IDEMPOTENCY_HEADER not in request.headers:
             await self.service.accounts.check(tenant.name, facts.records)

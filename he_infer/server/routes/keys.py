@@ -22,9 +22,8 @@ from he_infer.server.routes.body import Body, content_length, expect_length
 from he_infer.server.routes.burnt import refuse_burnt
 from he_infer.server.routes.observed import Trace, trace_of
 from he_infer.server.service import InferenceService
-from he_infer.server.state.key_index import Upload
+from he_infer.server.state.key_index import UnknownKeysError, Upload
 from he_infer.server.workers.hosting import HostFacts
-from he_infer.server.workers.key_cache import UnknownKeysError
 
 
 class KeyRoutes:
@@ -51,7 +50,7 @@ class KeyRoutes:
             await self._keys.delete(facts, tenant, digest, trace.id)
             return Response(status_code=204)
         if not await self._keys.known(facts, tenant, digest):
-            raise UnknownKeysError("these evaluation keys are not here: upload them")
+            raise UnknownKeysError
         return Response(status_code=200)
 
     async def begin(self, request: Request) -> Response:

@@ -1,10 +1,11 @@
-"""An append-only log in which every entry carries the hash of the one before.
+"""An append-only log whose entries form a hash chain.
 
     digest_k = SHA-256(digest_{k−1} ‖ entry_k),  digest_0 = SHA-256("he-infer audit log 1")
 
-Whoever changes, drops or reorders an entry must change all digests behind it. Cutting the end
-off leaves a valid chain: note the head elsewhere from time to time, and verify against it.
-Entries hold digests, names and counts: never a payload, a key or a token.
+Whoever changes, drops or reorders an entry must change all digests after it. Cutting entries off
+the end leaves a valid hash chain, so an operator should note the head elsewhere from time to time
+and verify against it. Entries hold digests, names and counts. They never hold a payload, a key or
+a token.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import Connection
 
 from he_infer.errors import HEInferError
-from he_infer.server.state.database import Database
+from he_infer.server.state.database import lock
 from he_infer.server.state.schema import audit_log
 
 GENESIS: Final = hashlib.sha256(b"he-infer audit log 1").hexdigest()
 _AT_A_TIME: Final = 1000
+_LOCK: Final = 0x4845495F  # among a database's advisory locks
 _HEAD: Final = text("SELECT sequence, digest FROM audit_log ORDER BY sequence DESC LIMIT 1")
 # Only behind the entry that ``digest`` was computed from.
 _APPEND: Final = text(
@@ -33,7 +35,7 @@ _APPEND: Final = text(
 )
 
 
-class BrokenChainError(HEInferError):
+class BrokenHashChainError(HEInferError):
     """The audit log was altered: ``sequence`` is the first entry that does not fit."""
 
     def __init__(self, message: str, *, sequence: int) -> None:
@@ -52,24 +54,34 @@ class Head:
         return f"{self.entries}:{self.digest}"
 
 
-def append(
-    database: Database, connection: Connection, event: str, fields: Mapping[str, Any], *, now: float
-) -> None:
-    """Add an entry in the transaction of what it tells about."""
-    database.lock_chain(connection)
-    # Mostly the log ends with what this process wrote last. That may have been rolled back since,
-    # or another process may have written: then nothing is inserted, and the end is looked up.
-    for known in (database.chain_end, None):
-        head = known or read_head(connection)
-        line = {"sequence": head.entries + 1, "time": round(now, 3), "event": event, **fields}
-        entry = json.dumps(line, sort_keys=True, separators=(",", ":"))
-        digest = link(head.digest, entry)
-        given = {"sequence": head.entries + 1, "entry": entry, "digest": digest}
-        done = connection.execute(_APPEND, {**given, "previous": head.digest, "genesis": GENESIS})
-        if done.rowcount == 1:
-            database.chain_end = Head(entries=head.entries + 1, digest=digest)
-            return
-    raise HEInferError("the audit log changed under its lock: see who else writes to it")
+class AuditLog:
+    """Writes to a database's log and remembers where it ended.
+
+    Several processes, each with an ``AuditLog`` of its own, may write to one database.
+    """
+
+    def __init__(self) -> None:
+        self._end: Head | None = None
+
+    def append(
+        self, connection: Connection, event: str, fields: Mapping[str, Any], *, now: float
+    ) -> None:
+        """Add an entry in the transaction of what it tells about."""
+        lock(connection, _LOCK)
+        # The log mostly ends with what this process wrote last. That may have been rolled back
+        # since, or another process may have written. Then nothing is inserted, and the end is
+        # looked up.
+        for known in (self._end, None):
+            head = known or read_head(connection)
+            line = {"sequence": head.entries + 1, "time": round(now, 3), "event": event, **fields}
+            entry = json.dumps(line, sort_keys=True, separators=(",", ":"))
+            digest = link(head.digest, entry)
+            given = {"sequence": head.entries + 1, "entry": entry, "digest": digest}
+            given |= {"previous": head.digest, "genesis": GENESIS}
+            if connection.execute(_APPEND, given).rowcount == 1:
+                self._end = Head(entries=head.entries + 1, digest=digest)
+                return
+        raise HEInferError("the audit log changed under its lock: see who else writes to it")
 
 
 def link(previous: str, entry: str) -> str:
@@ -83,9 +95,10 @@ def read_head(connection: Connection) -> Head:
 
 
 def verify(connection: Connection, *, noted: Head | None = None) -> Head:
-    """Check every entry, and that a head noted before is part of the chain; the present head.
+    """Check every entry, and that a head noted before is part of the hash chain. Returns the
+    present head.
 
-    Raises BrokenChainError naming the first entry that does not fit.
+    Raises BrokenHashChainError naming the first entry that does not fit.
     """
     digest, done = GENESIS, 0
     noted_found = noted is None or noted == Head(entries=0, digest=GENESIS)
@@ -100,16 +113,16 @@ def verify(connection: Connection, *, noted: Head | None = None) -> Head:
             break
         for sequence, entry, stated in rows:
             if sequence != done + 1:
-                raise BrokenChainError(f"entry {done + 1} is missing", sequence=done + 1)
+                raise BrokenHashChainError(f"entry {done + 1} is missing", sequence=done + 1)
             digest = link(digest, entry)
             if digest != stated or _sequence_in(entry) != sequence:
-                raise BrokenChainError(f"entry {sequence} was altered", sequence=sequence)
+                raise BrokenHashChainError(f"entry {sequence} was altered", sequence=sequence)
             done = sequence
             noted_found = noted_found or noted == Head(entries=done, digest=digest)
     if not noted_found:
         assert noted is not None
         where = min(noted.entries, done + 1)
-        raise BrokenChainError(
+        raise BrokenHashChainError(
             f"the head noted at entry {noted.entries} is not in this log: it was cut or rewritten",
             sequence=where,
         )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import create_engine, event, insert, select, text
 from sqlalchemy.engine import Connection, Engine, make_url
@@ -16,15 +16,12 @@ from sqlalchemy.pool import QueuePool
 from he_infer.errors import ParameterError, ServiceError
 from he_infer.server.state.schema import SCHEMA_VERSION, metadata, versions
 
-if TYPE_CHECKING:
-    from he_infer.server.state.audit_log import Head
-
 T = TypeVar("T")
 _WAIT_S: Final = 10.0
 _THREADS: Final = 4  # PostgreSQL; SQLite writes one transaction at a time anyway
 _READING: Final = "he_infer_reading"
 _READ_ONLY: Final = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
-_CHAIN_LOCK: Final = 0x4845495F  # of the audit log, among a database's advisory locks
+_SCHEMA_LOCK: Final = 0x48454953
 
 
 class DatabaseError(ServiceError):
@@ -36,12 +33,10 @@ class Database:
 
     ``url``: of SQLAlchemy, ``sqlite:///…`` or ``postgresql+psycopg://…``. Tables are made if
     there are none. Raises ParameterError for an address that is none, DatabaseError if it
-    cannot be opened or holds tables of another version. ``chain_end``: where the audit log ended
-    when this process wrote to it last, for ``audit_log.append``.
+    cannot be opened or holds tables of another version.
     """
 
     def __init__(self, url: str) -> None:
-        self.chain_end: Head | None = None
         try:
             parsed = make_url(url)
             if parsed.drivername in ("postgresql", "postgres"):
@@ -60,8 +55,7 @@ class Database:
             ) from error
         try:
             with self.transaction() as connection:
-                if not self._sqlite:
-                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_CHAIN_LOCK})"))
+                lock(connection, _SCHEMA_LOCK)
                 metadata.create_all(connection)
                 found = connection.scalar(select(versions.c.version))
                 if found is None:
@@ -106,11 +100,6 @@ class Database:
                 "reached and has room"
             ) from error
 
-    def lock_chain(self, connection: Connection) -> None:
-        """Hold the audit log's end until the transaction is over."""
-        if not self._sqlite:  # SQLite's transactions exclude each other from their beginning
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_CHAIN_LOCK})"))
-
     async def run(self, work: Callable[[Connection], T]) -> T:
         """``work`` in a transaction, in a thread of the database's."""
 
@@ -123,6 +112,13 @@ class Database:
     def close(self) -> None:
         self._threads.shutdown(wait=True)
         self._engine.dispose()
+
+
+def lock(connection: Connection, number: int) -> None:
+    """Hold one of the database's advisory locks until the transaction is over."""
+    # SQLite's transactions exclude each other from their beginning.
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({number})"))
 
 
 def _sqlite(url: Any) -> Engine:

@@ -9,13 +9,38 @@ from typing import Final
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.engine import Connection
 
+from he_infer.errors import HEInferError
 from he_infer.server.state.schema import keys, parts, uploads
-from he_infer.server.workers.key_cache import KeyName, StoreFullError
 
 _USED: Final = text(
     "SELECT used FROM evaluation_keys WHERE tenant = :tenant AND digest = :digest "
     "AND params_digest = :params AND levels_digest = :levels AND used >= :oldest"
 )
+
+
+class UnknownKeysError(HEInferError):
+    """No keys are stored under this name: never uploaded, expired, deleted, evicted or damaged.
+
+    Their client can send them (again).
+    """
+
+    def __init__(
+        self, message: str = "these evaluation keys are not here: upload them (again)"
+    ) -> None:
+        super().__init__(message)
+
+
+class StoreFullError(HEInferError):
+    """A tenant's quota of stored keys is taken by keys that are in use or arriving."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyName:
+    """What stored keys are bound to: the bytes' SHA-256, parameters and list of keys."""
+
+    digest: str
+    params_digest: str
+    levels_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

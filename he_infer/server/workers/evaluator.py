@@ -1,89 +1,68 @@
-"""Parses and evaluates, in whatever process that happens: models, and a cache of loaded keys."""
+"""Does the tasks of a worker, in whatever process that is: models, and a cache of loaded keys."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from he_infer.errors import WireError
+from he_infer.server.settings import Settings
 from he_infer.server.state.blobs import Blobs, MissingBlobError, keys_blob
-from he_infer.server.workers.hosting import Answer, Host
-from he_infer.server.workers.key_cache import KeyStore, StoreFullError, UnknownKeysError
-from he_infer.wire import Kind, read_header
-
-_BLOCK_BYTES: Final = 1 << 18
+from he_infer.server.state.key_index import UnknownKeysError
+from he_infer.server.workers.hosting import Answer, Host, Task
+from he_infer.server.workers.key_cache import KeyCache
 
 
 class Evaluator:
-    """Hosts by plan digest; keys come from ``blobs`` and stay loaded while they are used.
+    """Models, by the digest of their plans; keys come from ``blobs`` and stay loaded while used.
 
-    ``cache_bytes``, ``cache_ttl_s``: of loaded keys. Safe to use from several threads.
+    Safe to use from several threads.
     """
 
-    def __init__(
-        self, hosts: Sequence[Host], blobs: Blobs, *, cache_bytes: int, cache_ttl_s: float
-    ) -> None:
+    def __init__(self, hosts: Sequence[Host], blobs: Blobs, settings: Settings) -> None:
         self._hosts = {host.facts.plan_digest: host for host in hosts}
         self._blobs = blobs
-        self._cache: KeyStore[Any] = KeyStore(quota_bytes=cache_bytes, ttl_s=cache_ttl_s)
+        self._cache: KeyCache[Any] = KeyCache(
+            quota_bytes=settings.key_cache_bytes, ttl_s=settings.key_cache_ttl_s
+        )
 
-    def check_keys(self, plan_digest: str, tenant: str, digest: str) -> None:
-        """Parse and load stored keys; raises WireError or BackendError if they are unusable."""
-        self._loaded(self._hosts[plan_digest], tenant, digest)
+    def do(self, task: Task) -> Answer:
+        """Evaluate a query, or load and so check keys.
 
-    def evaluate(self, plan_digest: str, tenant: str, query: bytes | memoryview) -> Answer:
-        """Envelope in, envelope out; raises WireError, UnknownKeysError, BackendError.
-
-        Stored keys that are damaged are as good as unknown: their client can send them again.
+        Raises WireError, UnknownKeysError or BackendError. A query whose stored keys are damaged
+        is refused as if they were unknown: its client can send them again.
         """
-        host = self._hosts[plan_digest]
-        header = read_header(query)
-        if header.kind is not Kind.QUERY:
-            raise WireError(f"expected a query, got {header.kind.name.lower()}")
-        incoming = host.open_query(header.keys_digest)
-        view = memoryview(query)
-        for start in range(0, len(view), _BLOCK_BYTES):
-            incoming.feed(bytes(view[start : start + _BLOCK_BYTES]))
-        parsed = incoming.finish()
+        host = self._hosts[task.plan_digest]
+        if task.query is None:
+            self._loaded(host, task)
+            return Answer()
+        query = host.parse_query(task.query, task.keys_digest)
         try:
-            loaded = self._loaded(host, tenant, parsed.keys_digest)
+            loaded = self._loaded(host, task)
         except WireError as error:  # they were sound when they came
             raise UnknownKeysError(
                 "these evaluation keys were damaged here: upload them again"
             ) from error
         start_s = time.perf_counter()
-        pieces = host.evaluate(parsed, loaded)
-        evaluate_ms = 1e3 * (time.perf_counter() - start_s)
-        return Answer(reply=b"".join(pieces), evaluate_ms=evaluate_ms)
+        reply = host.evaluate(query, loaded)
+        return Answer(reply=reply, evaluate_ms=1e3 * (time.perf_counter() - start_s))
 
-    def make_ready(self, plan_digest: str, query: bytes | memoryview) -> None:
-        """Once ``query`` was answered: shorten the answer to the next one under its keys."""
-        host = self._hosts[plan_digest]
-        try:
-            with self._cache.pinned(host.facts.key_name(read_header(query).keys_digest)) as loaded:
-                host.make_ready(loaded)
-        except UnknownKeysError:
-            pass  # too large for the cache
+    def make_ready(self, task: Task) -> None:
+        """Once ``task`` was answered: shorten the answer to the next one under its keys."""
+        host = self._hosts[task.plan_digest]
+        loaded = self._cache.get(host.facts.key_name(task.keys_digest))
+        if loaded is not None:
+            host.make_ready(loaded)
 
-    def _loaded(self, host: Host, tenant: str, digest: str) -> Any:
-        name = host.facts.key_name(digest)
-        try:
-            with self._cache.pinned(name) as found:
-                return found
-        except UnknownKeysError:
-            pass
-        incoming = host.open_keys(digest)
-        try:
-            for block in self._blobs.read(keys_blob(tenant, digest)):
-                incoming.feed(block)
-        except MissingBlobError as error:
-            raise UnknownKeysError(
-                "these evaluation keys are not here: upload them (again)"
-            ) from error
-        loaded = incoming.finish()
-        try:
+    def _loaded(self, host: Host, task: Task) -> Any:
+        name = host.facts.key_name(task.keys_digest)
+        loaded = self._cache.get(name)
+        if loaded is None:
+            blocks = self._blobs.read(keys_blob(task.tenant, task.keys_digest))
+            try:
+                loaded = host.load_keys(blocks, task.keys_digest)
+            except MissingBlobError as error:
+                raise UnknownKeysError from error
             self._cache.put(name, loaded, size_bytes=host.facts.loaded_keys_bytes)
-        except StoreFullError:
-            pass  # larger than the whole cache: used once and dropped
         return loaded

@@ -1,13 +1,15 @@
-"""What the service needs from one model: parse, evaluate, encode; nothing about HTTP."""
+"""What the service needs from one model, and what it asks of a worker; nothing about HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
-from he_infer.server.workers.key_cache import KeyName
+from he_infer.server.state.key_index import KeyName
 from he_infer.wire.protocol import version_of
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +42,23 @@ class HostFacts:
             digest=digest, params_digest=self.params_digest, levels_digest=self.levels_digest
         )
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**data)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A tenant's query to evaluate under stored keys; without a query, keys to check and load."""
+
+    plan_digest: str
+    tenant: str
+    keys_digest: str
+    query: Buffer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An encrypted reply envelope, and how long its evaluation took; empty for keys alone."""
+
+    reply: bytes = b""
+    evaluate_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,41 +69,23 @@ class Query:
     inputs: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An encrypted reply envelope, and how long the evaluation took."""
-
-    reply: bytes
-    evaluate_ms: float
-
-
-class IncomingQuery(Protocol):
-    """A query that is parsed in pieces; methods raise WireError, never keep a chunk."""
-
-    def feed(self, chunk: bytes) -> None: ...
-
-    def finish(self) -> Query: ...
-
-
-class IncomingKeys(Protocol):
-    """Evaluation keys that arrive; ``finish`` returns them loaded, or raises WireError."""
-
-    def feed(self, chunk: bytes) -> None: ...
-
-    def finish(self) -> Any: ...
-
-
 class Host(Protocol):
     """One model, ready to answer; safe to use from several threads."""
 
     @property
     def facts(self) -> HostFacts: ...
 
-    def open_query(self, keys_digest: str) -> IncomingQuery: ...
+    def parse_query(self, query: Buffer, keys_digest: str) -> Query:
+        """Check a whole envelope, bound to these keys; raises WireError."""
+        ...
 
-    def open_keys(self, digest: str) -> IncomingKeys: ...
+    def load_keys(self, blocks: Iterable[bytes], digest: str) -> Any:
+        """Parse an envelope of evaluation keys as it is read, and expand them; raises WireError."""
+        ...
 
-    def evaluate(self, query: Query, loaded_keys: Any) -> Sequence[bytes]: ...
+    def evaluate(self, query: Query, loaded_keys: Any) -> bytes:
+        """The reply envelope; raises BackendError."""
+        ...
 
     def make_ready(self, loaded_keys: Any) -> None:
         """Do now what the next ``evaluate`` under these keys would have to do."""

@@ -1,9 +1,8 @@
-"""Messages between the HTTP process and its workers: a JSON head and bytes, over a socket pair.
+"""How messages travel between processes: a JSON head and bytes, over a socket pair.
 
     message := head length (4, big endian) · body length (8) · head · body
 
-Both ends are ours, but a worker has read hostile bytes, so the other end limits what it takes.
-Nothing is pickled.
+Both ends are ours. A worker has read hostile bytes, though, so the other end limits what it takes.
 """
 
 from __future__ import annotations
@@ -12,36 +11,38 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Mapping
 from typing import Any, Final
+
+from he_infer.server.workers.dialogue import Message
+from he_infer.server.workers.hosting import Buffer
 
 _LENGTHS: Final = struct.Struct(">IQ")
 MAX_HEAD_BYTES: Final = 64 * 1024 * 1024  # client specs of large layouts
-Message = tuple[dict[str, Any], bytes]
 
 
 class BrokenPipeMessageError(Exception):
     """The other end has gone, or does not keep to the format."""
 
 
-def encode(head: Mapping[str, Any], body: bytes | bytearray | memoryview = b"") -> bytes:
+def encode(message: Message) -> tuple[bytes, Buffer]:
+    """The two parts of a message, to be sent one after the other."""
+    head, body = message
     text = json.dumps(head).encode()
-    return b"".join((_LENGTHS.pack(len(text), len(body)), text, body))
+    return _LENGTHS.pack(len(text), len(body)) + text, body
 
 
-def send(connection: socket.socket, head: Mapping[str, Any], body: bytes = b"") -> None:
-    connection.sendall(encode(head, body))
+def send(connection: socket.socket, message: Message) -> None:
+    for part in encode(message):
+        connection.sendall(part)
 
 
 def receive(connection: socket.socket, *, most_bytes: int) -> Message | None:
     """The next message; None at the end. Raises BrokenPipeMessageError."""
     lengths = _exactly(connection, _LENGTHS.size, may_end=True)
-    if lengths is None:
+    if not lengths:
         return None
     head_bytes, body_bytes = _checked(lengths, most_bytes)
-    head, body = _exactly(connection, head_bytes), _exactly(connection, body_bytes)
-    assert head is not None and body is not None
-    return _object(head), body
+    return _object(_exactly(connection, head_bytes)), _exactly(connection, body_bytes)
 
 
 async def receive_async(reader: asyncio.StreamReader, *, most_bytes: int) -> Message:
@@ -54,14 +55,15 @@ async def receive_async(reader: asyncio.StreamReader, *, most_bytes: int) -> Mes
         raise BrokenPipeMessageError from error
 
 
-def _checked(lengths: bytes, most_bytes: int) -> tuple[int, int]:
+def _checked(lengths: Buffer, most_bytes: int) -> tuple[int, int]:
     head_bytes, body_bytes = _LENGTHS.unpack(lengths)
     if head_bytes > MAX_HEAD_BYTES or body_bytes > most_bytes:
         raise BrokenPipeMessageError
     return head_bytes, body_bytes
 
 
-def _exactly(connection: socket.socket, size: int, *, may_end: bool = False) -> bytes | None:
+def _exactly(connection: socket.socket, size: int, *, may_end: bool = False) -> bytearray:
+    """So many bytes; none at the end, if there may be an end here."""
     data = bytearray(size)
     view, filled = memoryview(data), 0
     while filled < size:
@@ -71,13 +73,13 @@ def _exactly(connection: socket.socket, size: int, *, may_end: bool = False) -> 
             raise BrokenPipeMessageError from error
         if count == 0:
             if may_end and filled == 0:
-                return None
+                return bytearray()
             raise BrokenPipeMessageError
         filled += count
-    return bytes(data)
+    return data
 
 
-def _object(head: bytes) -> dict[str, Any]:
+def _object(head: bytes | bytearray) -> dict[str, Any]:
     try:
         found = json.loads(head)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from he_infer.errors import MismatchError, ServiceError
@@ -14,60 +14,21 @@ from he_infer.plan.plan import Plan, encoded_bytes
 from he_infer.progress import Progress
 from he_infer.runtime.backends.choose import AUTO, encrypted_backend
 from he_infer.runtime.executor import Executor
-from he_infer.server.workers.hosting import HostFacts, Query
+from he_infer.server.settings import Settings
+from he_infer.server.workers.hosting import Buffer, HostFacts, Query
 from he_infer.wire import (
     NO_DIGEST,
     Expected,
     Frame,
     FrameReader,
-    SeededCiphertext,
+    read_envelope,
     write_envelope,
 )
 
 if TYPE_CHECKING:
-    from he_infer.runtime.backends.choose import EncryptedBackend, Loaded
+    from he_infer.runtime.backends.choose import Loaded
 
 _WORD_BYTES: Final = 8
-
-
-class ParsedQuery:
-    """Parses a query as it arrives; holds its ciphertexts and at most one unfinished frame."""
-
-    def __init__(self, expected: Expected) -> None:
-        self._expected = expected
-        self._reader = FrameReader(expected, limit_bytes=expected.total_bytes)
-        self._inputs: list[SeededCiphertext] = []
-
-    def feed(self, chunk: bytes) -> None:
-        for frame in self._reader.feed(chunk):
-            assert isinstance(frame, SeededCiphertext)
-            self._inputs.append(frame)
-
-    def finish(self) -> Query:
-        self._reader.finish()
-        return Query(keys_digest=self._expected.keys_digest, inputs=tuple(self._inputs))
-
-
-class ParsedKeys:
-    """Parses evaluation keys as they arrive and hashes them; ``finish`` expands them."""
-
-    def __init__(self, expected: Expected, *, digest: str, backend: EncryptedBackend) -> None:
-        self._expected = expected
-        self._reader = FrameReader(expected, limit_bytes=expected.total_bytes)
-        self._hash = hashlib.sha256()
-        self._digest = digest
-        self._backend = backend
-        self._frames: list[Frame] = []
-
-    def feed(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-        self._frames += self._reader.feed(chunk)
-
-    def finish(self) -> Loaded:
-        self._reader.finish()
-        if self._hash.hexdigest() != self._digest:
-            raise MismatchError("the keys' SHA-256 is not the one in the address: send them again")
-        return self._backend.load_keys(EvaluationKeys.of_frames(self._frames, self._expected))
 
 
 class PlanHost:
@@ -100,24 +61,40 @@ class PlanHost:
         self._backend = evaluator
         self._executor = Executor(plan, self._backend, progress=progress)
         self._keys_expected = Expected.evaluation_keys(plan.params, plan.key_levels)
-        self._facts = facts_of(plan)
+        self.facts = facts_of(plan)
 
-    @property
-    def facts(self) -> HostFacts:
-        return self._facts
+    def parse_query(self, query: Buffer, keys_digest: str) -> Query:
+        """Check a whole envelope, bound to these keys; raises WireError."""
+        expected = expected_query(self._spec, keys_digest)
+        frames = read_envelope(query, expected, limit_bytes=expected.total_bytes)
+        return Query(keys_digest=keys_digest, inputs=frames)
 
-    def open_query(self, keys_digest: str) -> ParsedQuery:
-        return ParsedQuery(expected_query(self._spec, keys_digest))
+    def load_keys(self, blocks: Iterable[bytes], digest: str) -> Loaded:
+        """Parse an envelope of evaluation keys as it is read, and expand them; raises WireError."""
+        reader = FrameReader(self._keys_expected, limit_bytes=self._keys_expected.total_bytes)
+        found = hashlib.sha256()
+        frames: list[Frame] = []
+        for block in blocks:
+            found.update(block)
+            frames += reader.feed(block)
+        reader.finish()
+        if found.hexdigest() != digest:
+            raise MismatchError("the keys' SHA-256 is not the one in the address: send them again")
+        return self._backend.load_keys(EvaluationKeys.of_frames(frames, self._keys_expected))
 
-    def open_keys(self, digest: str) -> ParsedKeys:
-        return ParsedKeys(self._keys_expected, digest=digest, backend=self._backend)
-
-    def evaluate(self, query: Query, loaded_keys: Loaded) -> Sequence[bytes]:
+    def evaluate(self, query: Query, loaded_keys: Loaded) -> bytes:
+        """The reply envelope; raises BackendError."""
         frames = self._executor.run(query.inputs, loaded_keys)
-        return [write_envelope(frames, expected_reply(self._spec, query.keys_digest))]
+        return write_envelope(frames, expected_reply(self._spec, query.keys_digest))
 
     def make_ready(self, loaded_keys: Loaded) -> None:
         self._executor.make_ready(loaded_keys)
+
+
+def hosts_of(plans: Iterable[Plan], settings: Settings) -> list[PlanHost]:
+    """A host for each plan, as the settings say; raises ServiceError."""
+    threads = settings.threads_per_evaluation
+    return [PlanHost(plan, backend=settings.backend, threads=threads) for plan in plans]
 
 
 def facts_of(plan: Plan) -> HostFacts:

@@ -1,11 +1,12 @@
 """The process that workers are forked from: plans loaded and weights encoded, once for all.
 
 It never sees a byte from outside. Forked workers share the encoded weights' memory, and one
-that was killed is replaced in milliseconds. Started as ``python -m he_infer.server.zygote FD``
-on a socket whose other end the HTTP process holds; ends when that end closes.
+that was killed is replaced in milliseconds. It is started as
+``python -m he_infer.server.workers.zygote FD`` on a socket whose other end the HTTP process holds,
+and ends when that end closes.
 
     → {"plans": [path …], "settings": {…}, "blobs": url}     ← {"facts": […]} or {"error": …}
-    → {"fork": true} with a socket                            ← {"pid": …}
+    → one byte with a socket                                  ← {"pid": …}
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ import resource
 import signal
 import socket
 import sys
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Final
 
 from he_infer.errors import HEInferError
 from he_infer.plan.plan import Plan
-from he_infer.server.logs import where_raised
-from he_infer.server.refusal import Refusal, refusal_for
 from he_infer.server.settings import Settings
 from he_infer.server.state.blobs import Blobs
 from he_infer.server.workers import pipes
+from he_infer.server.workers.dialogue import perform, task_of
 from he_infer.server.workers.evaluator import Evaluator
-from he_infer.server.workers.plan_host import PlanHost
+from he_infer.server.workers.plan_host import PlanHost, hosts_of
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _MAX_BODY_BYTES: Final = 2**31
@@ -44,11 +45,11 @@ def main(descriptor: int) -> None:
     asked, _ = first
     settings = Settings(**asked["settings"])
     try:
-        hosts = [_host(path, settings) for path in asked["plans"]]
+        hosts = hosts_of((Plan.load(path) for path in asked["plans"]), settings)
     except HEInferError as error:
-        pipes.send(control, {"error": str(error)})
+        pipes.send(control, ({"error": str(error)}, b""))
         return
-    pipes.send(control, {"facts": [host.facts.to_json() for host in hosts]})
+    pipes.send(control, ({"facts": [asdict(host.facts) for host in hosts]}, b""))
     blobs_url = str(asked["blobs"])
     gc.collect()
     gc.freeze()  # collections in workers would write to pages that all of them share
@@ -62,13 +63,7 @@ def main(descriptor: int) -> None:
             work = socket.socket(fileno=passed[0])
             _run_worker(work, hosts, blobs_url, settings)
         os.close(passed[0])
-        pipes.send(control, {"pid": pid})
-
-
-def _host(path: str, settings: Settings) -> PlanHost:
-    return PlanHost(
-        Plan.load(path), backend=settings.backend, threads=settings.threads_per_evaluation
-    )
+        pipes.send(control, ({"pid": pid}, b""))
 
 
 def _run_worker(
@@ -79,53 +74,18 @@ def _run_worker(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _limit_memory(settings.worker_memory_bytes)
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        evaluator = Evaluator(
-            hosts,
-            Blobs(blobs_url),
-            cache_bytes=settings.key_cache_bytes,
-            cache_ttl_s=settings.key_cache_ttl_s,
-        )
-        while True:
-            message = pipes.receive(connection, most_bytes=_MAX_BODY_BYTES)
-            if message is None:
-                break
+        evaluator = Evaluator(hosts, Blobs(blobs_url), settings)
+        while (message := pipes.receive(connection, most_bytes=_MAX_BODY_BYTES)) is not None:
             _limit_cpu(settings.evaluation_cpu_s)
-            head, body = message
-            answer, reply = _answer(evaluator, head, body)
-            pipes.send(connection, answer, reply)
-            if answer.get("last"):
+            task = task_of(message)
+            answer = perform(evaluator, task)
+            pipes.send(connection, answer)
+            if answer[0].get("last"):
                 break
-            if "evaluate_ms" in answer:
-                evaluator.make_ready(str(head["plan"]), body)
+            if answer[1]:
+                evaluator.make_ready(task)
     finally:
         os._exit(0)
-
-
-def _answer(
-    evaluator: Evaluator, head: dict[str, Any], body: bytes
-) -> tuple[dict[str, Any], bytes]:
-    plan, tenant = str(head["plan"]), str(head["tenant"])
-    try:
-        if head["do"] == "check_keys":
-            evaluator.check_keys(plan, tenant, str(head["keys"]))
-            return {}, b""
-        answer = evaluator.evaluate(plan, tenant, body)
-        return {"evaluate_ms": answer.evaluate_ms}, answer.reply
-    except HEInferError as error:
-        refused = refusal_for(error)
-        where = where_raised(error) if refused.status >= 500 else ""
-    except MemoryError:
-        refused = Refusal(503, "out_of_memory", "a worker ran out of memory: retry later")
-        return {"refused": _refused(refused), "where": "MemoryError", "last": True}, b""
-    except Exception as error:
-        # Whatever it was, it may have left the process in a state that nobody thought of.
-        refused, where = refusal_for(HEInferError()), where_raised(error)
-        return {"refused": _refused(refused), "where": where, "last": True}, b""
-    return {"refused": _refused(refused), "where": where}, b""
-
-
-def _refused(refusal: Refusal) -> list[Any]:
-    return [refusal.status, refusal.code, refusal.message, refusal.retry_after_s]
 
 
 def _limit_memory(allowance_bytes: int) -> None:

@@ -13,7 +13,7 @@ from he_infer.server import InferenceService, Settings
 from he_infer.server.routes.app import Application
 from he_infer.server.state import State, audit_log, tenants
 from he_infer.server.workers.hosting import Query
-from he_infer.server.workers.workers import ThreadWorkers
+from he_infer.server.workers.workers import ThreadPool, Workers
 from he_infer.wire import HEADER_BYTES
 from he_infer.wire.protocol import HEAD_LENGTH_HEADER
 from tests.server.fakes import (
@@ -72,7 +72,7 @@ def test_a_query_for_a_replaced_plan_is_410(toy: FakeHost) -> None:
     with State.open() as state:
         settings = Settings()
         for host in (toy, FakeHost(plan="f")):
-            workers = ThreadWorkers([host], state.blobs, settings)
+            workers = Workers(ThreadPool([host], state.blobs, settings), settings)
             app = Application(InferenceService(workers, state, settings))
         headers, body = query_request(toy)
         reply = after_keys(app, headers, [body])
@@ -219,7 +219,7 @@ def test_a_context_within_a_sound_tensor_is_recognised(app: Application, toy: Fa
 
 def test_an_unforeseen_error_says_nothing(toy: FakeHost, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(FakeHost):
-        def evaluate(self, query: Query, loaded_keys: Any) -> list[bytes]:
+        def evaluate(self, query: Query, loaded_keys: Any) -> bytes:
             raise RuntimeError("logit 3.25 of the client")
 
     app = application(Broken())

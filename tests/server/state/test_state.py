@@ -22,11 +22,10 @@ from he_infer.server.state import (
     served,
     tenants,
 )
-from he_infer.server.state.audit_log import BrokenChainError, Head
-from he_infer.server.state.key_index import Upload
+from he_infer.server.state.audit_log import AuditLog, BrokenHashChainError, Head
+from he_infer.server.state.key_index import KeyName, StoreFullError, Upload
 from he_infer.server.state.replies import InProgressError, OtherRequestError
 from he_infer.server.state.tenants import BudgetSpentError
-from he_infer.server.workers.key_cache import KeyName, StoreFullError
 from tests.server.databases import postgresql
 
 NAME = KeyName(digest="d" * 64, params_digest="p" * 64, levels_digest="l" * 64)
@@ -201,15 +200,16 @@ def test_pieces_of_an_upload_come_in_order(database: Database) -> None:
         assert key_index.find_upload(c, "acme", upload.id) is None
 
 
-def test_the_log_is_a_chain(database: Database) -> None:
+def test_the_log_is_a_hash_chain(database: Database) -> None:
+    log = AuditLog()
     with database.transaction() as c:
         for index in range(5):
-            audit_log.append(database, c, "answered", {"n": index}, now=float(index))
+            log.append(c, "answered", {"n": index}, now=float(index))
         head = audit_log.verify(c)
         assert head.entries == 5
         assert [entry["n"] for entry in audit_log.entries(c, since=3)] == [3, 4]
         assert audit_log.verify(c, noted=head) == head
-        with pytest.raises(BrokenChainError, match="cut or rewritten"):
+        with pytest.raises(BrokenHashChainError, match="cut or rewritten"):
             audit_log.verify(c, noted=Head(entries=6, digest="0" * 64))
 
 
@@ -225,20 +225,23 @@ def test_the_log_is_a_chain(database: Database) -> None:
     ],
 )
 def test_an_altered_entry_is_named(database: Database, change: str, first: int) -> None:
+    log = AuditLog()
     with database.transaction() as c:
         for index in range(5):
-            audit_log.append(database, c, "answered", {"n": index}, now=float(index))
+            log.append(c, "answered", {"n": index}, now=float(index))
         c.execute(text(change))
-        with pytest.raises(BrokenChainError) as broken:
+        with pytest.raises(BrokenHashChainError) as broken:
             audit_log.verify(c)
     assert broken.value.sequence == first
 
 
-def test_appends_from_several_connections_make_one_chain(database: Database) -> None:
+def test_appends_from_several_connections_make_one_hash_chain(database: Database) -> None:
+    log = AuditLog()
+
     def write() -> None:
         for index in range(10):
             with database.transaction() as c:
-                audit_log.append(database, c, "answered", {"n": index}, now=0.0)
+                log.append(c, "answered", {"n": index}, now=0.0)
 
     threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
@@ -249,34 +252,40 @@ def test_appends_from_several_connections_make_one_chain(database: Database) -> 
         assert audit_log.verify(c).entries == 40
 
 
-def test_the_chain_survives_what_was_rolled_back_and_what_others_wrote(database: Database) -> None:
-    def append(to: Database, event: str) -> None:
+def test_the_hash_chain_survives_roll_backs_and_what_others_wrote(
+    database: Database,
+) -> None:
+    def append(to: Database, log: AuditLog, event: str) -> None:
         with to.transaction() as c:
-            audit_log.append(to, c, event, {}, now=0.0)
+            log.append(c, event, {}, now=0.0)
 
-    append(database, "first")
+    mine, others = AuditLog(), AuditLog()
+    append(database, mine, "first")
     with pytest.raises(RuntimeError, match="changed its mind"), database.transaction() as c:
-        audit_log.append(database, c, "never", {}, now=0.0)
+        mine.append(c, "never", {}, now=0.0)
         raise RuntimeError("changed its mind")
     other = Database(database._engine.url.render_as_string(hide_password=False))
-    append(other, "of another process")  # with the number that the other one has written down
-    append(database, "second")
-    append(other, "third")
+    # With the number that the other one has written down.
+    append(other, others, "of another process")
+    append(database, mine, "second")
+    append(other, others, "third")
     other.close()
     with database.transaction() as c:
         assert audit_log.verify(c).entries == 4
         events = [entry["event"] for entry in audit_log.entries(c)]
         c.execute(text("DELETE FROM audit_log"))
     assert events == ["first", "of another process", "second", "third"]
-    append(database, "anew")
+    append(database, mine, "anew")
     with database.transaction() as c:
         assert audit_log.verify(c).entries == 1
 
 
 def test_reading_excludes_no_writer_and_sees_one_state(database: Database) -> None:
+    log = AuditLog()
+
     def write() -> None:
         with database.transaction() as c:
-            audit_log.append(database, c, "answered", {}, now=0.0)
+            log.append(c, "answered", {}, now=0.0)
 
     write()
     with database.reading() as c:

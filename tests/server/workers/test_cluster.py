@@ -9,6 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def test_a_killed_node_loses_no_request(cluster: Any, plan: Plan, tmp_path: Path
     from attacks.oracles.channels import PlanChannel
     from he_infer.plan.client_spec import expected_reply
     from he_infer.server.state.blobs import Blobs, keys_blob
-    from he_infer.server.workers.cluster import cluster_workers
+    from he_infer.server.workers.cluster import cluster_pool
+    from he_infer.server.workers.hosting import Task
+    from he_infer.server.workers.workers import Workers
     from he_infer.wire import Ciphertext, read_envelope
 
     plan.save(str(tmp_path / "p.plan"))
@@ -64,22 +67,23 @@ def test_a_killed_node_loses_no_request(cluster: Any, plan: Plan, tmp_path: Path
     blobs = Blobs(str(tmp_path / "blobs"))
     blobs.write(keys_blob("acme", evaluation.digest), [evaluation.to_bytes()])
     settings = Settings(workers=3, queue=64)
-    make = cluster_workers(cluster.address, most_replicas=3)
-    workers = make([tmp_path / "p.plan"], blobs.url, settings)
+    make = cluster_pool(cluster.address, most_replicas=3)
+    workers = Workers(make([tmp_path / "p.plan"], blobs.url, settings), settings)
     records = records_of(plan, 1)
     query = channel.query(channel.spec.pack(records).astype(np.complex128))
+    keys = Task(plan_digest=plan.digest, tenant="acme", keys_digest=evaluation.digest)
     exact = in_the_clear(plan, records)
     expected = expected_reply(plan.client_spec, evaluation.digest)
 
     async def ask() -> float:
-        answer = await workers.evaluate(plan.digest, "acme", query, gone=None)
+        answer = await workers.ask(replace(keys, query=query))
         frames = read_envelope(answer.reply, expected, limit_bytes=expected.total_bytes)
         slots = [channel.decrypt(f).real for f in frames if isinstance(f, Ciphertext)]
         found = plan.client_spec.unpack(np.stack(slots), 1)
         return float(np.abs(found - exact).max())
 
     async def conversation() -> list[float]:
-        await workers.check_keys(plan.digest, "acme", evaluation.digest)
+        await workers.ask(keys)
         errors: list[float] = []
         enough = False
 

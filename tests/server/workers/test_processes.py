@@ -20,7 +20,9 @@ from he_infer.server import Settings
 from he_infer.server.refusal import Refusal
 from he_infer.server.state.blobs import Blobs, keys_blob
 from he_infer.server.workers.environment import worker_environment
-from he_infer.server.workers.processes import ProcessWorkers
+from he_infer.server.workers.hosting import Task
+from he_infer.server.workers.processes import ProcessPool
+from he_infer.server.workers.workers import Workers
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +45,22 @@ class Served:
         # The client's own digest: its channel binds queries to the keys it made first.
         client._digest = evaluation.digest
         blobs.write(keys_blob("acme", evaluation.digest), [evaluation.to_bytes()])
-        self.workers = ProcessWorkers([folder / "p.plan"], blobs.url, settings)
+        self.pool = ProcessPool([folder / "p.plan"], blobs.url, settings)
+        self.workers = Workers(self.pool, settings)
         self.plan, self.client = plan, client
         zeros = np.zeros((client.inputs, client.slots), dtype=np.complex128)
         self.query = client.query(zeros)
 
-    async def ask(self, query: bytes | None = None) -> bytes:
-        answer = await self.workers.evaluate(
-            self.plan.digest, "acme", query or self.query, gone=None
+    def task(self, query: bytes | None, keys_digest: str | None = None) -> Task:
+        return Task(
+            plan_digest=self.plan.digest,
+            tenant="acme",
+            keys_digest=keys_digest or self.client._digest,
+            query=query,
         )
+
+    async def ask(self, query: bytes | None = None) -> bytes:
+        answer = await self.workers.ask(self.task(query or self.query))
         assert answer.evaluate_ms > 0
         return answer.reply
 
@@ -77,12 +86,12 @@ def test_queries_survive_their_workers(served: Served) -> None:
     async def conversation() -> None:
         first = await served.ask()
         for _ in range(3):
-            (pid,) = served.workers.pids
+            (pid,) = served.pool.pids
             os.kill(pid, signal.SIGKILL)
             assert len(await served.ask()) == len(first)
-            assert served.workers.pids != [pid]
+            assert served.pool.pids != [pid]
         await asyncio.gather(*(served.ask() for _ in range(4)))
-        assert len(served.workers.pids) == 2
+        assert len(served.pool.pids) == 2
 
     run(served, conversation)
     assert served.workers.load.restarts == 3
@@ -91,9 +100,9 @@ def test_queries_survive_their_workers(served: Served) -> None:
 def test_the_process_with_the_plans_is_replaced_too(served: Served) -> None:
     async def conversation() -> None:
         await served.ask()
-        served.workers._zygote.kill()
-        served.workers._zygote.wait()
-        (pid,) = served.workers.pids
+        served.pool._zygote.kill()
+        served.pool._zygote.wait()
+        (pid,) = served.pool.pids
         os.kill(pid, signal.SIGKILL)
         await served.ask()
 
@@ -106,7 +115,7 @@ def test_refusals_cross_the_pipe_with_their_codes(served: Served) -> None:
             await served.ask(served.query[:-100] + b"\xff" * 100)
         assert (malformed.value.status, malformed.value.code) == (400, "malformed")
         with pytest.raises(Refusal) as unknown:
-            await served.workers.check_keys(served.plan.digest, "acme", "0" * 64)
+            await served.workers.ask(served.task(None, "0" * 64))
         assert unknown.value.code == "unknown_keys"
         await served.ask()
 
@@ -147,7 +156,7 @@ def test_a_worker_out_of_memory_refuses_and_is_replaced(
 def test_a_plan_that_cannot_be_loaded_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "x.plan").write_bytes(b"no plan")
     with pytest.raises(ServiceError, match="not a readable plan file"):
-        ProcessWorkers([tmp_path / "x.plan"], str(tmp_path), Settings())
+        ProcessPool([tmp_path / "x.plan"], str(tmp_path), Settings())
 
 
 SECRETS = {
@@ -179,7 +188,7 @@ def test_a_running_worker_holds_none(
 
     async def conversation() -> None:
         await made.ask()
-        for pid in (made.workers._zygote.pid, *made.workers.pids):
+        for pid in (made.pool._zygote.pid, *made.pool.pids):
             held = Path(f"/proc/{pid}/environ").read_bytes()
             assert b"PATH=" in held and b"canary-of-the-environment" not in held
 
