@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from attacks.errors import DataSplitError
 from attacks.evasion.gradient.pgd import perturb
 from attacks.evasion.norms import Linf, Norm
-from attacks.training.perturbed import PerturbedTraining
+from attacks.training.perturbed import Batch, PerturbedTraining
 from attacks.training.recipe import TwinRecipe
 
 
@@ -37,35 +36,26 @@ class ProjectedGradient:
                 f"and {self.step_share}"
             )
 
-    def moved(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        low: float,
-        high: float,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """(B, *shape) within epsilon and [low, high]; DataSplitError for an epsilon beyond the
-        longest change within that range."""
-        widest = self.norm.diameter(high - low, inputs[0].numel())
+    def moved(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, *shape) within epsilon and the batch's range; DataSplitError for an epsilon beyond
+        the longest change within that range."""
+        widest = self.norm.diameter(batch.high - batch.low, batch.inputs[0].numel())
         if self.epsilon > widest:
             raise DataSplitError(
                 f"epsilon {self.epsilon:g} is more than {widest:g}, the longest {self.norm.name} "
-                f"change within the inputs' range [{low:g}, {high:g}]"
+                f"change within the inputs' range [{batch.low:g}, {batch.high:g}]"
             )
         return perturb(
             model,
-            inputs,
-            labels,
+            batch.inputs,
+            batch.labels,
             epsilon=self.epsilon,
             norm=self.norm,
             steps=self.steps,
             step=self.step_share * self.epsilon,
-            low=low,
-            high=high,
-            generator=generator,
+            low=batch.low,
+            high=batch.high,
+            generator=batch.generator,
         )
 
 

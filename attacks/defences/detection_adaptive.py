@@ -21,6 +21,7 @@ from attacks.evasion.goals import Goal, margin
 from attacks.evasion.gradient.gradients import in_hand, logits_of, predict
 from attacks.evasion.gradient.pgd import ascend
 from attacks.evasion.norms import Linf, Norm
+from attacks.training.perturbed import Batch
 
 # Scores are measured in thresholds; one of 0 would leave nothing to measure in.
 _LEAST_SCALE: Final = 1e-9
@@ -51,24 +52,14 @@ class AdaptiveEvasion:
                 f"{self.overshoot} and {self.slack}"
             )
 
-    def moved(
-        self,
-        model: nn.Module,
-        before: InputFilter,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        low: float,
-        high: float,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def moved(self, model: nn.Module, before: InputFilter, batch: Batch) -> Tensor:
         """(B, *shape): misclassified and undetected where that was found, else misclassified,
         else the last iterate. In float64, by the weights of ``model`` and the filter's threshold.
         """
         network = in_hand(model)
         both = _WithScore(network, before.detector.network(network))
-        goal = Goal(labels=labels)
-        inputs = inputs.double()
+        goal = Goal(labels=batch.labels)
+        inputs = batch.inputs.double()
         scale = max(before.threshold, _LEAST_SCALE)
         best = inputs.clone()
         # 0: nothing found, 1: misclassified, 2: undetected as well.
@@ -89,9 +80,9 @@ class AdaptiveEvasion:
                 norm=self.norm,
                 steps=self.steps,
                 step=self.step_share * self.epsilon,
-                low=low,
-                high=high,
-                generator=generator,
+                low=batch.low,
+                high=batch.high,
+                generator=batch.generator,
             ):
                 wrong = goal.reached(logits[:, :-1].argmax(dim=1))
                 found = wrong.long() + (wrong & (logits[:, -1] <= before.threshold)).long()

@@ -3,10 +3,10 @@
     logits ──► × r, one factor a record ──► + t, one number a record ──► + noise ──► the client
                keeps the label               keeps the label             may change it
 
-A server under encryption sees no query, so it cannot round, answer labels only or give the
-same noise to the same question twice. What is left is what it can do to every record alike, with
-fresh randomness each time. Each wrapper here draws what a compiled plan with the options beside
-it draws, without any encryption, so that attacks can be studied in seconds.
+A server under encryption sees no query. It can neither round nor answer labels only, and it cannot
+give the same noise to the same question twice. It can only do the same to every record, with fresh
+randomness each time. A wrapper draws what a compiled plan with the same strengths draws, without
+any encryption, so that attacks can be studied in seconds.
 """
 
 from __future__ import annotations
@@ -27,29 +27,101 @@ SPREAD: Final = 2.0  # factors lie in [1/2, 2]
 NOISE_STD: Final = 0.5
 SHIFT: Final = 8.0
 
-Wrap = Callable[[Oracle, np.random.Generator], Oracle]
-
 _DRAWS: Final = 64  # of the noise, to tell what it costs
 _HALVINGS: Final = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """One thing that a server does to logits.
+
+    ``field``: the field of the compiler's ``FunctionPrivacy`` that holds the strength. ``wrap``:
+    the same in the clear, from an oracle, the strength and a generator. ``cost``: what it takes
+    beside accuracy.
+    """
+
+    field: str
+    wrap: Callable[[Oracle, float, np.random.Generator], Oracle]
+    cost: str
+    keeps_labels: bool = True
+
+
+# In the order in which a plan applies them.
+_CHANGES: Final[Mapping[str, _Change]] = {
+    "scaling": _Change(
+        field="scaling",
+        wrap=lambda oracle, strength, rng: Scaled(oracle, spread=strength, rng=rng),
+        cost="no level; 10 to 15 bits of the first prime, and one product with a plaintext",
+    ),
+    "shift": _Change(
+        field="shift",
+        wrap=lambda oracle, strength, rng: Shifted(oracle, radius=strength, rng=rng),
+        cost="no level; room for the shift in the first prime",
+    ),
+    "noise": _Change(
+        field="noise_std",
+        wrap=lambda oracle, strength, rng: Noisy(oracle, scale=strength, rng=rng),
+        cost="no level",
+        keeps_labels=False,
+    ),
+}
+_BY_RATIOS: Final = ("ratio-extraction", "network-matching")
+_BY_RATIOS_OR_LABELS: Final = (*_BY_RATIOS, "adaptive-retraining")
+# Every defence: its title, and the names in the catalogue of the attacks that know of it.
+_DEFENCES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "scaling": ("Random positive scaling of each record's logits", _BY_RATIOS_OR_LABELS),
+    "shift": ("Random common shift of each record's logits", _BY_RATIOS_OR_LABELS),
+    "noise": ("Gaussian noise on the logits", ("quadratic-extraction", "network-matching")),
+    "scaling+shift": ("Scaling and shift", _BY_RATIOS_OR_LABELS),
+    "scaling+noise": ("Scaling, then noise", _BY_RATIOS),
+    "shift+noise": ("Shift, then noise", _BY_RATIOS),
+    "scaling+shift+noise": ("Scaling, shift, then noise", _BY_RATIOS),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingDefence:
     """One way to serve, or several at once.
 
-    ``keeps_labels``: every answer still has the label of the exact logits. ``wrap``: the same
-    defence around an oracle in the clear; its randomness comes from the generator. ``options``:
-    of ``he-infer compile`` that make a plan which does it. ``cost``: what it takes, in words.
-    ``adaptive``: names in the catalogue of the attacks that know of it.
+    ``privacy``: the strengths, by the name of the field of the compiler's ``FunctionPrivacy`` that
+    makes a plan with this defence. ``adaptive``: names in the catalogue of the attacks that know
+    of it.
     """
 
     name: str
     title: str
-    keeps_labels: bool
-    wrap: Wrap
-    options: tuple[str, ...]
-    cost: str
+    privacy: Mapping[str, float]
     adaptive: tuple[str, ...]
+
+    @property
+    def _changes(self) -> list[_Change]:
+        return [change for change in _CHANGES.values() if change.field in self.privacy]
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether every answer still has the label of the exact logits."""
+        return all(change.keeps_labels for change in self._changes)
+
+    @property
+    def cost(self) -> str:
+        """What the defence takes, in words; of two demands on the first prime, the larger one."""
+        accuracy = "" if self.keeps_labels else "; the accuracy that the noise takes"
+        return self._changes[0].cost + accuracy
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of ``he-infer compile`` that make a plan with this defence."""
+        named = ((f"--{field.replace('_', '-')}", f"{v:g}") for field, v in self.privacy.items())
+        return tuple(word for option in named for word in option)
+
+    def wrap(self, oracle: Oracle, rng: np.random.Generator) -> Oracle:
+        """The same defence around an oracle in the clear, with randomness from ``rng``.
+
+        Raises DataSplitError for strengths that make no sense.
+        """
+        for change in self._changes:
+            oracle = change.wrap(oracle, self.privacy[change.field], rng)
+        return oracle
 
 
 def serving_defences(
@@ -58,94 +130,20 @@ def serving_defences(
     """Every defence and combination by name, at these strengths.
 
     ``noise_std`` and ``shift`` are in units of the logits; ``calibrated_noise`` finds the noise
-    that costs a given accuracy. Raises DataSplitError, when an oracle is wrapped, for strengths
-    that make no sense.
+    that costs a given accuracy.
     """
-    scaling = ("--scaling", f"{spread:g}")
-    shifting = ("--shift", f"{shift:g}")
-    noise = ("--noise-std", f"{noise_std:g}")
-
-    def scaled(oracle: Oracle, rng: np.random.Generator) -> Oracle:
-        return Scaled(oracle, spread=spread, rng=rng)
-
-    def shifted(oracle: Oracle, rng: np.random.Generator) -> Oracle:
-        return Shifted(oracle, radius=shift, rng=rng)
-
-    def noisy(oracle: Oracle, rng: np.random.Generator) -> Oracle:
-        return Noisy(oracle, scale=noise_std, rng=rng)
-
-    def both(oracle: Oracle, rng: np.random.Generator) -> Oracle:
-        return shifted(scaled(oracle, rng), rng)
-
-    one_product = "no level; 10 to 15 bits of the first prime, and one product with a plaintext"
-    one_sum = "no level; room for the shift in the first prime"
-    error = "no level; the accuracy that the noise takes"
-    found = (
-        ServingDefence(
-            name="scaling",
-            title="Random positive scaling of each record's logits",
-            keeps_labels=True,
-            wrap=scaled,
-            options=scaling,
-            cost=one_product,
-            adaptive=("ratio-extraction", "network-matching", "adaptive-retraining"),
-        ),
-        ServingDefence(
-            name="shift",
-            title="Random common shift of each record's logits",
-            keeps_labels=True,
-            wrap=shifted,
-            options=shifting,
-            cost=one_sum,
-            adaptive=("ratio-extraction", "network-matching", "adaptive-retraining"),
-        ),
-        ServingDefence(
-            name="noise",
-            title="Gaussian noise on the logits",
-            keeps_labels=False,
-            wrap=noisy,
-            options=noise,
-            cost=error,
-            adaptive=("quadratic-extraction", "network-matching"),
-        ),
-        ServingDefence(
-            name="scaling+shift",
-            title="Scaling and shift",
-            keeps_labels=True,
-            wrap=both,
-            options=(*scaling, *shifting),
-            cost=one_product,
-            adaptive=("ratio-extraction", "network-matching", "adaptive-retraining"),
-        ),
-        ServingDefence(
-            name="scaling+noise",
-            title="Scaling, then noise",
-            keeps_labels=False,
-            wrap=lambda oracle, rng: noisy(scaled(oracle, rng), rng),
-            options=(*scaling, *noise),
-            cost=f"{one_product}; the accuracy that the noise takes",
-            adaptive=("ratio-extraction", "network-matching"),
-        ),
-        ServingDefence(
-            name="shift+noise",
-            title="Shift, then noise",
-            keeps_labels=False,
-            wrap=lambda oracle, rng: noisy(shifted(oracle, rng), rng),
-            options=(*shifting, *noise),
-            cost=f"{one_sum}; the accuracy that the noise takes",
-            adaptive=("ratio-extraction", "network-matching"),
-        ),
-        ServingDefence(
-            name="scaling+shift+noise",
-            title="Scaling, shift, then noise",
-            keeps_labels=False,
-            wrap=lambda oracle, rng: noisy(both(oracle, rng), rng),
-            options=(*scaling, *shifting, *noise),
-            cost=f"{one_product}; the accuracy that the noise takes",
-            adaptive=("ratio-extraction", "network-matching"),
-        ),
+    strengths = {"scaling": spread, "shift": shift, "noise": noise_std}
+    return MappingProxyType(
+        {
+            name: ServingDefence(
+                name=name,
+                title=title,
+                privacy={_CHANGES[part].field: strengths[part] for part in name.split("+")},
+                adaptive=adaptive,
+            )
+            for name, (title, adaptive) in _DEFENCES.items()
+        }
     )
-    return MappingProxyType({defence.name: defence for defence in found})
 
 
 SERVING: Final = serving_defences()

@@ -27,7 +27,7 @@ from attacks.core.intervals import clopper_pearson
 from attacks.core.oracle import Oracle, check_range, check_records
 from attacks.core.result import Curve
 from attacks.errors import DataSplitError, TooFewRecordsError
-from attacks.training.perturbed import PerturbedTraining
+from attacks.training.perturbed import Batch, PerturbedTraining
 from attacks.training.recipe import TwinRecipe
 
 ABSTAINED: Final = -1
@@ -165,19 +165,11 @@ class GaussianNoise:
         if not self.sigma > 0:
             raise DataSplitError(f"noise needs a positive sigma, got {self.sigma}")
 
-    def moved(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        low: float,
-        high: float,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def moved(self, model: nn.Module, batch: Batch) -> Tensor:
         """(B, *shape); neither model nor labels matter."""
-        noise = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
-        return (inputs + self.sigma * noise).clamp(low, high)
+        inputs = batch.inputs
+        noise = torch.randn(inputs.shape, generator=batch.generator, dtype=inputs.dtype)
+        return (inputs + self.sigma * noise).clamp(batch.low, batch.high)
 
 
 def gaussian_training(recipe: TwinRecipe, *, sigma: float) -> TwinRecipe:

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.core.records import Records
 from attacks.training.stack import (
     Stack,
     TrainingConfig,
     check_trained,
+    descend,
     losses,
     member_indices,
-    optimiser_of,
+    tensors,
 )
 
 
@@ -34,30 +35,25 @@ def train_loop(
 
     Dropout draws other noise than the stack does. Errors as there.
     """
-    members = member_indices(pool, is_member, models, seeds, config)
-    inputs = torch.as_tensor(pool.inputs, dtype=torch.float32)
-    labels = torch.as_tensor(pool.labels)
+    members = member_indices(pool, is_member, models, seeds, batch=config.batch)
+    inputs, labels = tensors(pool)
     wanted = None if targets is None else torch.as_tensor(targets, dtype=torch.float32)
-    trained = []
-    for index, (given, row, seed) in enumerate(zip(models, members, seeds, strict=True)):
-        model = copy.deepcopy(given).train()
-        # Stacked, a matrix has a dimension more: hence 2 here and 3 there.
-        optimiser, schedule = optimiser_of(
-            list(model.parameters()), config, len(row), matrix_dimensions=2
+    trained = [copy.deepcopy(model).train() for model in models]
+    for index, model in enumerate(trained):
+
+        def loss_of(chosen: Tensor, index: int = index, model: nn.Module = model) -> Tensor:
+            logits = model(inputs[chosen[0]])[None]  # a stack of one
+            aim = None if wanted is None else wanted[index, chosen]
+            return losses(logits, labels[chosen], aim, config).sum()
+
+        descend(
+            dict(model.named_parameters()),
+            config,
+            members[index : index + 1],
+            [np.random.default_rng(seeds[index])],
+            loss_of,
+            stacked=False,
         )
-        generator = np.random.default_rng(seed)
-        for _ in range(config.epochs):
-            order = torch.as_tensor(generator.permutation(row))
-            for step in range(len(row) // config.batch):
-                chosen = order[step * config.batch : (step + 1) * config.batch]
-                aim = None if wanted is None else wanted[index, chosen][None]
-                logits = model(inputs[chosen])[None]  # a stack of one
-                loss = losses(logits, labels[chosen][None], aim, config).sum()
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-        trained.append(model)
     stack = Stack.of(trained)
     check_trained(stack, pool, is_member)
     return stack

@@ -10,7 +10,7 @@ moved members, and the loss keeps what still leaves them small.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -23,35 +23,37 @@ from torch import Tensor, nn
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.records import Records
 from attacks.errors import ShadowError
-from attacks.progress import Progress
-from attacks.training.recipe import TrainedTwins, TwinRecipe
-from attacks.training.spread import Spread
+from attacks.training.recipe import PairTrainer, TwinRecipe
 from attacks.training.stack import (
     AfterStep,
     Stack,
     TrainingConfig,
-    check_trained,
-    initialised,
+    descend,
     losses,
-    member_indices,
-    optimiser_of,
+    tensors,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """Records that are to be moved: ``inputs`` (B, *shape) and ``labels`` (B,).
+
+    ``low``, ``high``: the range that moved values have to stay in. ``generator``: of random starts
+    and noise.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    low: float
+    high: float
+    generator: torch.Generator
 
 
 class Perturbation(Protocol):
     """How inputs are moved; its ``repr`` states every parameter."""
 
-    def moved(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        low: float,
-        high: float,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """(B, *shape) within [low, high], against ``model`` as it is, in evaluation mode."""
+    def moved(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, *shape) within the batch's range, against ``model`` as it is, in evaluation mode."""
         ...
 
 
@@ -88,34 +90,18 @@ class PerturbedTraining:
     def description(self) -> str:
         return f"on {self.perturbation!r}, range {self.range_weight} from {self.range_limit}"
 
-    def twins(
-        self,
-        recipe: TwinRecipe,
-        pool: Records,
-        is_member: NDArray[np.bool_],
-        *,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        first: int = 0,
-    ) -> TrainedTwins:
-        """As ``train_twins``, one network after the other."""
-        fresh = initialised(recipe.architecture, seeds)
-        members = member_indices(pool, is_member, fresh, seeds, recipe.relu)
-        tell = Spread(progress, recipe, networks=2 * len(seeds))
-        originals, twins = [], []
-        for model, row, seed in zip(fresh, members, seeds, strict=True):
-            own = pool.select(row)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(seed))  # of dropout, where there is any
-                original = self.original(recipe, model, own, seed=int(seed))
-                originals.append(original)
-                tell.one_more()
-                twins.append(self.twin(recipe, original, own, seed=int(seed)))
-                tell.one_more()
-        stacks = [Stack.of(models) for models in (originals, twins)]
-        for stack in stacks:
-            check_trained(stack, pool, is_member, first=first)
-        return TrainedTwins(*stacks)
+    def least_members(self, recipe: TwinRecipe) -> int:
+        return recipe.relu.batch
+
+    def trainer(self, recipe: TwinRecipe, shape: tuple[int, ...], members: int) -> PairTrainer:
+        """As :class:`Procedure` states."""
+
+        def pair(fresh: nn.Module, own: Records, seed: int) -> Iterator[nn.Module]:
+            original = self.original(recipe, fresh, own, seed=seed)
+            yield original
+            yield self.twin(recipe, original, own, seed=seed)
+
+        return pair
 
     def original(
         self, recipe: TwinRecipe, model: nn.Module, members: Records, *, seed: int
@@ -164,39 +150,36 @@ def train_on_moved(
     ``teacher``: whose answers to the moved inputs are distilled. ``after_step`` sees parameters
     with a model axis in front, (1, …). Raises ShadowError if the loss stops being a number.
     """
-    inputs = torch.as_tensor(members.inputs, dtype=torch.float32)
-    labels = torch.as_tensor(members.labels)
+    inputs, labels = tensors(members)
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    # One network has no model axis: a matrix has two dimensions or more.
-    optimiser, schedule = optimiser_of(
-        list(network.parameters()), config, len(members), matrix_dimensions=2
+
+    def loss_of(chosen: Tensor) -> Tensor:
+        mine = chosen[0]
+        batch = Batch(
+            inputs=inputs[mine], labels=labels[mine], low=low, high=high, generator=generator
+        )
+        moved = training.perturbation.moved(network.eval(), batch)
+        with torch.no_grad():
+            aim = None if teacher is None else teacher(moved)[None]
+        with penalties(network.train(), training.range_limit) as excess:
+            logits = network(moved)[None]  # a stack of one
+        loss = losses(logits, labels[chosen], aim, config).sum() + training.range_weight * sum(
+            excess
+        )
+        if not bool(torch.isfinite(loss)):
+            raise ShadowError("training on moved inputs diverged: lower the learning rate")
+        return loss
+
+    descend(
+        dict(network.named_parameters()),
+        config,
+        np.arange(len(members))[None],
+        [rng],
+        loss_of,
+        stacked=False,
+        after_step=after_step,
     )
-    for _ in range(config.epochs):
-        order = torch.as_tensor(rng.permutation(len(members)))
-        for step in range(len(members) // config.batch):
-            chosen = order[step * config.batch : (step + 1) * config.batch]
-            moved = training.perturbation.moved(
-                network.eval(), inputs[chosen], labels[chosen], low=low, high=high,
-                generator=generator,
-            )  # fmt: skip
-            aim = None
-            if teacher is not None:
-                with torch.no_grad():
-                    aim = teacher(moved)[None]
-            with penalties(network.train(), training.range_limit) as excess:
-                logits = network(moved)[None]  # a stack of one
-            loss = losses(logits, labels[chosen][None], aim, config).sum()
-            loss = loss + training.range_weight * sum(excess)
-            if not bool(torch.isfinite(loss)):
-                raise ShadowError("training on moved inputs diverged: lower the learning rate")
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            if after_step is not None:
-                with torch.no_grad():
-                    after_step({n: p.unsqueeze(0) for n, p in network.named_parameters()})
     return network.eval()
 
 
@@ -210,14 +193,10 @@ def moved_records(
     seed: int,
 ) -> NDArray[np.float64]:
     """(B, *shape): all of the records, moved against ``model`` in evaluation mode."""
-    moved = perturbation.moved(
-        model.eval(),
-        torch.as_tensor(records.inputs, dtype=torch.float32),
-        torch.as_tensor(records.labels),
-        low=low,
-        high=high,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    inputs, labels = tensors(records)
+    generator = torch.Generator().manual_seed(seed)
+    batch = Batch(inputs=inputs, labels=labels, low=low, high=high, generator=generator)
+    moved = perturbation.moved(model.eval(), batch)
     # Single precision can round one step past the range.
     return np.clip(np.asarray(moved.numpy(), dtype=np.float64), low, high)
 
@@ -273,12 +252,10 @@ def range_use(network: nn.Module, inputs: NDArray[np.float64]) -> RangeUse:
     )
 
 
-class _Collect(Protocol):
-    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None: ...
-
-
 @contextmanager
-def _watched(network: nn.Module, collect: _Collect) -> Iterator[None]:
+def _watched(
+    network: nn.Module, collect: Callable[[nn.Module, tuple[Tensor, ...]], None]
+) -> Iterator[None]:
     handles = [
         layer.register_forward_pre_hook(collect)
         for layer in network.modules()

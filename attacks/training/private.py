@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import ModuleType
@@ -29,17 +29,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from attacks.core.records import Records
 from attacks.errors import AbilityError, ShadowError
-from attacks.progress import Progress
-from attacks.training.recipe import TrainedTwins, TwinRecipe
-from attacks.training.spread import Spread
-from attacks.training.stack import (
-    AfterStep,
-    Stack,
-    TrainingConfig,
-    check_trained,
-    initialised,
-    member_indices,
-)
+from attacks.training.recipe import PairTrainer, TwinRecipe
+from attacks.training.stack import AfterStep, Stack, tensors, with_model_axis
 
 _NEEDS: Final = "Opacus is not installed: pip install 'he-infer[dp]'"
 # Records of noise that the twin's activations are fitted to.
@@ -97,7 +88,7 @@ class PrivateTraining:
                     search(
                         target_epsilon=self.epsilon,
                         target_delta=self.delta,
-                        sample_rate=self._rate_of(members),
+                        sample_rate=self.sampling_rate(members),
                         steps=self.steps(members),
                         accountant=_ACCOUNTANT,
                         epsilon_tolerance=min(_TOLERANCE, self.epsilon / 10),
@@ -110,47 +101,33 @@ class PrivateTraining:
         """ε that the whole training spends: the accountant's figure, which no data changes."""
         accountant = _opacus("opacus.accountants").create_accountant(mechanism=_ACCOUNTANT)
         accountant.history = [
-            (self.noise_multiplier(members), self._rate_of(members), self.steps(members))
+            (self.noise_multiplier(members), self.sampling_rate(members), self.steps(members))
         ]
         return _epsilon(accountant, self.delta)
 
-    def _rate_of(self, members: int) -> float:
+    def sampling_rate(self, members: int) -> float:
+        """The probability that a step takes a member."""
         return min(1.0, self.batch / members)
 
-    def twins(
-        self,
-        recipe: TwinRecipe,
-        pool: Records,
-        is_member: NDArray[np.bool_],
-        *,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        first: int = 0,
-    ) -> TrainedTwins:
+    def least_members(self, recipe: TwinRecipe) -> int:
+        return 2
+
+    def trainer(self, recipe: TwinRecipe, shape: tuple[int, ...], members: int) -> PairTrainer:
         """Both twins of every model, each private by itself; the recipe's two trainings are not
         used. Raises ShadowError for batch norm, AbilityError without Opacus, else as
-        ``train_twins``."""
-        fresh = initialised(recipe.architecture, seeds)
-        size = TrainingConfig(epochs=self.epochs, batch=2, rate=self.rate)
-        members = member_indices(pool, is_member, fresh, seeds, size)
-        noise = self.noise_multiplier(members.shape[1])
-        tell = Spread(progress, recipe, networks=2 * len(seeds))
-        public = _public(recipe, pool.shape)
-        trained: list[list[nn.Module]] = [[], []]
-        for model, row, seed in zip(fresh, members, seeds, strict=True):
-            own = pool.select(row)
-            twin = recipe.replacement.network(model.eval(), public)
+        :class:`Procedure` states."""
+        noise = self.noise_multiplier(members)
+        public = _public(recipe, shape)
+
+        def pair(fresh: nn.Module, own: Records, seed: int) -> Iterator[nn.Module]:
+            twin = recipe.replacement.network(fresh.eval(), public)
             bounds = recipe.replacement.bounds(Stack.of([twin]))
-            for place, (network, after) in enumerate(((model, None), (twin, bounds))):
-                private, _ = train_privately(
-                    network, own, self, noise=noise, seed=int(seed), after_step=after
-                )
-                trained[place].append(private)
-                tell.one_more()
-        stacks = [Stack.of(models) for models in trained]
-        for stack in stacks:
-            check_trained(stack, pool, is_member, first=first)
-        return TrainedTwins(*stacks)
+            for network, after in ((fresh, None), (twin, bounds)):
+                yield train_privately(network, own, self, noise=noise, seed=seed, after_step=after)[
+                    0
+                ]
+
+        return pair
 
 
 def train_privately(
@@ -180,9 +157,8 @@ def train_privately(
     accountant = _opacus("opacus.accountants").create_accountant(mechanism=_ACCOUNTANT)
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    inputs = torch.as_tensor(members.inputs, dtype=torch.float32)
-    labels = torch.as_tensor(members.labels)
-    rate = min(1.0, config.batch / len(members))
+    inputs, labels = tensors(members)
+    rate = config.sampling_rate(len(members))
     with _opacus_warnings(), _constant_buffers(network):
         # Not strict: the interval of a polynomial activation was a buffer, but is never learnt.
         wrapped = sampled(network.train(), loss_reduction="sum", strict=False)
@@ -208,7 +184,7 @@ def train_privately(
             optimiser.step()
             if after_step is not None:
                 with torch.no_grad():
-                    after_step({n: p.unsqueeze(0) for n, p in network.named_parameters()})
+                    after_step(with_model_axis(dict(network.named_parameters())))
         spent = _epsilon(accountant, config.delta)
         wrapped.to_standard_module()
     return network.eval(), spent

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
@@ -22,7 +22,15 @@ from torch import nn
 from attacks.core.records import Records
 from attacks.errors import ShadowError
 from attacks.progress import Progress
-from attacks.training.stack import AfterStep, Stack, TrainingConfig, initialised, train_stack
+from attacks.training.stack import (
+    AfterStep,
+    Stack,
+    TrainingConfig,
+    check_trained,
+    initialised,
+    member_indices,
+    train_stack,
+)
 
 # Seeds of the second phase's batch order, apart from the first's.
 _SECOND_PHASE: Final = 1_000_003
@@ -43,26 +51,30 @@ class Replacement:
     description: str
 
 
+# (fresh network, its members, seed) → the ReLU network, then its polynomial twin.
+PairTrainer = Callable[[nn.Module, Records, int], Iterator[nn.Module]]
+
+
 class Procedure(Protocol):
     """Another way to train both twins than stack by stack, such as privately or on inputs that
-    an adversary moved. ``description`` goes into the cache's key and says all that decides the
-    weights beside the recipe, the data and the seeds.
+    an adversary moved. One network is trained after the other.
+
+    ``description`` goes into the cache's key. It says all that decides the weights beside the
+    recipe, the data and the seeds.
     """
 
     @property
     def description(self) -> str: ...
 
-    def twins(
-        self,
-        recipe: TwinRecipe,
-        pool: Records,
-        is_member: NDArray[np.bool_],
-        *,
-        seeds: Sequence[int],
-        progress: Progress | None = None,
-        first: int = 0,
-    ) -> TrainedTwins:
-        """As ``train_twins``, which calls it and states arguments and errors."""
+    def least_members(self, recipe: TwinRecipe) -> int:
+        """How many members a model needs at least."""
+        ...
+
+    def trainer(self, recipe: TwinRecipe, shape: tuple[int, ...], members: int) -> PairTrainer:
+        """What trains one pair, for models with so many ``members`` of this ``shape``.
+
+        Raises ShadowError for a network that does not learn.
+        """
         ...
 
 
@@ -140,9 +152,7 @@ def train_twins(
     Raises ShadowError or DataSplitError as ``train_stack`` does.
     """
     if recipe.procedure is not None:
-        return recipe.procedure.twins(
-            recipe, pool, is_member, seeds=seeds, progress=progress, first=first
-        )
+        return _one_by_one(recipe.procedure, recipe, pool, is_member, seeds, progress, first)
     fresh = initialised(recipe.architecture, seeds)
     relu = train_stack(
         fresh, pool, is_member, recipe.relu, seeds=seeds, progress=progress, first=first
@@ -163,6 +173,38 @@ def train_twins(
         first=first,
     )
     return TrainedTwins(relu, polynomial)
+
+
+def _one_by_one(
+    procedure: Procedure,
+    recipe: TwinRecipe,
+    pool: Records,
+    is_member: NDArray[np.bool_],
+    seeds: Sequence[int],
+    progress: Progress | None,
+    first: int,
+) -> TrainedTwins:
+    """Every pair by ``procedure``. Progress is spread evenly over the networks and counts the
+    recipe's epochs, since a cache adds up the epochs of all its chunks."""
+    fresh = initialised(recipe.architecture, seeds)
+    least = procedure.least_members(recipe)
+    members = member_indices(pool, is_member, fresh, seeds, batch=least)
+    train = procedure.trainer(recipe, pool.shape, members.shape[1])
+    epochs, networks = recipe.relu.epochs + recipe.polynomial.epochs, 2 * len(seeds)
+    trained: list[nn.Module] = []
+    for model, row, seed in zip(fresh, members, seeds, strict=True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(seed))  # of dropout, where there is any
+            for network in train(model, pool.select(row), int(seed)):
+                before = len(trained) * epochs // networks
+                trained.append(network)
+                for epoch in range(before, len(trained) * epochs // networks):
+                    if progress is not None:
+                        progress(f"train {networks} networks", epoch + 1, epochs)
+    twins = TrainedTwins(Stack.of(trained[::2]), Stack.of(trained[1::2]))
+    for stack in (twins.relu, twins.polynomial):
+        check_trained(stack, pool, is_member, first=first)
+    return twins
 
 
 def _answers(network: nn.Module, probes: NDArray[np.float64]) -> list[str]:

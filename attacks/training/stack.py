@@ -132,43 +132,34 @@ def train_stack(
     Raises ShadowError naming the models that diverge or stay at chance, DataSplitError for
     memberships that do not fit.
     """
-    members = member_indices(pool, is_member, models, seeds, config)
+    members = member_indices(pool, is_member, models, seeds, batch=config.batch)
     stack = Stack.of(models)
     parameters = {n: v.clone().requires_grad_() for n, v in stack.parameters.items()}
     buffers = {n: v.clone() for n, v in stack.buffers.items()}
     skeleton = copy.deepcopy(stack.template).train()
     # Dropout draws its own noise per model; batch norm writes into each model's own buffers.
     forward = vmap(_forward(skeleton), in_dims=(0, 0, 0), randomness="different")
-    # One dimension counts the models: a stacked matrix has three or more, a stacked bias two.
-    optimiser, schedule = optimiser_of(
-        list(parameters.values()), config, members.shape[1], matrix_dimensions=3
-    )
-    inputs = torch.as_tensor(pool.inputs, dtype=torch.float32)
-    labels = torch.as_tensor(pool.labels)
+    inputs, labels = tensors(pool)
     wanted = None if targets is None else torch.as_tensor(targets, dtype=torch.float32)
-    generators = [np.random.default_rng(seed) for seed in seeds]
     rows = torch.arange(len(models))[:, None]
-    steps = members.shape[1] // config.batch
+
+    def loss_of(chosen: Tensor) -> Tensor:
+        logits = forward(parameters, buffers, inputs[chosen])  # (M, batch, classes)
+        aim = None if wanted is None else wanted[rows, chosen]
+        return losses(logits, labels[chosen], aim, config).sum()
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seeds[0]))
-        for epoch in range(config.epochs):
-            order = torch.as_tensor(
-                np.stack([g.permutation(row) for g, row in zip(generators, members, strict=True)])
-            )  # (M, members)
-            for step in range(steps):
-                chosen = order[:, step * config.batch : (step + 1) * config.batch]
-                logits = forward(parameters, buffers, inputs[chosen])  # (M, batch, classes)
-                aim = None if wanted is None else wanted[rows, chosen]
-                loss = losses(logits, labels[chosen], aim, config).sum()
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-                if after_step is not None:
-                    with torch.no_grad():
-                        after_step(parameters)
-            if progress is not None:
-                progress(f"train {len(models)} models", epoch + 1, config.epochs)
+        descend(
+            parameters,
+            config,
+            members,
+            [np.random.default_rng(seed) for seed in seeds],
+            loss_of,
+            stacked=True,
+            after_step=after_step,
+            progress=progress,
+        )
     trained = Stack(
         stack.template,
         {n: v.detach() for n, v in parameters.items()},
@@ -176,6 +167,53 @@ def train_stack(
     )
     check_trained(trained, pool, is_member, first=first)
     return trained
+
+
+def descend(
+    parameters: dict[str, Tensor],
+    config: TrainingConfig,
+    members: NDArray[np.int64],
+    generators: Sequence[np.random.Generator],
+    loss_of: Callable[[Tensor], Tensor],
+    *,
+    stacked: bool,
+    after_step: AfterStep | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Gradient descent on ``parameters``, in place: the loop of every training by ``config``.
+
+    ``members`` (M, members): the records of each model, which ``generators``, one per model,
+    shuffle every epoch. ``loss_of``: from the chosen records, (M, batch), to the sum of the
+    models' losses. ``stacked``: whether parameters have a model axis in front. The parameters of
+    a single network do not; ``after_step`` sees them with that axis, (1, …), all the same.
+    """
+    count, batch = members.shape[1], config.batch
+    optimiser, schedule = _optimiser(parameters, config, count // batch, stacked=stacked)
+    for epoch in range(config.epochs):
+        order = torch.as_tensor(
+            np.stack([g.permutation(row) for g, row in zip(generators, members, strict=True)])
+        )  # (M, members)
+        for step in range(count // batch):
+            loss = loss_of(order[:, step * batch : (step + 1) * batch])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            if after_step is not None:
+                with torch.no_grad():
+                    after_step(parameters if stacked else with_model_axis(parameters))
+        if progress is not None:
+            progress(f"train {len(members)} models", epoch + 1, config.epochs)
+
+
+def with_model_axis(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of one network as a stack of one, (1, …), sharing their memory."""
+    return {name: value.unsqueeze(0) for name, value in parameters.items()}
+
+
+def tensors(records: Records) -> tuple[Tensor, Tensor]:
+    """Inputs in single precision, and labels, as networks are trained on them."""
+    return torch.as_tensor(records.inputs, dtype=torch.float32), torch.as_tensor(records.labels)
 
 
 def losses(logits: Tensor, labels: Tensor, aim: Tensor | None, config: TrainingConfig) -> Tensor:
@@ -256,22 +294,22 @@ def _forward(skeleton: nn.Module) -> Callable[[dict[str, Tensor], dict[str, Tens
     return forward
 
 
-def optimiser_of(
-    parameters: Sequence[Tensor], config: TrainingConfig, members: int, *, matrix_dimensions: int
+def _optimiser(
+    parameters: dict[str, Tensor], config: TrainingConfig, steps: int, *, stacked: bool
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW and its one-cycle schedule; only matrices, of so many dimensions or more, decay."""
-    matrices = [v for v in parameters if v.ndim >= matrix_dimensions]
-    others = [v for v in parameters if v.ndim < matrix_dimensions]
+    """AdamW and its one-cycle schedule over epochs of so many ``steps``; only matrices decay."""
+    # In a stack one dimension counts the models, and a stacked bias has two.
+    least = 3 if stacked else 2
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": [v for v in parameters.values() if (v.ndim >= least) is matrices],
+            "weight_decay": config.weight_decay if matrices else 0.0,
+        }
+        for matrices in (True, False)
     ]
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        max_lr=config.rate,
-        total_steps=config.epochs * (members // config.batch),
-        pct_start=0.25,
+        optimiser, max_lr=config.rate, total_steps=config.epochs * steps, pct_start=0.25
     )
     return optimiser, schedule
 
@@ -281,7 +319,8 @@ def member_indices(
     is_member: NDArray[np.bool_],
     models: Sequence[nn.Module],
     seeds: Sequence[int],
-    config: TrainingConfig,
+    *,
+    batch: int,
 ) -> NDArray[np.int64]:
     """(M, members): the records of each model; DataSplitError if they do not fit."""
     if is_member.shape != (len(models), len(pool)) or len(seeds) != len(models):
@@ -290,9 +329,9 @@ def member_indices(
             f"memberships of shape {is_member.shape}"
         )
     counts = is_member.sum(axis=1)
-    if len(set(counts.tolist())) != 1 or counts[0] < config.batch:
+    if len(set(counts.tolist())) != 1 or counts[0] < batch:
         raise DataSplitError(
-            f"every model needs equally many members, at least a batch of {config.batch}, got "
+            f"every model needs equally many members, at least a batch of {batch}, got "
             f"{int(counts.min())} to {int(counts.max())}"
         )
     return np.stack([np.flatnonzero(row) for row in is_member])

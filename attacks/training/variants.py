@@ -14,6 +14,7 @@ from typing import Final
 from attacks.training.private import PrivateTraining
 from attacks.training.recipe import TwinRecipe
 from attacks.training.regularised import with_dropout, without_batch_norm
+from attacks.training.stack import TrainingConfig
 
 DECAY: Final = 3.0
 # Early stopping keeps this share of the epochs.
@@ -38,11 +39,8 @@ class TrainingDefence:
 
 def weight_decay(recipe: TwinRecipe, *, decay: float = DECAY) -> TwinRecipe:
     """AdamW's decay of the matrices, in both trainings."""
-    return replace(
-        recipe,
-        name=f"{recipe.name}, weight decay {decay:g}",
-        relu=replace(recipe.relu, weight_decay=decay),
-        polynomial=replace(recipe.polynomial, weight_decay=decay),
+    return _both(
+        recipe, f"weight decay {decay:g}", lambda config: replace(config, weight_decay=decay)
     )
 
 
@@ -51,15 +49,10 @@ def early_stopping(recipe: TwinRecipe, *, share: float = SHORTER) -> TwinRecipe:
 
     The share is fixed beforehand: watching a held-out set would take records from the members.
     """
-
-    def fewer(epochs: int) -> int:
-        return max(1, round(share * epochs))
-
-    return replace(
+    return _both(
         recipe,
-        name=f"{recipe.name}, {share:.0%} of the epochs",
-        relu=replace(recipe.relu, epochs=fewer(recipe.relu.epochs)),
-        polynomial=replace(recipe.polynomial, epochs=fewer(recipe.polynomial.epochs)),
+        f"{share:.0%} of the epochs",
+        lambda config: replace(config, epochs=max(1, round(share * config.epochs))),
     )
 
 
@@ -74,11 +67,8 @@ def dropout(recipe: TwinRecipe, *, share: float = DROPOUT) -> TwinRecipe:
 
 def label_smoothing(recipe: TwinRecipe, *, share: float = SMOOTHING) -> TwinRecipe:
     """Targets that are never certain, in both trainings."""
-    return replace(
-        recipe,
-        name=f"{recipe.name}, label smoothing {share:g}",
-        relu=replace(recipe.relu, label_smoothing=share),
-        polynomial=replace(recipe.polynomial, label_smoothing=share),
+    return _both(
+        recipe, f"label smoothing {share:g}", lambda config: replace(config, label_smoothing=share)
     )
 
 
@@ -97,6 +87,18 @@ def dp_sgd(recipe: TwinRecipe, *, private: PrivateTraining) -> TwinRecipe:
         no_batch_norm(recipe),
         name=f"{recipe.name}, DP-SGD at epsilon {private.epsilon:g}",
         procedure=private,
+    )
+
+
+def _both(
+    recipe: TwinRecipe, change: str, apply: Callable[[TrainingConfig], TrainingConfig]
+) -> TwinRecipe:
+    """The recipe with both trainings changed; its name says how."""
+    return replace(
+        recipe,
+        name=f"{recipe.name}, {change}",
+        relu=apply(recipe.relu),
+        polynomial=apply(recipe.polynomial),
     )
 
 

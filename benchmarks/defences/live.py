@@ -61,7 +61,7 @@ def _steal(
     name: str, defence: ServingDefence | None, cell: Row, data: ExtractionData, seed: int
 ) -> Row:
     reach, queries = int(cell["reach"]), int(cell["needed"])
-    plan = plan_for(() if defence is None else defence.options, batch=1)
+    plan = plan_for(defence, batch=1)
     attacker = next(a for a in attackers(name, queries, reach) if a.name == cell["attack"])
     start = time.monotonic()
     with serve(plan, low=0.5 - reach / 2, high=0.5 + reach / 2) as oracle:

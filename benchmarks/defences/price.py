@@ -52,9 +52,9 @@ def priced(
     """What the plan of each defence, and of none, costs, and how far it can be asked."""
     plans = {}
     for name in dict.fromkeys((NONE, *chosen)):  # what is not defended is what prices are beside
-        defence = known[name]
-        given = () if defence is None or name == "precision" else defence.options
-        plans[name] = plan_for(given, batch, bits_of(name))
+        # Coarse outputs are noise in the clear only: their plan floods instead.
+        defence = None if name == "precision" else known[name]
+        plans[name] = plan_for(defence, batch, bits_of(name))
     found = prices(plans, options.repeats)
     for name, plan in plans.items():
         found[name]["reach"] = reach_of(plan, options.seed)

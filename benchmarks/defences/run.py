@@ -22,7 +22,7 @@ import torch
 from attacks.errors import AttackError
 from benchmarks.defences import live as defences_live
 from benchmarks.defences.price import accuracy_served, priced
-from benchmarks.defences.setting import MODEL, Row, chosen_of, data_of, known_defences, strength_of
+from benchmarks.defences.setting import MODEL, Row, chosen_of, data_of, known_defences
 from benchmarks.defences.table import lines
 from benchmarks.defences.thief import GOAL, attackers, constants_floor, labels_alone, records_needed
 from benchmarks.record import host
@@ -50,10 +50,9 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
                 cell = records_needed(attacker, defence, reach, data, options.seed)
                 cells.append({"reach": reach, **cell})
                 tell(f"{name}, reach {reach}, {attacker.name}: {cell['needed'] or 'not reached'}")
-        std = strength_of(defence, "--noise-std")
         floor = None
-        if std:
-            spread = strength_of(defence, "--scaling") or 1.0
+        if defence is not None and not defence.keeps_labels:
+            std, spread = defence.privacy["noise_std"], defence.privacy.get("scaling", 1.0)
             floor = constants_floor(std, spread, data, options.seed)
         found.append(
             {

@@ -55,13 +55,6 @@ def bits_of(name: str) -> int:
     return COARSE_BITS if name == "precision" else 10
 
 
-def strength_of(defence: ServingDefence | None, option: str) -> float:
-    """What a defence gives ``option`` of ``he-infer compile``; 0 where it does not."""
-    if defence is None or option not in defence.options:
-        return 0.0
-    return float(defence.options[defence.options.index(option) + 1])
-
-
 def oracle_of(defence: ServingDefence | None, reach: int, rng: np.random.Generator) -> Oracle:
     """The model in the clear behind a defence, for records ``reach`` times the interval."""
     bare = TorchOracle(
@@ -74,22 +67,16 @@ def oracle_of(defence: ServingDefence | None, reach: int, rng: np.random.Generat
     return bare if defence is None else defence.wrap(bare, rng)
 
 
-def plan_for(options: tuple[str, ...], batch: int, precision_bits: int = 10) -> Plan:
-    """digits-mlp compiled with a defence's options, as ``he-infer compile`` takes them."""
-    named = dict(zip(options[::2], map(float, options[1::2]), strict=True))
-    privacy = FunctionPrivacy.for_precision(
-        precision_bits,
-        noise_std=named.get("--noise-std", 0.0),
-        scaling=named.get("--scaling", 1.0),
-        shift=named.get("--shift", 0.0),
-    )
+def plan_for(defence: ServingDefence | None, batch: int, precision_bits: int = 10) -> Plan:
+    """digits-mlp compiled with a defence."""
+    strengths = {} if defence is None else defence.privacy
     return compile(
         zoo.load(MODEL),
         zoo.sample(MODEL, 1024),
         name=MODEL,
         batch=batch,
         precision_bits=precision_bits,
-        privacy=privacy,
+        privacy=FunctionPrivacy.for_precision(precision_bits, **strengths),
     )
 
 

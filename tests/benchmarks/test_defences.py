@@ -74,9 +74,9 @@ def test_the_floor_is_quadratic_in_the_noise_and_lower_under_scaling() -> None:
     assert floors[1] / scaled == pytest.approx(3.75 / (4 * np.log(2)), rel=0.02)
 
 
-def test_plans_take_the_options_of_a_defence() -> None:
-    options = serving_defences(noise_std=0.25)["scaling+shift+noise"].options
-    privacy = plan_for(options, batch=1).privacy
+def test_plans_take_the_strengths_of_a_defence() -> None:
+    defence = serving_defences(noise_std=0.25)["scaling+shift+noise"]
+    privacy = plan_for(defence, batch=1).privacy
     assert (privacy.noise_std, privacy.scaling, privacy.shift) == (0.25, 2.0, 8.0)
 
 

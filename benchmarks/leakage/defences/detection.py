@@ -25,7 +25,7 @@ from attacks.defences.detection_squeezing import BitDepth, FeatureSqueezing, Med
 from attacks.evasion.norms import L2, Linf, Norm
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
-from attacks.training.perturbed import moved_records
+from attacks.training.perturbed import Batch, moved_records
 from attacks.training.recipe import train_twins
 from benchmarks.rows import Row, estimated
 from he_infer import datasets, zoo
@@ -120,11 +120,13 @@ def judged(
     knowing = AdaptiveEvasion(epsilon=epsilon, norm=norm, steps=100).moved(
         case.network,
         before,
-        torch.as_tensor(test.inputs),
-        labels,
-        low=0.0,
-        high=1.0,
-        generator=torch.Generator().manual_seed(0),
+        Batch(
+            inputs=torch.as_tensor(test.inputs),
+            labels=labels,
+            low=0.0,
+            high=1.0,
+            generator=torch.Generator().manual_seed(0),
+        ),
     )
     wrong_too = misclassified(case.network, knowing, labels).numpy()
     passed = _share(wrong & ~before.flags(oracle, ignorant))

@@ -38,7 +38,7 @@ from attacks.errors import (
 from attacks.evasion.gradient.gradients import in_hand
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
-from attacks.training.perturbed import moved_records
+from attacks.training.perturbed import Batch, moved_records
 from attacks.training.recipe import train_twins
 from he_infer import datasets
 
@@ -172,10 +172,11 @@ def test_density_sees_moved_records_until_it_is_in_the_loss() -> None:
     assert figures["fpr"].high < 0.15
     few = test.select(slice(0, 80))
     labels = torch.as_tensor(few.labels)
-    adaptive = AdaptiveEvasion(epsilon=EPSILON, steps=60).moved(
-        network(), before, torch.as_tensor(few.inputs), labels, low=0.0, high=1.0,
+    batch = Batch(
+        inputs=torch.as_tensor(few.inputs), labels=labels, low=0.0, high=1.0,
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
+    adaptive = AdaptiveEvasion(epsilon=EPSILON, steps=60).moved(network(), before, batch)
     assert float((adaptive - torch.as_tensor(few.inputs)).abs().max()) <= EPSILON + 1e-12
     passed = (
         ~before.flags(oracle(), adaptive.numpy())
@@ -190,10 +191,11 @@ def test_squeezing_is_passed_through_straight_gradients() -> None:
     few = parts()[2].select(slice(0, 60))
     labels = torch.as_tensor(few.labels)
     before = calibrated("squeezing")
-    adaptive = AdaptiveEvasion(epsilon=EPSILON, steps=60).moved(
-        network(), before, torch.as_tensor(few.inputs), labels, low=0.0, high=1.0,
+    batch = Batch(
+        inputs=torch.as_tensor(few.inputs), labels=labels, low=0.0, high=1.0,
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
+    adaptive = AdaptiveEvasion(epsilon=EPSILON, steps=60).moved(network(), before, batch)
     wrong = misclassified(network(), adaptive, labels).numpy()
     assert (wrong & ~before.flags(oracle(), adaptive.numpy())).mean() > 0.5
 
