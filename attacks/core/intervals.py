@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -39,24 +39,20 @@ class Estimate:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "method": self.method,
-            "count": self.count,
-            "confidence": self.confidence,
-        }
+        return asdict(self)
 
 
-def exact(value: float, *, count: int) -> Estimate:
-    """A figure without sampling error."""
-    return Estimate(value=value, low=value, high=value, method="exact", count=count)
+def exact(value: float, *, count: int, method: str = "exact") -> Estimate:
+    """A figure without sampling error, or a bound: low = value = high."""
+    return Estimate(value=value, low=value, high=value, method=method, count=count)
 
 
 def clopper_pearson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Estimate:
     """The exact two-sided interval of a proportion (Clopper and Pearson 1934)."""
-    _check_counts(successes, trials)
+    if trials < 1:
+        raise TooFewRecordsError("a proportion needs at least one trial", needed=1)
+    if not 0 <= successes <= trials:
+        raise AttackError(f"{successes} successes of {trials} trials")
     tail = (1 - confidence) / 2
     low = 0.0 if successes == 0 else stats.beta.ppf(tail, successes, trials - successes + 1)
     high = (
@@ -67,25 +63,6 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = CONFIDEN
         low=float(low),
         high=float(high),
         method="Clopper-Pearson",
-        count=trials,
-        confidence=confidence,
-    )
-
-
-def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Estimate:
-    """Wilson's score interval of a proportion (Wilson 1927)."""
-    _check_counts(successes, trials)
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    rate = successes / trials
-    center = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = (z / (1 + z * z / trials)) * math.sqrt(
-        rate * (1 - rate) / trials + z * z / (4 * trials * trials)
-    )
-    return Estimate(
-        value=rate,
-        low=min(max(0.0, center - half), rate),
-        high=max(min(1.0, center + half), rate),
-        method="Wilson",
         count=trials,
         confidence=confidence,
     )
@@ -120,10 +97,3 @@ def bootstrap(
         count=units,
         confidence=confidence,
     )
-
-
-def _check_counts(successes: int, trials: int) -> None:
-    if trials < 1:
-        raise TooFewRecordsError("a proportion needs at least one trial", needed=1)
-    if not 0 <= successes <= trials:
-        raise AttackError(f"{successes} successes of {trials} trials")

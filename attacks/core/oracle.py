@@ -145,21 +145,18 @@ class Spent:
     seconds: float = 0.0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            records=self.records + other.records,
-            requests=self.requests + other.requests,
-            bytes_sent=self.bytes_sent + other.bytes_sent,
-            bytes_received=self.bytes_received + other.bytes_received,
-            seconds=self.seconds + other.seconds,
-        )
+        return self._with(other, 1)
 
     def __sub__(self, other: Spent) -> Spent:
+        return self._with(other, -1)
+
+    def _with(self, other: Spent, sign: int) -> Spent:
         return Spent(
-            records=self.records - other.records,
-            requests=self.requests - other.requests,
-            bytes_sent=self.bytes_sent - other.bytes_sent,
-            bytes_received=self.bytes_received - other.bytes_received,
-            seconds=self.seconds - other.seconds,
+            records=self.records + sign * other.records,
+            requests=self.requests + sign * other.requests,
+            bytes_sent=self.bytes_sent + sign * other.bytes_sent,
+            bytes_received=self.bytes_received + sign * other.bytes_received,
+            seconds=self.seconds + sign * other.seconds,
         )
 
 

@@ -12,14 +12,14 @@ import sqlite3
 import weakref
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.core.oracle import LABELS, SLOTS, Answer, MeteredOracle, OracleInfo
+from attacks.core.oracle import LABELS, SLOTS, Answer, MeteredOracle, OracleInfo, join_answers
 from attacks.errors import AnswerFileError
 
 _SCHEMA: Final = 1
@@ -186,17 +186,7 @@ class Replayed(MeteredOracle):
 
 def rows_as_one(answers: Sequence[Answer]) -> Answer:
     """Answers of one record each as one that cost nothing."""
-
-    def stacked(scores: list[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
-        present = [score for score in scores if score is not None]
-        return np.concatenate(present) if len(present) == len(scores) else None
-
-    return Answer(
-        labels=np.concatenate([answer.labels for answer in answers]),
-        logits=stacked([answer.logits for answer in answers]),
-        probabilities=stacked([answer.probabilities for answer in answers]),
-        requests=0,
-    )
+    return replace(join_answers(answers), requests=0)
 
 
 def without_slots(info: OracleInfo) -> OracleInfo:
@@ -205,17 +195,8 @@ def without_slots(info: OracleInfo) -> OracleInfo:
 
 
 def facts_of(info: OracleInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "kind": info.kind,
-        "input_shape": list(info.input_shape),
-        "classes": info.classes,
-        "low": info.low,
-        "high": info.high,
-        "answers": sorted(info.answers - {SLOTS}),
-        "batch": info.batch,
-        "version": info.version,
-    }
+    kept = {"input_shape": list(info.input_shape), "answers": sorted(info.answers - {SLOTS})}
+    return asdict(info) | kept
 
 
 def info_of(facts: dict[str, Any]) -> OracleInfo:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -22,15 +22,21 @@ class Curve:
     x_label: str
     y_label: str
 
+    @classmethod
+    def of(cls, x: Iterable[float], y: Iterable[Estimate], *, x_label: str, y_label: str) -> Curve:
+        """A curve through estimates, whose intervals are its band."""
+        points = tuple(y)
+        return cls(
+            x=tuple(float(value) for value in x),
+            y=tuple(point.value for point in points),
+            low=tuple(point.low for point in points),
+            high=tuple(point.high for point in points),
+            x_label=x_label,
+            y_label=y_label,
+        )
+
     def to_json(self) -> dict[str, Any]:
-        return {
-            "x": list(self.x),
-            "y": list(self.y),
-            "low": list(self.low),
-            "high": list(self.high),
-            "x_label": self.x_label,
-            "y_label": self.y_label,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,13 +82,7 @@ class AttackResult:
             "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
             "baseline": {name: estimate.to_json() for name, estimate in self.baseline.items()},
             "curves": {name: curve.to_json() for name, curve in self.curves.items()},
-            "spent": {
-                "records": self.spent.records,
-                "requests": self.spent.requests,
-                "bytes_sent": self.spent.bytes_sent,
-                "bytes_received": self.spent.bytes_received,
-                "seconds": self.spent.seconds,
-            },
+            "spent": asdict(self.spent),
             "seconds": self.seconds,
             "notes": list(self.notes),
         }

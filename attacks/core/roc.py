@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson
+from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
 from attacks.core.result import Curve
 from attacks.errors import AttackError, DataSplitError, TooFewRecordsError
 
@@ -197,13 +197,8 @@ def epsilon_lower_bound(
         (math.log((rate - delta) / other) for rate, other in pairs if rate > delta and other > 0),
         default=0.0,
     )
-    bound = max(0.0, bound)
-    return Estimate(
-        value=bound,
-        low=bound,
-        high=bound,
-        method="Clopper-Pearson lower bound",
-        count=members + non_members,
+    return replace(
+        exact(max(0.0, bound), count=members + non_members, method="Clopper-Pearson lower bound"),
         confidence=confidence,
     )
 
@@ -223,11 +218,4 @@ def roc_curve(
     _, others = split(scores, is_member)
     grid = fpr_grid(len(others), points=points)
     rates = [rates_at(scores, is_member, threshold_for(others, fpr)).tpr for fpr in grid]
-    return Curve(
-        x=tuple(float(fpr) for fpr in grid),
-        y=tuple(rate.value for rate in rates),
-        low=tuple(rate.low for rate in rates),
-        high=tuple(rate.high for rate in rates),
-        x_label="false positive rate",
-        y_label="true positive rate",
-    )
+    return Curve.of(grid, rates, x_label="false positive rate", y_label="true positive rate")

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson
+from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
 from attacks.core.oracle import Answer, OracleInfo, softmax
 from attacks.core.result import Curve
 from attacks.errors import BadAnswerError, TooFewRecordsError
@@ -90,15 +90,7 @@ class Judgement:
 
     def metrics(self) -> dict[str, Estimate]:
         """The figures there are, by name."""
-        named = {
-            "accuracy": self.accuracy,
-            "fidelity_test": self.fidelity_test,
-            "fidelity_uniform": self.fidelity_uniform,
-            "total_variation_test": self.total_variation_test,
-            "total_variation_uniform": self.total_variation_uniform,
-            "max_logit_error": self.max_logit_error,
-            "logit_error_bits": self.logit_error_bits,
-        }
+        named = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: estimate for name, estimate in named.items() if estimate is not None}
 
 
@@ -146,11 +138,9 @@ def fidelity(stolen: StolenModel, inputs: NDArray[np.float64], answer: Answer) -
 
 def fidelity_curve(points: Sequence[tuple[int, Estimate]]) -> Curve:
     """The curve "fidelity": records queried against fidelity on the test records."""
-    return Curve(
-        x=tuple(float(queries) for queries, _ in points),
-        y=tuple(estimate.value for _, estimate in points),
-        low=tuple(estimate.low for _, estimate in points),
-        high=tuple(estimate.high for _, estimate in points),
+    return Curve.of(
+        (queries for queries, _ in points),
+        (estimate for _, estimate in points),
         x_label="records queried",
         y_label="fidelity",
     )
@@ -212,7 +202,4 @@ def _logit_error(
     # Below the spacing of float64 at the largest logit there is nothing to tell apart.
     bits = -math.log2(max(error, float(np.spacing(largest))))
     method = "maximum, up to a constant per record" if up_to_constant else "maximum"
-    return (
-        Estimate(value=error, low=error, high=error, method=method, count=count),
-        Estimate(value=bits, low=bits, high=bits, method=method, count=count),
-    )
+    return exact(error, count=count, method=method), exact(bits, count=count, method=method)

@@ -232,7 +232,7 @@ def test_the_same_recording_goes_on_after_an_interruption(tmp_path: Path) -> Non
 DYING = """
 import os, sys
 import numpy as np
-from tests.attacks.test_wrappers import Linear, drawn
+from tests.attacks.core.test_wrappers import Linear, drawn
 from attacks.wrappers import Recorded
 class Fatal(Linear):
     def _answer(self, records):
