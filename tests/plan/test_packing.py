@@ -27,7 +27,8 @@ from he_infer.plan.packing import (
 )
 from he_infer.plan.plan import by_slot, input_slots
 from he_infer.runtime.backends.plain import PlainBackend
-from he_infer.runtime.costs import SEAL_COSTS, CostModel
+from he_infer.runtime.backends.seal import SealBackend
+from he_infer.runtime.costs import CostModel
 from he_infer.runtime.executor import encoded_weights
 from he_infer.runtime.kernels import AffineStep, Machine, run_step
 
@@ -104,8 +105,8 @@ def multiply(
     fresh = [backend.encrypt(row, scale=2.0**30) for row in inputs]
     results = run_step(machine, step, [fresh])
     assert all(c.level == 0 and c.scale == pytest.approx(2.0**30) for c in results)
-    assert max(abs(c.values.imag).max() for c in results) < 1e-12
-    return np.stack([c.values.real.reshape(-1, batch) for c in results])
+    assert max(abs(c.value.imag).max() for c in results) < 1e-12
+    return np.stack([c.value.real.reshape(-1, batch) for c in results])
 
 
 def assert_clean(slots: ir.FloatArray, layout: Layout, expected: ir.FloatArray) -> None:
@@ -304,5 +305,5 @@ def test_the_best_split_is_no_dearer_than_all_babies_or_all_giants() -> None:
 def test_without_hoisting_baby_and_giant_steps_are_balanced() -> None:
     matrix = sparse.csr_array(np.random.default_rng(0).normal(size=(64, 64)))
     found = entries(matrix, dense_layout(64, 2048), dense_layout(64, 2048))
-    split, _ = best_split(found, n=4096, level=1, cost=SEAL_COSTS)
+    split, _ = best_split(found, n=4096, level=1, cost=SealBackend.costs)
     assert 4 <= split.modulus <= 16

@@ -12,7 +12,7 @@ from he_infer.compiler.levels import polynomial_depth
 from he_infer.params import CKKSParams
 from he_infer.plan.ir import FloatArray
 from he_infer.runtime.backends.plain import PlainBackend
-from he_infer.runtime.backends.slotwise import SlotCiphertext, SlotPlaintext
+from he_infer.runtime.backends.slotwise import Slots
 from he_infer.runtime.executor import encoded_weights
 from he_infer.runtime.kernels import Machine, PolynomialStep, SquareStep, divide, run_step
 
@@ -21,7 +21,7 @@ SCALE = 2.0**30
 POINTS = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
 
 
-def machine_for(backend: PlainBackend, batch: int) -> Machine[SlotCiphertext, SlotPlaintext]:
+def machine_for(backend: PlainBackend, batch: int) -> Machine[Slots, Slots]:
     weights = encoded_weights(backend)
     return Machine(backend=backend, plaintexts=weights, batch=batch)
 

@@ -1,17 +1,18 @@
-"""Hosts a compiled plan, on the native evaluator or SEAL: strict parsing in, reply out."""
+"""Hosts a compiled plan on an encrypted backend: strict parsing in, reply out."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from he_infer.errors import MismatchError, ServiceError
 from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.plan import Plan, encoded_bytes
 from he_infer.progress import Progress
+from he_infer.runtime.backends.base import EncryptedBackend, LoadedKeys
 from he_infer.runtime.backends.choose import AUTO, encrypted_backend
 from he_infer.runtime.executor import Executor
 from he_infer.server.workers.hosting import HostFacts, Query
@@ -23,9 +24,6 @@ from he_infer.wire import (
     SeededCiphertext,
     write_envelope,
 )
-
-if TYPE_CHECKING:
-    from he_infer.runtime.backends.choose import EncryptedBackend, Loaded
 
 _WORD_BYTES: Final = 8
 
@@ -63,7 +61,7 @@ class ParsedKeys:
         self._hash.update(chunk)
         self._frames += self._reader.feed(chunk)
 
-    def finish(self) -> Loaded:
+    def finish(self) -> LoadedKeys:
         self._reader.finish()
         if self._hash.hexdigest() != self._digest:
             raise MismatchError("the keys' SHA-256 is not the one in the address: send them again")
@@ -73,7 +71,7 @@ class ParsedKeys:
 class PlanHost:
     """One plan with its weights encoded; ``evaluate`` may run in several threads.
 
-    ``backend``: auto, native or seal; ``threads``: of each native evaluation.
+    ``backend``: auto, or a name in ``runtime.backends.choose``; ``threads``: of each evaluation.
 
     Encoding happens here, once: it takes seconds and the memory that the plan states. Raises
     ServiceError, before it starts, if that exceeds ``memory_limit_bytes`` (None: the machine's).
@@ -90,7 +88,7 @@ class PlanHost:
     ) -> None:
         limit = _physical_memory_bytes() if memory_limit_bytes is None else memory_limit_bytes
         evaluator = encrypted_backend(plan.params, backend, threads=threads)
-        if (needed := encoded_bytes(plan, packed=evaluator.name == "native")) > limit:
+        if (needed := encoded_bytes(plan, packed=evaluator.packed)) > limit:
             raise ServiceError(
                 f"the encoded weights of {plan.name} take {needed / 1e9:.1f} GB, the limit is "
                 f"{limit / 1e9:.1f} GB: use smaller layers, another batch size or more memory"
@@ -112,11 +110,11 @@ class PlanHost:
     def open_keys(self, digest: str) -> ParsedKeys:
         return ParsedKeys(self._keys_expected, digest=digest, backend=self._backend)
 
-    def evaluate(self, query: Query, loaded_keys: Loaded) -> Sequence[bytes]:
+    def evaluate(self, query: Query, loaded_keys: LoadedKeys) -> Sequence[bytes]:
         frames = self._executor.run(query.inputs, loaded_keys)
         return [write_envelope(frames, expected_reply(self._spec, query.keys_digest))]
 
-    def make_ready(self, loaded_keys: Loaded) -> None:
+    def make_ready(self, loaded_keys: LoadedKeys) -> None:
         self._executor.make_ready(loaded_keys)
 
 
