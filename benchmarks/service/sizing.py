@@ -217,9 +217,9 @@ def main(options: argparse.Namespace) -> int:
     """Print or write the rows for the parsed options; 2 after an error, as an exit code."""
     try:
         if options.plan is not None:
-            from he_infer.plan.plan import Plan
+            from he_infer.plan.file import load_plan
 
-            plan = Plan.load(str(options.plan))
+            plan = load_plan(options.plan)
         else:
             from he_infer.compiler.pipeline import compile as compile_model
 

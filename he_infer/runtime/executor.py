@@ -18,7 +18,7 @@ from he_infer.runtime.backends.checked import Tracked
 from he_infer.runtime.backends.cost import CostBackend, NoValue
 from he_infer.runtime.backends.linear import LinearMap
 from he_infer.runtime.costs import CostModel
-from he_infer.runtime.kernels import AffineStep, Machine, Plaintexts, Step, run_step
+from he_infer.runtime.kernels import Machine, Plaintexts, run_step
 from he_infer.runtime.replies import make_masks, sanitise
 from he_infer.wire import Ciphertext, SeededCiphertext
 
@@ -86,11 +86,10 @@ class PlanRunner(Generic[C, P]):
             raise MismatchError(f"expected {expected} ciphertexts, got {len(inputs)}")
         machine = Machine(backend=backend, plaintexts=self.weights, batch=plan.batch)
         values: dict[str, Sequence[C]] = {plan.graph.input.name: inputs}
-        last_use = {s: i for i, step in enumerate(plan.steps) for s in _sources(step)}
+        last_use = {s: i for i, step in enumerate(plan.steps) for s in step.sources}
         for i, step in enumerate(plan.steps):
-            names = _sources(step)
-            values[step.name] = run_step(machine, step, [values[n] for n in names])
-            for name in names:
+            values[step.name] = run_step(machine, step, [values[n] for n in step.sources])
+            for name in step.sources:
                 if last_use[name] == i:
                     del values[name]  # large batches would not fit otherwise
             if progress is not None:
@@ -98,10 +97,6 @@ class PlanRunner(Generic[C, P]):
         if masks is None:
             masks = make_masks(backend, plan)
         return sanitise(backend, plan, values[plan.graph.output.name], masks)
-
-
-def _sources(step: Step) -> tuple[str, ...]:
-    return step.sources if isinstance(step, AffineStep) else (step.source,)
 
 
 def run_on(backend: Backend[C, P], plan: Plan, inputs: Sequence[C]) -> list[C]:

@@ -11,26 +11,27 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from he_infer.compiler.im2col import unroll
+from he_infer.compiler.splits import best_split
 from he_infer.params import CKKSParams
 from he_infer.plan import ir
 from he_infer.plan.layout import Grid, Layout, dense_layout, grid_layout, spread_layout
 from he_infer.plan.packing import (
     Split,
-    best_split,
-    chain,
     diagonals,
     dirty,
     entries,
     lane_counts,
     unique_rows,
     unique_rows_index,
+    walk_steps,
 )
 from he_infer.plan.plan import by_slot, input_slots
+from he_infer.plan.steps import AffineStep
 from he_infer.runtime.backends.plain import PlainBackend
 from he_infer.runtime.backends.seal import SealBackend
 from he_infer.runtime.costs import CostModel
 from he_infer.runtime.executor import encoded_weights
-from he_infer.runtime.kernels import AffineStep, Machine, run_step
+from he_infer.runtime.kernels import Machine, run_step
 
 PARAMS = CKKSParams.from_bits(4096, [36, 30], special_bits=36)
 COST = CostModel()
@@ -272,14 +273,14 @@ def test_baby_and_giant_steps_add_up(offset: list[int], modulus: int, centred: b
 
 @given(st.sets(st.integers(0, 60), max_size=12))
 def test_chain_steps_lead_from_every_offset_to_zero(offsets: set[int]) -> None:
-    steps = chain(sorted(offsets))
+    steps = walk_steps(sorted(offsets))
     descending = sorted(offsets | {0}, reverse=True)
     assert steps == {high - low for high, low in itertools.pairwise(descending)}
     assert not offsets - {0} or sum(steps) >= 1
 
 
 def test_a_progression_of_steps_needs_one_key() -> None:
-    assert chain([0, 28, 56, 84]) == {28}
+    assert walk_steps([0, 28, 56, 84]) == {28}
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=1, max_size=40))

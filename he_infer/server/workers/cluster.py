@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from he_infer.errors import HEInferError, ServiceError
+from he_infer.plan.file import load_plan
 from he_infer.plan.plan import Plan
 from he_infer.server.admission import Gate
 from he_infer.server.logs import log_event, where_raised
@@ -74,7 +75,7 @@ def plan_of(data: bytes) -> Plan:
     with tempfile.NamedTemporaryFile(suffix=".plan") as file:
         file.write(data)
         file.flush()
-        return Plan.load(file.name)
+        return load_plan(file.name)
 
 
 def cluster_workers(
@@ -112,7 +113,7 @@ class ClusterWorkers:
             raise ServiceError(
                 "a cluster needs Ray: install the extra, pip install 'he-infer[cluster]'"
             ) from error
-        hosts = [Plan.load(str(path)) for path in plans]
+        hosts = [load_plan(path) for path in plans]
         self._facts = [facts_of(plan) for plan in hosts]
         self._settings = settings
         self._gate = Gate(places=most_replicas, queue=settings.queue)

@@ -20,7 +20,7 @@ import sys
 from typing import Any, Final
 
 from he_infer.errors import HEInferError
-from he_infer.plan.plan import Plan
+from he_infer.plan.file import load_plan
 from he_infer.server.logs import where_raised
 from he_infer.server.refusal import Refusal, refusal_for
 from he_infer.server.settings import Settings
@@ -67,7 +67,7 @@ def main(descriptor: int) -> None:
 
 def _host(path: str, settings: Settings) -> PlanHost:
     return PlanHost(
-        Plan.load(path), backend=settings.backend, threads=settings.threads_per_evaluation
+        load_plan(path), backend=settings.backend, threads=settings.threads_per_evaluation
     )
 
 
