@@ -20,7 +20,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +30,7 @@ from benchmarks.record import Record
 from benchmarks.service import sizing
 from he_infer.compiler.pipeline import DEFAULT_PRECISION_BITS
 from he_infer.errors import HEInferError
-
-BACKENDS: Final = ("plain", "simulated", "native", "seal")
+from he_infer.runtime.backends.choose import ENCRYPTED, IN_THE_CLEAR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name)
         sub.add_argument("--case", choices=cases.NAMES, required=True)
         sub.add_argument(
-            "--backend", choices=("plain", "simulated", "native", "seal"), default="native"
+            "--backend",
+            choices=(*IN_THE_CLEAR, *ENCRYPTED),
+            default=next(iter(ENCRYPTED)),
         )
         sub.add_argument(
             "--threads",

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from he_infer.keys.secret import SecretKeys as SecretKeys
     from he_infer.params import CKKSParams as CKKSParams
     from he_infer.plan.client_spec import ClientSpec as ClientSpec
+    from he_infer.plan.file import load_plan as load_plan
+    from he_infer.plan.file import save_plan as save_plan
     from he_infer.plan.plan import Plan as Plan
+    from he_infer.runtime.describe import describe as describe
 
 __all__ = [
     "CKKSParams",
@@ -34,7 +37,10 @@ __all__ = [
     "compile",
     "compile_for_records",
     "compile_report",
+    "describe",
     "errors",
+    "load_plan",
+    "save_plan",
 ]
 
 _HOMES: Final = {
@@ -47,6 +53,9 @@ _HOMES: Final = {
     "compile": "he_infer.compiler.pipeline",
     "compile_for_records": "he_infer.compiler.batching",
     "compile_report": "he_infer.compiler.report",
+    "describe": "he_infer.runtime.describe",
+    "load_plan": "he_infer.plan.file",
+    "save_plan": "he_infer.plan.file",
 }
 
 

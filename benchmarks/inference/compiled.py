@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,19 @@ from benchmarks.inference.engine import Engine
 from he_infer.errors import BackendError
 from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.keys.secret import SecretKeys
+from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.plan import Plan
-from he_infer.runtime.backends.choose import ENCRYPTED, encrypted_backend
-from he_infer.runtime.backends.plain import PlainBackend
-from he_infer.runtime.backends.simulated import SimulatedBackend
-from he_infer.runtime.backends.slotwise import SlotCiphertext, SlotwiseBackend
-from he_infer.runtime.costs import SEAL_COSTS, CostModel
+from he_infer.runtime.backends.base import LoadedKeys
+from he_infer.runtime.backends.choose import (
+    ENCRYPTED,
+    backend_class,
+    clear_backend,
+    encrypted_backend,
+)
+from he_infer.runtime.backends.slotwise import Slots, SlotwiseBackend
 from he_infer.runtime.executor import Executor, count_costs, run_on
 from he_infer.wire import Ciphertext, Expected, SeededCiphertext
 from he_infer.wire.envelope import NO_DIGEST
-
-if TYPE_CHECKING:
-    from he_infer.runtime.backends.choose import Loaded
 
 
 class _Compiled:
@@ -37,21 +38,7 @@ class _Compiled:
         self.plan = plan
         spec = plan.client_spec
         keys = Expected.evaluation_keys(plan.params, spec.key_levels)
-        query = Expected.query(
-            plan.params,
-            plan_digest=spec.plan_digest,
-            keys_digest=NO_DIGEST,
-            count=spec.n_input_ciphertexts,
-            scale=spec.input_scale,
-        )
-        reply = Expected.reply(
-            plan.params,
-            plan_digest=spec.plan_digest,
-            keys_digest=NO_DIGEST,
-            count=spec.n_output_ciphertexts,
-            level=spec.output_level,
-            scale=spec.output_scale,
-        )
+        query, reply = expected_query(spec, NO_DIGEST), expected_reply(spec, NO_DIGEST)
         self.key_bytes = keys.total_bytes
         self.query_bytes, self.reply_bytes = query.total_bytes, reply.total_bytes
 
@@ -89,15 +76,15 @@ class SlotwiseEngine(_Compiled):
     def prepare(self) -> None:
         """Nothing is encoded beforehand."""
 
-    def encrypt(self, records: NDArray[np.float32]) -> list[SlotCiphertext]:
+    def encrypt(self, records: NDArray[np.float32]) -> list[Slots]:
         spec = self.plan.client_spec
         slots = spec.pack(records)
         return [self._slotwise.encrypt(row, scale=spec.input_scale) for row in slots]
 
-    def evaluate(self, query: list[SlotCiphertext]) -> list[SlotCiphertext]:
+    def evaluate(self, query: list[Slots]) -> list[Slots]:
         return run_on(self._slotwise, self.plan, query)
 
-    def decrypt(self, reply: list[SlotCiphertext], count: int) -> NDArray[np.float64]:
+    def decrypt(self, reply: list[Slots], count: int) -> NDArray[np.float64]:
         values = np.stack([self._slotwise.decrypt(c).real for c in reply])
         return self.plan.client_spec.unpack(values, count)
 
@@ -113,11 +100,10 @@ class EncryptedEngine(_Compiled):
         self.backend = backend
         self._threads = threads
         if threads == 1:  # the model knows one
-            costs = CostModel() if backend == "native" else SEAL_COSTS
-            self.predicted_ms = count_costs(plan, costs).milliseconds
+            self.predicted_ms = count_costs(plan, backend_class(backend).costs).milliseconds
         self._secret: SecretKeys | None = None
         self._public: EvaluationKeys | None = None
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedKeys | None = None
         self._executor: Executor | None = None
 
     def keygen(self) -> int:
@@ -159,10 +145,5 @@ def compiled_engine(
     """The engine for a backend's name; raises BackendError for an unknown one."""
     if backend in ENCRYPTED:
         return EncryptedEngine(plan, backend=backend, threads=threads)
-    if backend == "simulated":
-        simulated = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
-        return SlotwiseEngine(plan, simulated, backend_name=backend)
-    if backend == "plain":
-        plain = PlainBackend(plan.params, steps=plan.rotation_steps)
-        return SlotwiseEngine(plan, plain, backend_name=backend)
-    raise BackendError(f"no backend is called {backend!r}: choose plain, simulated, native or seal")
+    clear = clear_backend(plan.params, backend, rng, steps=plan.rotation_steps)
+    return SlotwiseEngine(plan, clear, backend_name=backend)

@@ -90,7 +90,7 @@ def run(n: int, *, path: str, repeats: int) -> list[PrimitiveRow]:
     forward = _us(transform(True), repeats)
     inverse = _us(transform(False), repeats)
     ntt = min(forward.best, inverse.best)
-    word = _us(lambda: np.add(a.handle.residues, 1), repeats).best / (2 * primes * n)
+    word = _us(lambda: np.add(a.value.residues, 1), repeats).best / (2 * primes * n)
     digits = (primes + primes**2) * ntt
     key_words = 2 * primes * (primes + 1) * n * word
     divided = 2 * (primes + 1) * ntt

@@ -10,12 +10,12 @@ import numpy as np
 from benchmarks import record
 from benchmarks.inference.cases import Case
 from benchmarks.record import Record, Timing, timed
-from he_infer import native
 from he_infer.client.client import Client, Prediction
 from he_infer.errors import InputError
 from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.keys.secret import SecretKeys
 from he_infer.plan.plan import Plan
+from he_infer.runtime.backends.choose import backend_class
 from he_infer.server import BackgroundServer
 
 
@@ -52,7 +52,7 @@ def measure_served(plan: Plan, case: Case, *, records: int) -> Record:
     return Record(
         engine="he-infer",
         case=case.name,
-        backend="seal" if native.core is None else "native",
+        backend=backend_class().name,
         threads=1,
         batch=min(plan.batch, records),
         records=records,

@@ -32,6 +32,7 @@ from benchmarks.service.rig import (
 )
 from benchmarks.service.row import Effort, Row
 from he_infer.client.client import Client
+from he_infer.plan.file import save_plan
 from he_infer.server.state import State, audit_log
 
 _TOLERANCE = 2.0**-8
@@ -154,7 +155,7 @@ def full_disk(effort: Effort) -> list[Row]:
             if disk is None:
                 return [Row(name=name, bar=bar, figure="no file system can be mounted", holds=None)]
             path = Path(folder) / "m.plan"
-            plan.save(str(path))
+            save_plan(plan, path)
             options = ("--state", "state", "--blobs", str(disk))
             with (
                 ServerProcess([path], *options, cwd=Path(folder)) as server,

@@ -22,6 +22,7 @@ from he_infer.client.transport import HttpTransport
 from he_infer.errors import HEInferError, KeyFileError, WireError
 from he_infer.keys.file import Argon2idCost, Contents, seal, unseal
 from he_infer.params import CKKSParams
+from he_infer.plan.file import save_plan
 from he_infer.wire.protocol import HEAD_LENGTH_HEADER
 
 CORPUS = CHECKOUT / "tests" / "vectors" / "hostile"
@@ -216,7 +217,7 @@ def wrong_bindings(effort: Effort) -> list[Row]:
     with rig(plan, "--state", "state") as (server, client, query):
         home = Path(server.log).parent
         server.stop()
-        other.save(str(home / "other.plan"))
+        save_plan(other, home / "other.plan")
         token = [
             subprocess.run(
                 [

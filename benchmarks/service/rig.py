@@ -24,6 +24,7 @@ from he_infer.client.client import Client
 from he_infer.compiler.pipeline import compile as compile_model
 from he_infer.plan import ir
 from he_infer.plan.client_spec import expected_query, expected_reply
+from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
 from he_infer.wire import Ciphertext, read_envelope
 from he_infer.wire import protocol as protocol
@@ -162,7 +163,7 @@ def rig(
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary) if folder is None else folder
         path = home / "m.plan"
-        plan.save(str(path))
+        save_plan(plan, path)
         with (
             ServerProcess([path], *options, cwd=home) as server,
             Client.connect(server.url, model=plan.name) as client,

@@ -171,15 +171,14 @@ def footprint_of(
 
     ``evaluate_ms`` None: as the cost model predicts. Encodes the weights, which takes seconds.
     """
-    from he_infer import native
     from he_infer.plan.plan import encoded_bytes
-    from he_infer.runtime.costs import SEAL_COSTS, CostModel
+    from he_infer.runtime.backends.choose import backend_class
     from he_infer.runtime.executor import count_costs
     from he_infer.server.workers.plan_host import PlanHost
 
-    packed = native.core is not None
+    backend = backend_class()
     if evaluate_ms is None:
-        evaluate_ms = count_costs(plan, CostModel() if packed else SEAL_COSTS).milliseconds
+        evaluate_ms = count_costs(plan, backend.costs).milliseconds
     facts = PlanHost(plan).facts
     return Footprint(
         evaluate_ms=evaluate_ms,
@@ -188,7 +187,7 @@ def footprint_of(
         reply_bytes=facts.reply_bytes,
         key_bytes=facts.keys_bytes,
         loaded_key_bytes=facts.loaded_keys_bytes,
-        weights_bytes=encoded_bytes(plan, packed=packed),
+        weights_bytes=encoded_bytes(plan, packed=backend.packed),
         records=plan.batch,
     )
 
@@ -218,9 +217,9 @@ def main(options: argparse.Namespace) -> int:
     """Print or write the rows for the parsed options; 2 after an error, as an exit code."""
     try:
         if options.plan is not None:
-            from he_infer.plan.plan import Plan
+            from he_infer.plan.file import load_plan
 
-            plan = Plan.load(str(options.plan))
+            plan = load_plan(options.plan)
         else:
             from he_infer.compiler.pipeline import compile as compile_model
 

@@ -24,6 +24,7 @@ from he_infer.client.client import Client
 from he_infer.compiler.pipeline import compile as compile_model
 from he_infer.errors import InputError, ServiceError
 from he_infer.keys.secret import SecretKeys
+from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
 from he_infer.progress import Progress
 
@@ -113,7 +114,7 @@ def serving(plans: Sequence[Plan]) -> Iterator[str]:
         paths = []
         for index, plan in enumerate(plans):
             paths.append(str(Path(folder) / f"{index}.heplan"))
-            plan.save(paths[-1])
+            save_plan(plan, paths[-1])
         log = Path(folder) / "server.log"
         command = [sys.executable, "-m", "he_infer", "serve", *paths, "--port", "0"]
         with log.open("wb") as errors:

@@ -13,8 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from he_infer import datasets, native
+from he_infer import datasets
 from he_infer.errors import DataError, FileFormatError
+from he_infer.runtime.backends.choose import backend_class
 from he_infer.runtime.costs import CostModel
 
 TENSEAL_FLOOR: Final = (0, 3, 18)
@@ -24,8 +25,8 @@ COMPILERS: Final = ("c++", "g++", "clang++", "cmake", "ninja")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the machine offers. ``evaluator``: the native paths that run here, best first, none
-    if the extension was not built. ``data``: where each data set was found, "" if it was not."""
+    """What the machine offers. ``evaluator``: the arithmetic paths of the backend that serves
+    here, best first, if it has several. ``data``: where each data set was found, "" if not."""
 
     python: str
     system: str
@@ -59,7 +60,7 @@ def inspect_machine() -> Machine:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),
         memory_gb=round(_memory_bytes() / 1e9, 1),
         compilers=tuple(name for name in COMPILERS if shutil.which(name)),
-        evaluator=native.paths(),
+        evaluator=backend_class().paths(),
         data=find_data(),
     )
 
@@ -77,8 +78,8 @@ def find_data() -> dict[str, str]:
 
 
 def measure_costs() -> CostModel | None:
-    """The native evaluator's constants on this machine; None where it was not built."""
-    if not native.paths():
+    """The constants of the backend that serves here; None where it does not hoist rotations."""
+    if not backend_class().costs.hoisting:
         return None
     from he_infer.runtime.machine_costs import calibrate
 

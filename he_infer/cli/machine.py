@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from he_infer.cli.console import print_facts, print_json, progress_bars, warn
-from he_infer.runtime.costs import SEAL_COSTS
+from he_infer.runtime.backends import choose
 
 # Packages above this one end the demonstration with what they add; see run_epilogues.
 DEMO_GROUP: Final = "he_infer.demo"
@@ -45,7 +44,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     if options.save_costs is not None or not options.no_timing:
         costs = doctor.measure_costs()
     if options.save_costs is not None:
-        doctor.write_costs(options.save_costs, costs or SEAL_COSTS)
+        doctor.write_costs(options.save_costs, costs or choose.backend_class().costs)
     if not machine.tenseal_is_safe:
         warn("this TenSEAL has known holes: pip install 'tenseal>=0.3.18'")
     if options.json:
@@ -61,7 +60,7 @@ def run_doctor(options: argparse.Namespace) -> int:
         ("cores", str(machine.cores)),
         ("memory", f"{machine.memory_gb} GB"),
         ("compilers", ", ".join(machine.compilers) or "none"),
-        ("evaluator", evaluator_text(machine.evaluator)),
+        ("evaluator", choose.summary()),
         *[(f"data: {name}", place or "not found") for name, place in machine.data.items()],
     ]
     print_facts(facts)
@@ -81,13 +80,6 @@ def run_doctor(options: argparse.Namespace) -> int:
     if options.save_costs is not None:
         print(f"\ncosts: {options.save_costs}")
     return 0
-
-
-def evaluator_text(paths: Sequence[str]) -> str:
-    """Which evaluator serves on a machine with these native paths."""
-    if not paths:
-        return "seal (the native one was not built: install a C++ compiler and reinstall)"
-    return f"native: {paths[0]}" + "".join(f", {path}" for path in paths[1:])
 
 
 def run_demo(options: argparse.Namespace) -> int:

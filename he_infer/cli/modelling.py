@@ -194,8 +194,10 @@ def run_compile(options: argparse.Namespace) -> int:
     from he_infer.compiler import pipeline as compiler
     from he_infer.compiler.batching import compile_for_records
     from he_infer.compiler.report import compile_report
+    from he_infer.plan.file import save_plan
     from he_infer.plan.privacy import FunctionPrivacy
     from he_infer.runtime.costs import CostModel
+    from he_infer.runtime.describe import describe
 
     model = load_model(options.model, options.weights)
     sample = load_sample(options.model, options.sample)
@@ -255,12 +257,12 @@ def run_compile(options: argparse.Namespace) -> int:
         share = f"{report.predicted_label_agreement:.1%}"
         warn(f"only {share} of the labels survive the noise: {way_out}")
     out = options.out or Path(f"{name}.heplan")
-    plan.save(str(out))
+    save_plan(plan, out)
     if options.json:
         print_json({**report.to_json(), "plan": str(out)})
         return 0
     if options.describe:
-        print(plan.describe() + "\n")
+        print(describe(plan) + "\n")
     print(report.text())
     print(f"\nplan: {out}")
     return 0

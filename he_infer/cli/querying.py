@@ -182,9 +182,9 @@ def _stored_keys(key_file: Path, secret: SecretKeys, spec: ClientSpec) -> Evalua
 
 def _spec(options: argparse.Namespace) -> ClientSpec:
     if options.plan is not None:
-        from he_infer.plan.plan import Plan
+        from he_infer.plan.file import load_plan
 
-        return Plan.load(str(options.plan)).client_spec
+        return load_plan(options.plan).client_spec
     if options.model is None:
         raise InputError("--server needs --model NAME as well")
     from he_infer.client.messages import fetch_spec

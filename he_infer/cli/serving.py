@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from he_infer.cli.console import print_facts, print_json, print_table
 from he_infer.errors import InputError
+from he_infer.runtime.backends.choose import AUTO, ENCRYPTED
 
 if TYPE_CHECKING:
     from he_infer.server.state import State
@@ -36,9 +37,11 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument(
         "--require-tokens", action="store_true", help="refuse who shows no token or certificate"
     )
-    serve.add_argument("--backend", choices=("auto", "native", "seal"), default="auto")
+    serve.add_argument("--backend", choices=(AUTO, *ENCRYPTED), default=AUTO)
     serve.add_argument("--workers", type=int, default=1, help="evaluations at a time")
-    serve.add_argument("--threads-per-evaluation", type=int, default=1, help="native backend only")
+    serve.add_argument(
+        "--threads-per-evaluation", type=int, default=1, help="for backends that can use several"
+    )
     serve.add_argument("--queue", type=int, default=8, help="evaluations that may wait")
     serve.add_argument("--worker-memory-gb", type=float, help="most a worker may take")
     serve.add_argument("--key-quota-gb", type=float, help="stored keys of each tenant")

@@ -1,18 +1,8 @@
-"""Where every value lives in the modulus chain, and the parameters that offer such a chain.
+"""The modulus chain of a graph: parameters and scales, derived from depth and precision.
 
-A value's *level* is the index of the highest data prime it still has. An Affine takes one
-level, a polynomial of degree d takes ceil(log2(d + 1)). Values are produced as late in the
-chain as their inputs allow, and the output lands exactly on level 0.
-
-A Square rescales in one of two ways. *Eagerly*: at once, which takes a level of its own.
-*Lazily*: it keeps the squared scale, and the next Affine's rescale divides by one prime as
-wide as both products need (EVA's waterline, Dathathri et al. 2020): the same bits in fewer
-primes, so fewer transforms, and key switches act on values of a large scale. Primes of at
+Squares rescale *eagerly* or *lazily* (``plan.placement``). A lazy chain has the same bits in
+fewer primes, so fewer transforms, and key switches act on values of a large scale. Primes of at
 most 50 bits are the fastest ones, which leaves lazy chains 27 bits of scale.
-
-Scales: plaintexts are encoded so that an Affine's output has precisely the scale asked for,
-whatever prime the rescale drops; only an eager Square's scale drifts, by Δ/q, and the next
-Affine brings it back.
 """
 
 from __future__ import annotations
@@ -21,9 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from he_infer.errors import CompileError, DepthError, ParameterError
+from he_infer.errors import DepthError, ParameterError
 from he_infer.params import MAX_LOG_QP, MAX_PRIME_BITS, CKKSParams
 from he_infer.plan import ir
+from he_infer.plan.placement import depths, polynomial_depth
 
 # Room in the first prime above an output of the largest magnitude seen: sign, the conjugate that
 # is added to a reply, and outliers.
@@ -43,104 +34,24 @@ LAZY_BITS: Final = 50  # the widest primes of a lazy chain, and its special prim
 PLAIN_BITS: Final = 23
 FINER_BITS: Final = 4
 MIN_LAZY_BITS: Final = 20
+UNSCALED_BITS: Final = 10  # above the scale, in a chain that is one prime
 # Beyond this many bits of scale more than needed, keys grow and nobody gains.
 SPARE_BITS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """Level and scale of one node's value."""
-
-    level: int
-    scale: float
-
-
-def polynomial_depth(degree: int) -> int:
-    """Levels that evaluating a polynomial of this degree takes, coefficients included."""
-    return math.ceil(math.log2(degree + 1))
-
-
-def depth_of(node: ir.Node, *, lazy: bool) -> int:
-    """Levels a node consumes."""
-    match node:
-        case ir.Input():
-            return 0
-        case ir.Affine():
-            return 1
-        case ir.Square():
-            return 0 if lazy else 1
-        case ir.Polynomial():
-            return polynomial_depth(node.degree)
-        case ir.Activation():
-            raise CompileError(f"{node.name} ({node.label}) is not a polynomial yet")
-
-
-def depths(graph: ir.Graph, *, lazy: bool) -> dict[str, int]:
-    """Levels consumed from the input to each node, along its deepest path."""
-    total: dict[str, int] = {}
-    for node in graph:
-        before = max((total[source] for source in node.sources), default=0)
-        total[node.name] = before + depth_of(node, lazy=lazy)
-    return total
-
-
-def is_lazy(graph: ir.Graph, params: CKKSParams) -> bool:
-    """Whether the chain is as long as lazy squares need it; eager ones need more.
-
-    False for a graph without squares. Raises DepthError for a chain of any other length.
-    """
-    lazy, eager = (depths(graph, lazy=lazy)[graph.output.name] for lazy in (True, False))
-    if params.max_level == eager:
-        return False
-    too_narrow = params.max_level == lazy and _lazy_scale_bits(graph, params) < MIN_LAZY_BITS
-    if params.max_level != lazy or too_narrow:
-        either = f"{eager}" if lazy == eager or too_narrow else f"{lazy} or {eager}"
-        raise DepthError(
-            f"the graph needs {either} levels, the parameters have {params.max_level}: add or "
-            "remove data primes"
-        )
-    return True
-
-
-def place(
-    graph: ir.Graph,
-    params: CKKSParams,
-    *,
-    scale: float,
-    output_scale: float,
-) -> dict[str, Placement]:
-    """Level and scale of every node's value; the input is fresh, the output at level 0.
-
-    Raises DepthError if the chain is not exactly as long as the graph is deep.
-    """
-    lazy = is_lazy(graph, params)
-    depth = depths(graph, lazy=lazy)
-    placed: dict[str, Placement] = {}
-    for node in graph:
-        level = params.max_level - depth[node.name]
-        node_scale = scale
-        if isinstance(node, ir.Square):
-            before = placed[node.source].scale
-            node_scale = before * before
-            if not lazy:
-                node_scale /= params.primes[level + 1]
-        if node.name == graph.output.name:
-            node_scale = output_scale
-        placed[node.name] = Placement(level=level, scale=node_scale)
-    return placed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """Parameters with log2 of the scale of the query and of intermediate values."""
+class ModulusChain:
+    """Parameters, log2 of the scale of the query and of intermediate values, and how squares
+    rescale: ``lazy`` with the next Affine, otherwise at once."""
 
     params: CKKSParams
     scale_bits: int
+    lazy: bool
 
 
 def choose_chains(
     graph: ir.Graph, *, precision_bits: int, output_bits: int, least_n: int = 4096
-) -> list[Chain]:
+) -> list[ModulusChain]:
     """The candidates for a graph: lazy where it fits 50-bit primes, and eager.
 
     Raises DepthError if neither fits.
@@ -154,7 +65,7 @@ def choose_chains(
         params, bits = choose_params(
             depth, precision_bits=precision_bits, output_bits=output_bits, least_n=least_n
         )
-        found.append(Chain(params=params, scale_bits=bits))
+        found.append(ModulusChain(params=params, scale_bits=bits, lazy=False))
     except DepthError:
         if not found:
             raise
@@ -163,7 +74,7 @@ def choose_chains(
 
 def choose_lazy(
     graph: ir.Graph, *, precision_bits: int, output_bits: int, least_n: int
-) -> Chain | None:
+) -> ModulusChain | None:
     """The smallest ring that holds a lazy chain, with the largest scale; None if none does."""
     if not any(isinstance(node, ir.Square) for node in graph):
         return None  # nothing to be lazy about
@@ -182,7 +93,7 @@ def choose_lazy(
                 params = CKKSParams.from_bits(n, [first, *widths], special_bits=LAZY_BITS)
             except ParameterError:
                 continue
-            return Chain(params=params, scale_bits=bits)
+            return ModulusChain(params=params, scale_bits=bits, lazy=True)
     return None
 
 
@@ -294,13 +205,26 @@ def output_scale_of(params: CKKSParams, output_range: float, scale: float) -> fl
     return min(scale, 2.0**most)
 
 
-def scale_bits_of(graph: ir.Graph, params: CKKSParams) -> int:
-    """log2(scale) for parameters that the caller chose: the size of the rescaling primes."""
-    if params.max_level == 0:
-        return params.primes[0].bit_length() - 10
-    if is_lazy(graph, params):
-        return _lazy_scale_bits(graph, params)
-    return min(q.bit_length() for q in params.primes[1:])
+def chain_of(graph: ir.Graph, params: CKKSParams) -> ModulusChain:
+    """The chain of parameters that the caller chose: their number of primes says how squares
+    rescale, and their sizes the scale.
+
+    Raises DepthError for a chain of any other length than the two that fit.
+    """
+    lazy, eager = (depths(graph, lazy=lazy)[graph.output.name] for lazy in (True, False))
+    if params.max_level == eager:
+        bits = min((q.bit_length() for q in params.primes[1:]), default=0)
+        bits = bits or params.primes[0].bit_length() - UNSCALED_BITS
+        return ModulusChain(params=params, scale_bits=bits, lazy=False)
+    bits = _lazy_scale_bits(graph, params) if params.max_level == lazy else 0
+    if bits < MIN_LAZY_BITS:
+        # A chain of the lazy length whose primes are too narrow can only be made longer.
+        fitting = sorted({lazy, eager} - {params.max_level})
+        raise DepthError(
+            f"the graph needs {' or '.join(map(str, fitting))} levels, the parameters have "
+            f"{params.max_level}: add or remove data primes"
+        )
+    return ModulusChain(params=params, scale_bits=bits, lazy=True)
 
 
 def _lazy_scale_bits(graph: ir.Graph, params: CKKSParams) -> int:

@@ -13,12 +13,11 @@ from numpy.typing import ArrayLike
 from he_infer.compiler import passes
 from he_infer.compiler.intervals import Interval, calibrate, layer_interval
 from he_infer.compiler.levels import (
-    Chain,
+    ModulusChain,
+    chain_of,
     choose_chains,
     least_scale_bits,
     output_scale_of,
-    place,
-    scale_bits_of,
 )
 from he_infer.compiler.planner import plan_packing
 from he_infer.errors import CompileError, DefenceError, DepthError, InputError, ParameterError
@@ -26,6 +25,7 @@ from he_infer.frontend.elementwise import gather_polynomials
 from he_infer.params import MAX_LOG_QP, CKKSParams
 from he_infer.plan import ir
 from he_infer.plan.client_spec import MODEL_NAME
+from he_infer.plan.placement import place
 from he_infer.plan.plan import Plan
 from he_infer.plan.privacy import FunctionPrivacy, flooding_bits
 from he_infer.runtime.costs import CostModel
@@ -93,14 +93,10 @@ def compile(
     outputs = ir.evaluate(graph, flatten(records))[graph.output.name]
     output_range = max(1.0, float(np.abs(outputs).max()))
     defences = privacy or FunctionPrivacy.for_precision(precision_bits)
-    outputs_served = Served(
+    replies = ReplyScales(
         output_range=output_range, batch=batch, precision_bits=precision_bits, privacy=defences
     )
-    if params is None:
-        chains = outputs_served.chains(graph)
-    else:
-        bits = scale_bits_of(graph, params)
-        chains = [Chain(params=params, scale_bits=bits)]
+    chains = replies.chains(graph) if params is None else [chain_of(graph, params)]
     model_costs = cost or CostModel()
     found: list[Plan] = []
     for chain in chains:
@@ -109,8 +105,8 @@ def compile(
                 f"batch {batch} exceeds the {chain.params.slots} slots of N = {chain.params.n}"
             )
         scale = 2.0**chain.scale_bits
-        output_scale = outputs_served.scale(chain.params, scale)
-        placed = place(graph, chain.params, scale=scale, output_scale=output_scale)
+        output_scale = replies.output_scale(chain.params, scale)
+        placed = place(graph, chain.params, lazy=chain.lazy, scale=scale, output_scale=output_scale)
         packing = plan_packing(
             graph,
             placed,
@@ -126,6 +122,7 @@ def compile(
                 params=chain.params,
                 scale=scale,
                 output_scale=output_scale,
+                lazy=chain.lazy,
                 batch=batch,
                 packing=packing,
                 input_range=(float(records.min()), float(records.max())),
@@ -137,8 +134,8 @@ def compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """Outputs as they are served, and the room that they and their disguise need."""
+class ReplyScales:
+    """Chooses chains and output scales with room for the outputs and for what blurs them."""
 
     output_range: float
     batch: int
@@ -151,10 +148,10 @@ class Served:
         factor = 2.0 ** self.privacy.factor_bits(self.batch)
         return self.privacy.reply_range(self.output_range) * factor
 
-    def chains(self, graph: ir.Graph) -> list[Chain]:
+    def chains(self, graph: ir.Graph) -> list[ModulusChain]:
         """Raises DepthError for a graph that fits no chain, DefenceError if it is the disguise."""
 
-        def choose(reach: float) -> list[Chain]:
+        def choose(reach: float) -> list[ModulusChain]:
             return choose_chains(
                 graph,
                 precision_bits=self.precision_bits,
@@ -170,7 +167,7 @@ class Served:
             choose(self.output_range)  # says so where the graph itself is too deep
             raise self._refusal("than any ring has to spare") from error
 
-    def scale(self, params: CKKSParams, scale: float) -> float:
+    def output_scale(self, params: CKKSParams, scale: float) -> float:
         """The outputs' scale; raises DefenceError where the disguise leaves too little of it."""
         bare = output_scale_of(params, self.output_range, scale)
         if not self.privacy.disguises:

@@ -15,20 +15,20 @@ from typing import Final
 import numpy as np
 
 from he_infer.compiler.im2col import unroll
-from he_infer.compiler.levels import Placement
+from he_infer.compiler.splits import best_split
 from he_infer.errors import PackingError
 from he_infer.params import CKKSParams
 from he_infer.plan import ir
 from he_infer.plan.layout import (
     Grid,
-    IntArray,
     Layout,
     dense_layout,
     grid_layout,
     power_of_two,
     spread_layout,
 )
-from he_infer.plan.packing import Split, best_split, dirty, entries, lane_counts
+from he_infer.plan.packing import Choice, InputPacking, Packing, dirty, entries, lane_counts
+from he_infer.plan.placement import Placement
 from he_infer.runtime.costs import CostModel
 
 BEAM: Final = 8
@@ -36,37 +36,6 @@ MAX_INPUT_CIPHERTEXTS: Final = 2  # that client-side unrolling may use, for one 
 MAX_LANE_DEGREE: Final = 3  # (2 · 16)^3 is 15 bits, which two primes always have to spare
 # Uploading a ciphertext costs the client and the network about this much.
 UPLOAD_MS: Final = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """How one source of an Affine is multiplied: lanes and the baby/giant split."""
-
-    lanes: int
-    split: Split
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputPacking:
-    """``gather[v]`` = input feature at virtual feature v (−1: zero); ``layout`` places those.
-
-    ``first_matrix`` replaces the first layer's matrix on virtual features.
-    """
-
-    layout: Layout
-    gather: IntArray
-    first_matrix: ir.Matrix | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packing:
-    """The planner's result: layouts by node, choices by (affine, source), and why."""
-
-    input: InputPacking
-    layouts: Mapping[str, Layout]
-    choices: Mapping[tuple[str, str], Choice]
-    predicted_ms: float
-    considered: tuple[str, ...]
 
 
 def plan_packing(
@@ -262,9 +231,7 @@ def _unrolled(reader: ir.Affine, slots: int) -> list[InputPacking]:
         return []
     tap, window = np.divmod(np.arange(result.taps * result.windows), result.windows)
     ciphertexts = -(-result.taps // per_ciphertext)
-    height, width = reader.shape[1:]
-    grid = Grid(block=block, row=width, column=1)
-    del height
+    grid = Grid(block=block, row=reader.shape[-1], column=1)
     layout = Layout(
         name="unrolled",
         slots=slots,

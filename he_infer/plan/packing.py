@@ -24,7 +24,7 @@ that an arithmetic progression of them needs one Galois key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -34,7 +34,6 @@ from scipy import sparse
 
 from he_infer.plan import ir
 from he_infer.plan.layout import IntArray, Layout
-from he_infer.runtime.costs import CostModel, LinearCounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +100,10 @@ class Diagonals:
     @property
     def steps(self) -> set[int]:
         """Rotation steps whose Galois keys are needed, in feature slots (may be negative)."""
-        return {*self.babies, *chain(self.giants), *self.folds} - {0}
+        return {*self.babies, *walk_steps(self.giants), *self.folds} - {0}
 
 
-def chain(offsets: Sequence[int]) -> set[int]:
+def walk_steps(offsets: Sequence[int]) -> set[int]:
     """Steps that walk from the last of sorted offsets, which are not negative, down to 0."""
     return {b - a for a, b in pairwise(sorted({0, *offsets}))}
 
@@ -233,55 +232,32 @@ def repeats(period: int, slots: int) -> bool:
     return 8 * period <= slots
 
 
-def best_split(
-    found: Entries, *, n: int, level: int, cost: CostModel, batch: int = 1
-) -> tuple[Split, float]:
-    """The cheapest baby-step/giant-step split and its predicted milliseconds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How one source of an Affine is multiplied: lanes and the baby/giant split."""
 
-    All of it happens at ``level``: the rescale comes last.
+    lanes: int
+    split: Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputPacking:
+    """``gather[v]`` = input feature at virtual feature v (−1: zero); ``layout`` places those.
+
+    ``first_matrix`` replaces the first layer's matrix on virtual features.
     """
-    distinct = found.distinct
-    top = max(2, 1 << int(distinct[:, 2].max(initial=0)).bit_length())
-    best: tuple[Split, float] | None = None
-    modulus = 1
-    while modulus <= top:
-        for centred in (False, True):
-            split = Split(modulus=modulus, centred=centred)
-            price = _price(distinct, split, found, n=n, level=level, cost=cost, batch=batch)
-            if best is None or price < best[1] * 0.999:
-                best = (split, price)
-        modulus *= 2
-    assert best is not None
-    return best
+
+    layout: Layout
+    gather: IntArray
+    first_matrix: ir.Matrix | None = None
 
 
-def _price(
-    distinct: IntArray,
-    split: Split,
-    found: Entries,
-    *,
-    n: int,
-    level: int,
-    cost: CostModel,
-    batch: int,
-) -> float:
-    baby, giant = split.apply(distinct[:, 2])
-    rotated = unique_rows(distinct[:, 1], baby)
-    hoisted = rotated[rotated[:, 1] != 0]
-    steps = np.unique(giant)
-    # Each target walks through every giant step below its outermost one.
-    outermost = np.zeros(found.targets, dtype=np.int64)
-    np.maximum.at(outermost, distinct[:, 0], giant)
-    walked = np.searchsorted(steps[steps > 0], outermost, side="right")
-    numbers = found.period == 1
-    counts = LinearCounts(
-        hoisted=len(np.unique(hoisted[:, 0])),
-        babies=len(hoisted),
-        giants=int(walked.sum()),
-        folds=len(found.folds) * found.targets,
-        products=0 if numbers else len(distinct),
-        full=0 if numbers or repeats(found.period * batch, n // 2) else len(distinct),
-        numbers=len(distinct) if numbers else 0,
-        targets=found.targets,
-    )
-    return cost.linear_ms(n, level, counts)
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """The planner's result: layouts by node, choices by (affine, source), and why."""
+
+    input: InputPacking
+    layouts: Mapping[str, Layout]
+    choices: Mapping[tuple[str, str], Choice]
+    predicted_ms: float
+    considered: tuple[str, ...]

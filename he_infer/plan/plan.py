@@ -14,17 +14,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from he_infer.compiler.levels import Placement, is_lazy, place
-from he_infer.compiler.planner import Packing
 from he_infer.errors import CompileError
 from he_infer.keys.evaluation import CONJUGATION_STEP
 from he_infer.params import CKKSParams
-from he_infer.plan import ir
+from he_infer.plan import canonical, ir
 from he_infer.plan.client_spec import ClientSpec
 from he_infer.plan.layout import IntArray, Layout
-from he_infer.plan.packing import diagonals, entries, repeats
+from he_infer.plan.packing import Packing, diagonals, entries, repeats
+from he_infer.plan.placement import Placement, place
 from he_infer.plan.privacy import FunctionPrivacy
-from he_infer.runtime.kernels import AffineStep, PolynomialStep, SquareStep, Step
+from he_infer.plan.steps import AffineStep, PolynomialStep, SquareStep, Step
 from he_infer.wire.key_levels import KeyLevels
 
 
@@ -32,8 +31,11 @@ from he_infer.wire.key_levels import KeyLevels
 class Plan:
     """``graph`` in normal form, laid out by ``packing`` under ``params``.
 
+    Raises CompileError for a graph or a packing with parts missing.
+
     ``scale``: of the query and of every Affine's output but the last, which has
-    ``output_scale`` so that the outputs fit the first prime; ``batch``: records per query;
+    ``output_scale`` so that the outputs fit the first prime; ``lazy``: squares are rescaled with
+    the next Affine, not at once (see ``placement``); ``batch``: records per query;
     ``input_range``: of the calibration sample; ``output_range``: largest |output| on it.
     """
 
@@ -42,11 +44,21 @@ class Plan:
     params: CKKSParams
     scale: float
     output_scale: float
+    lazy: bool
     batch: int
     packing: Packing
     input_range: tuple[float, float]
     output_range: float
     privacy: FunctionPrivacy = field(default_factory=FunctionPrivacy)
+
+    def __post_init__(self) -> None:
+        ir.verify(self.graph)
+        affine = [node for node in self.graph if isinstance(node, ir.Affine)]
+        pairs = {(node.name, source) for node in affine for source in node.sources}
+        if self.packing.layouts.keys() != {node.name for node in self.graph}:
+            raise CompileError("a plan needs a layout for every node and for nothing else")
+        if self.packing.choices.keys() != pairs:
+            raise CompileError("a plan needs a choice for every source of an affine node")
 
     @property
     def records_charged(self) -> int:
@@ -71,6 +83,7 @@ class Plan:
         return place(
             self.graph,
             self.params,
+            lazy=self.lazy,
             scale=self.scale,
             output_scale=self.output_scale,
         )
@@ -93,7 +106,7 @@ class Plan:
                 if not self._relinearized(step.sources):
                     relin.append(step.level)
             elif isinstance(step, PolynomialStep) or step.relinearizes:
-                relin.append(self.placed[step.source].level)
+                relin.append(self.placed[step.sources[0]].level)
         rotations.pop(0, None)
         last = self.placed[self.graph.output.name].level
         if self.privacy.real_part:
@@ -117,9 +130,7 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the plan's canonical bytes, in hexadecimal."""
-        from he_infer.plan.file import digest_of
-
-        return digest_of(self)
+        return canonical.digest(self)
 
     @cached_property
     def client_spec(self) -> ClientSpec:
@@ -143,25 +154,6 @@ class Plan:
             input_range=self.input_range,
         )
 
-    def describe(self) -> str:
-        """A readable dump: parameters, layouts, every step with its counts."""
-        from he_infer.runtime.describe import describe_plan
-
-        return describe_plan(self)
-
-    def save(self, path: str) -> None:
-        """Write the plan to a file; raises OSError."""
-        from he_infer.plan.file import save_plan
-
-        save_plan(self, path)
-
-    @staticmethod
-    def load(path: str) -> Plan:
-        """Read a plan file; raises FileFormatError or VersionError."""
-        from he_infer.plan.file import load_plan
-
-        return load_plan(path)
-
     def _lower(self, node: ir.Node) -> Step:
         match node:
             case ir.Affine():
@@ -169,8 +161,8 @@ class Plan:
             case ir.Square():
                 return SquareStep(
                     name=node.name,
-                    source=node.source,
-                    rescales=not is_lazy(self.graph, self.params),
+                    sources=node.sources,
+                    rescales=not self.lazy,
                     # A throughput layout has no rotations; sums of products are fewer there.
                     relinearizes=self.batch < self.params.slots,
                 )
@@ -211,7 +203,7 @@ class Plan:
         rows = [by_slot(column, layout) for column in node.coefficients.T]
         return PolynomialStep(
             name=node.name,
-            source=node.source,
+            sources=node.sources,
             coefficients=np.stack(rows),
             level=placed.level,
             scale=placed.scale,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,8 @@ class LinearCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """Constants of one way to evaluate; the defaults are the native evaluator's with IFMA.
+    """Constants of one way to evaluate; the defaults are those of hoisted rotations on
+    an x86 processor with IFMA.
 
     ``transform_us``: one NTT of length 8192. ``word_ns``: one word of a ciphertext times one of
     a plaintext, added up. ``plain_word_ns``: one word of a plaintext fetched, where it is not
@@ -117,15 +117,3 @@ class CostModel:
         if size > 2:
             total += counts.targets * self.key_switch_ms(n, level)
         return total
-
-
-SEAL_COSTS: Final = CostModel(
-    transform_us=105.0,
-    word_ns=4.4,
-    plain_word_ns=0.0,
-    number_word_ns=0.0,
-    key_word_ns=0.0,
-    add_ns=1.0,
-    ciphertext_ms=5.0,
-    hoisting=False,
-)

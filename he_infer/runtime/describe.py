@@ -7,13 +7,13 @@ import math
 from he_infer.plan import ir
 from he_infer.plan.layout import Layout
 from he_infer.plan.plan import Plan, encoded_bytes
+from he_infer.plan.steps import AffineStep, PolynomialStep, SquareStep, Step
 from he_infer.runtime.costs import CostModel
 from he_infer.runtime.executor import count_costs
-from he_infer.runtime.kernels import AffineStep, PolynomialStep, SquareStep, Step
 
 
-def describe_plan(plan: Plan) -> str:
-    """Parameters, input packing, one block per step, totals."""
+def describe(plan: Plan) -> str:
+    """A readable dump: parameters, input packing, one block per step, totals."""
     params = plan.params
     bits = [q.bit_length() for q in params.primes]
     spec = plan.client_spec

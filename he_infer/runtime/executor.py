@@ -5,24 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 from weakref import WeakKeyDictionary
 
 from he_infer.errors import BackendError, MismatchError
+from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.plan.ir import FloatArray
 from he_infer.plan.plan import Plan
 from he_infer.progress import Progress
-from he_infer.runtime.backends.base import Backend, C, P
-from he_infer.runtime.backends.cost import CostBackend, CostCiphertext, CostPlaintext
+from he_infer.runtime.backends.base import Backend, C, EncryptedBackend, LoadedKeys, P
+from he_infer.runtime.backends.checked import Tracked
+from he_infer.runtime.backends.cost import CostBackend, NoValue
 from he_infer.runtime.backends.linear import LinearMap
 from he_infer.runtime.costs import CostModel
-from he_infer.runtime.kernels import AffineStep, Machine, Plaintexts, Step, run_step
+from he_infer.runtime.kernels import Machine, Plaintexts, run_step
 from he_infer.runtime.replies import make_masks, sanitise
-
-if TYPE_CHECKING:
-    from he_infer.keys.evaluation import EvaluationKeys
-    from he_infer.runtime.backends.choose import EncryptedBackend, Loaded
-    from he_infer.wire import Ciphertext, SeededCiphertext
+from he_infer.wire import Ciphertext, SeededCiphertext
 
 
 @dataclass
@@ -88,11 +86,10 @@ class PlanRunner(Generic[C, P]):
             raise MismatchError(f"expected {expected} ciphertexts, got {len(inputs)}")
         machine = Machine(backend=backend, plaintexts=self.weights, batch=plan.batch)
         values: dict[str, Sequence[C]] = {plan.graph.input.name: inputs}
-        last_use = {s: i for i, step in enumerate(plan.steps) for s in _sources(step)}
+        last_use = {s: i for i, step in enumerate(plan.steps) for s in step.sources}
         for i, step in enumerate(plan.steps):
-            names = _sources(step)
-            values[step.name] = run_step(machine, step, [values[n] for n in names])
-            for name in names:
+            values[step.name] = run_step(machine, step, [values[n] for n in step.sources])
+            for name in step.sources:
                 if last_use[name] == i:
                     del values[name]  # large batches would not fit otherwise
             if progress is not None:
@@ -100,10 +97,6 @@ class PlanRunner(Generic[C, P]):
         if masks is None:
             masks = make_masks(backend, plan)
         return sanitise(backend, plan, values[plan.graph.output.name], masks)
-
-
-def _sources(step: Step) -> tuple[str, ...]:
-    return step.sources if isinstance(step, AffineStep) else (step.source,)
 
 
 def run_on(backend: Backend[C, P], plan: Plan, inputs: Sequence[C]) -> list[C]:
@@ -115,9 +108,8 @@ def run_on(backend: Backend[C, P], plan: Plan, inputs: Sequence[C]) -> list[C]:
 def count_costs(plan: Plan, model: CostModel) -> CostBackend:
     """Run the plan on the cost backend and return it with its counts."""
     backend = CostBackend(plan.params, model, steps=plan.rotation_steps)
-    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
     queries = plan.packing.input.layout.ciphertexts
-    run_on(backend, plan, [fresh] * queries)
+    run_on(backend, plan, [backend.fresh(scale=plan.scale)] * queries)
     backend.milliseconds += model.exchange_ms(plan.params.n, queries)
     return backend
 
@@ -138,17 +130,16 @@ def prepare(plan: Plan, weights: EncodedWeights[P], *, progress: Progress | None
             *,
             level: int,
             scale: float,
-        ) -> CostPlaintext:
+        ) -> NoValue:
             weights(key, build, level=level, scale=scale)
-            return CostPlaintext(level=level, scale=scale)
+            return Tracked(None, level, scale)
 
         def linear(self, key: tuple[object, ...], build: Callable[[], LinearMap]) -> LinearMap:
             weights.linear(key, build)
             return costs.prepare(build())
 
-    fresh = CostCiphertext(level=plan.params.max_level, scale=plan.scale)
-    runner: PlanRunner[CostCiphertext, CostPlaintext] = PlanRunner(plan, Ask())
-    inputs = [fresh] * plan.packing.input.layout.ciphertexts
+    runner: PlanRunner[NoValue, NoValue] = PlanRunner(plan, Ask())
+    inputs = [costs.fresh(scale=plan.scale)] * plan.packing.input.layout.ciphertexts
     runner.run(inputs, costs, progress=progress)
 
 
@@ -165,15 +156,15 @@ class Executor:
         if backend.params != plan.params:
             raise MismatchError("the backend has other parameters than the plan")
         self.plan = plan
-        self._backend: Any = backend  # its keys are of its own kind
-        weights = encoded_weights(self._backend)
+        self._backend = backend
+        weights = encoded_weights(backend)
         prepare(plan, weights, progress=progress)
         self._runner: PlanRunner[Any, Any] = PlanRunner(plan, weights)
         # One set at most for keys that are loaded, gone with them.
-        self._masks: WeakKeyDictionary[Loaded, list[Any]] = WeakKeyDictionary()
+        self._masks: WeakKeyDictionary[LoadedKeys, list[Any]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def load_keys(self, keys: EvaluationKeys) -> Loaded:
+    def load_keys(self, keys: EvaluationKeys) -> LoadedKeys:
         """Make a client's keys usable; raises MismatchError unless they cover the plan."""
         wanted = self.plan.key_levels
         missing = set(wanted.steps) - set(keys.steps)
@@ -184,10 +175,9 @@ class Executor:
             )
         if not keys.levels.covers(wanted):
             raise MismatchError("the evaluation keys are cut too low: make them for this model")
-        loaded: Loaded = self._backend.load_keys(keys)
-        return loaded
+        return self._backend.load_keys(keys)
 
-    def make_ready(self, keys: Loaded) -> None:
+    def make_ready(self, keys: LoadedKeys) -> None:
         """Make what covers the next reply under these keys, while nobody waits for one."""
         with self._lock:
             if keys in self._masks:
@@ -199,7 +189,7 @@ class Executor:
     def run(
         self,
         inputs: Sequence[SeededCiphertext | Ciphertext],
-        keys: Loaded,
+        keys: LoadedKeys,
         *,
         progress: Progress | None = None,
     ) -> list[Ciphertext]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from he_infer.plan.ir import FloatArray
 from he_infer.plan.packing import Diagonals, repeats
+from he_infer.plan.steps import AffineStep, PolynomialStep, SquareStep, Step
 from he_infer.runtime.backends.base import Backend, C, P
 from he_infer.runtime.backends.linear import Group, LinearMap, Product
 
@@ -35,48 +36,6 @@ class Plaintexts(Protocol[P_co]):
     def linear(self, key: tuple[object, ...], build: Callable[[], LinearMap]) -> Any:
         """What the backend's ``prepare`` makes of a linear map, the first time and after."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class AffineStep:
-    """y = Σ parts · x + bias, from ``level`` to ``level − 1``, at exactly ``scale``.
-
-    ``parts[i]`` reads ``sources[i]``; ``bias``: (ciphertexts, feature slots).
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    parts: tuple[Diagonals, ...]
-    bias: FloatArray
-    level: int
-    scale: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SquareStep:
-    """``rescales``: at once; otherwise the next Affine's rescale divides for both products.
-
-    ``relinearizes``: at once; otherwise after the next sums, which are fewer.
-    """
-
-    name: str
-    source: str
-    rescales: bool
-    relinearizes: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolynomialStep:
-    """Chebyshev coefficients by slot: (degree + 1, ciphertexts, feature slots)."""
-
-    name: str
-    source: str
-    coefficients: FloatArray
-    level: int  # of the result
-    scale: float
-
-
-Step = AffineStep | SquareStep | PolynomialStep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Measures the native evaluator's constants on this machine, for the cost model.
+"""Measures what operations cost on this machine, on the backend that serves here.
 
 Linear maps of several shapes and levels are timed. What the model says of each is a sum of
 counts times constants, so the constants follow by non-negative least squares, every timing
@@ -18,8 +18,8 @@ from scipy.optimize import nnls
 
 from he_infer.keys.secret import SecretKeys
 from he_infer.params import CKKSParams
+from he_infer.runtime.backends.choose import encrypted_backend
 from he_infer.runtime.backends.linear import Group, LinearMap, Product
-from he_infer.runtime.backends.native import NativeBackend
 from he_infer.runtime.costs import CostModel
 
 # The chain of a network of two squares, and the scale of its weights.
@@ -34,7 +34,7 @@ Timed = tuple[Callable[[CostModel], float], float]  # what the model says, what 
 def calibrate(*, repeats: int = 7) -> CostModel:
     """The cost model that fits this machine; takes about five seconds.
 
-    Raises BackendError where the extension was not built.
+    Its constants describe hoisted rotations, so ask only where ``costs.hoisting`` is true.
     """
     return fit(measure(repeats=repeats))
 
@@ -57,7 +57,7 @@ def measure(*, repeats: int) -> list[Timed]:
     params = CKKSParams.from_bits(8192, BITS, special_bits=SPECIAL_BITS)
     secret = SecretKeys.generate(params)
     steps = list(range(1, 16))
-    bare = NativeBackend(params)
+    bare = encrypted_backend(params)
     backend = bare.with_keys(bare.load_keys(secret.evaluation_keys(steps)))
     rng = np.random.default_rng(0)
     slots = rng.uniform(-1, 1, params.slots)

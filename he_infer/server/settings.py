@@ -17,11 +17,12 @@ _COUNTS: Final = ("workers", "threads_per_evaluation", "replies_per_tenant")
 class Settings:
     """Limits of one server; raises ParameterError for values that make no sense.
 
-    ``backend``: auto, native or seal. ``workers``: evaluations at a time, each in a process of
-    its own; ``threads_per_evaluation``: of the native backend, for each of them. ``queue``:
-    evaluations that may wait; beyond, 503. ``worker_memory_bytes``: what a worker may take
-    beyond the plans; ``evaluation_cpu_s``, ``evaluation_timeout_s``: processor and wall time of
-    one evaluation. ``key_cache_bytes``, ``key_cache_ttl_s``: loaded keys in each worker.
+    ``backend``: auto, or a name in ``runtime.backends.choose``. ``workers``: evaluations at a
+    time, each in a process of its own; ``threads_per_evaluation``: for each of them, if the
+    backend can use several. ``queue``: evaluations that may wait; beyond, 503.
+    ``worker_memory_bytes``: what a worker may take beyond the plans; ``evaluation_cpu_s``,
+    ``evaluation_timeout_s``: processor and wall time of one evaluation. ``key_cache_bytes``,
+    ``key_cache_ttl_s``: loaded keys in each worker.
 
     ``tokens_required``: whether requests without a token or a certificate are refused.
     ``key_quota_bytes``: stored for each tenant, arriving keys included; ``key_ttl_s``: without

@@ -17,7 +17,7 @@ from he_infer.cli import console, demo, modelling
 from he_infer.cli.main import main
 from he_infer.cli.querying import public_file
 from he_infer.cli.sources import PASSPHRASE_VARIABLE
-from he_infer.plan.plan import Plan
+from he_infer.plan.file import load_plan
 from he_infer.version import __version__
 
 USER_MODEL = """
@@ -84,7 +84,7 @@ def test_compile_says_everything_before_deployment(
 ) -> None:
     assert main(compile_mine("--name", "mine", "--precision-bits", "14", "--json")) == 0
     report = json.loads(capsys.readouterr().out)
-    plan = Plan.load(str(workplace / "mine.heplan"))
+    plan = load_plan(workplace / "mine.heplan")
     assert report["n"] == plan.params.n and report["security_bits"] >= 128
     assert report["depth"] == 3 and report["key_switches"] > 0 and report["predicted_ms"] > 0
     assert report["predicted_label_agreement"] == 1.0
@@ -199,7 +199,7 @@ def test_compile_keygen_serve_query_end_to_end(
 ) -> None:
     monkeypatch.setenv(PASSPHRASE_VARIABLE, "correct horse")
     run_json(capsys, compile_mine("--name", "mine", "--precision-bits", "14"))
-    plan = Plan.load("mine.heplan")
+    plan = load_plan("mine.heplan")
     keys = run_json(capsys, ["keygen", "--plan", "mine.heplan", "--out", "my.key"])
     assert public_file(Path("my.key")).stat().st_size == keys["public_bytes"]
     assert main(["keygen", "--plan", "mine.heplan", "--out", "my.key"]) == 2

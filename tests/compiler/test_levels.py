@@ -12,21 +12,16 @@ from he_infer.compiler.levels import (
     HEADROOM_BITS,
     LAZY_BITS,
     PLAIN_BITS,
-    Placement,
+    chain_of,
     choose_chains,
     choose_lazy,
     choose_params,
-    depth_of,
-    depths,
-    is_lazy,
     output_scale_of,
-    place,
-    polynomial_depth,
-    scale_bits_of,
 )
 from he_infer.errors import CompileError, DepthError, ParameterError
 from he_infer.params import CKKSParams
 from he_infer.plan import ir
+from he_infer.plan.placement import Placement, depth_of, depths, place, polynomial_depth
 
 PARAMS = CKKSParams.from_bits(16384, [40, 30, 30, 30, 30, 30], special_bits=45)
 
@@ -88,7 +83,7 @@ def test_activations_have_no_depth_yet() -> None:
 def test_values_are_placed_from_fresh_to_level_zero() -> None:
     graph = ir.Graph(nodes=(*residual().nodes[:-1],))
     params = CKKSParams.from_bits(16384, [40, 30, 30, 30, 30], special_bits=45)
-    placed = place(graph, params, scale=2.0**30, output_scale=2.0**28)
+    placed = place(graph, params, lazy=False, scale=2.0**30, output_scale=2.0**28)
     assert placed == {
         "x": Placement(level=4, scale=2.0**30),
         "a": Placement(level=3, scale=2.0**30),
@@ -100,7 +95,7 @@ def test_values_are_placed_from_fresh_to_level_zero() -> None:
 def test_a_squares_scale_is_divided_by_the_prime_it_drops() -> None:
     graph = ir.Graph(nodes=(*residual().nodes, affine("last", "s")))
     params = CKKSParams.from_bits(16384, [40, 30, 30, 30, 30, 30, 30], special_bits=45)
-    placed = place(graph, params, scale=2.0**30, output_scale=2.0**30)
+    placed = place(graph, params, lazy=False, scale=2.0**30, output_scale=2.0**30)
     assert placed["s"].level == 1
     assert placed["s"].scale == 2.0**60 / params.primes[2] != 2.0**30
     assert placed["last"] == Placement(level=0, scale=2.0**30)
@@ -110,7 +105,10 @@ def test_a_squares_scale_is_divided_by_the_prime_it_drops() -> None:
 def test_the_chain_is_exactly_as_long_as_the_graph_is_deep(length: int) -> None:
     params = CKKSParams.from_bits(16384, [40, *[30] * length], special_bits=45)
     with pytest.raises(DepthError, match=f"needs 4 or 5 levels, the parameters have {length}"):
-        place(residual(), params, scale=2.0**30, output_scale=2.0**30)
+        chain_of(residual(), params)
+    for lazy, needed in ((True, 4), (False, 5)):
+        with pytest.raises(DepthError, match=f"needs {needed} levels, the parameters have"):
+            place(residual(), params, lazy=lazy, scale=2.0**30, output_scale=2.0**30)
 
 
 def squares(count: int) -> ir.Graph:
@@ -126,10 +124,11 @@ def test_lazy_squares_take_no_level_and_keep_the_squared_scale() -> None:
     graph = squares(2)
     (lazy, eager) = choose_chains(graph, precision_bits=10, output_bits=3)
     assert lazy.params.max_level == 3 and eager.params.max_level == 5
-    assert is_lazy(graph, lazy.params) and not is_lazy(graph, eager.params)
+    assert lazy.lazy and not eager.lazy
+    assert chain_of(graph, lazy.params).lazy and not chain_of(graph, eager.params).lazy
     assert max(q.bit_length() for q in lazy.params.primes) <= LAZY_BITS
     scale = 2.0**lazy.scale_bits
-    placed = place(graph, lazy.params, scale=scale, output_scale=scale)
+    placed = place(graph, lazy.params, lazy=True, scale=scale, output_scale=scale)
     assert placed["s0"] == Placement(level=2, scale=scale**2)
     assert placed["a1"] == Placement(level=1, scale=scale)
     for name, source in (("a1", "s0"), ("a2", "s1")):
@@ -141,7 +140,7 @@ def test_lazy_squares_take_no_level_and_keep_the_squared_scale() -> None:
 def test_a_chain_of_lazy_length_but_narrow_primes_is_refused() -> None:
     params = CKKSParams.from_bits(8192, [40, 30, 30, 30], special_bits=45)
     with pytest.raises(DepthError, match="needs 5 levels, the parameters have 3"):
-        is_lazy(squares(2), params)
+        chain_of(squares(2), params)
 
 
 def test_more_precision_than_lazy_chains_have_is_eager() -> None:
@@ -182,6 +181,7 @@ def test_more_precision_takes_wider_primes_or_a_larger_ring() -> None:
 
 
 def test_the_scale_follows_the_callers_primes() -> None:
-    assert scale_bits_of(residual(), PARAMS) == 30
+    assert chain_of(residual(), PARAMS).scale_bits == 30
     single = ir.Graph(nodes=(ir.Input(name="x", shape=(2,)),))
-    assert scale_bits_of(single, CKKSParams.from_bits(4096, [40], special_bits=50)) == 30
+    alone = CKKSParams.from_bits(4096, [40], special_bits=50)
+    assert chain_of(single, alone).scale_bits == 30

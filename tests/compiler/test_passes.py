@@ -14,10 +14,10 @@ from scipy import sparse
 from he_infer.activations import approx
 from he_infer.compiler import passes
 from he_infer.compiler.intervals import Interval, calibrate, layer_interval
-from he_infer.compiler.levels import depths
 from he_infer.compiler.pipeline import Approximation, to_normal_form, to_polynomials
 from he_infer.errors import CompileError, InputError
 from he_infer.plan import ir
+from he_infer.plan.placement import depths
 
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
 LEADING = (1.0, -0.7, 1e-3, -1e-3, 1e-7, 1e-13, 0.0)

@@ -241,7 +241,7 @@ def test_slots_outside_the_reply_hold_copies_of_outputs_or_nothing(plan: Plan) -
     inputs = [backend.encrypt(s, scale=spec.input_scale) for s in spec.pack(record)]
     allowed = np.append(exact(plan, record)[0], 0.0)
     for reply in run_on(backend, plan, inputs):
-        distance = np.abs(reply.values.real[:, None] - allowed).min(axis=1)
+        distance = np.abs(reply.value.real[:, None] - allowed).min(axis=1)
         assert distance.max() < 1e-9
 
 

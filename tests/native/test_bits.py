@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from he_infer import native
 from he_infer.keys.secret import SecretKeys
 from he_infer.params import CKKSParams
-from he_infer.runtime.backends.native import NativeBackend, NativeCiphertext
+from he_infer.runtime.backends.native import Native, NativeBackend
 from he_infer.runtime.backends.seal import SealBackend
 from he_infer.runtime.encoding import encode_slots
 from he_infer.wire import Ciphertext
@@ -69,10 +69,10 @@ def random_ciphertext(params: CKKSParams, level: int, size: int, seed: int) -> C
     return Ciphertext(residues=np.stack(rows, axis=1), scale=2.0 ** min(bits // 2 - 8, 60))
 
 
-def assert_same(pair: Pair, expected: Any, results: dict[str, NativeCiphertext]) -> None:
+def assert_same(pair: Pair, expected: Any, results: dict[str, Native]) -> None:
     residues = pair.seal.export_ciphertext(expected).residues
     for path, result in results.items():
-        np.testing.assert_array_equal(result.handle.residues, residues, err_msg=path)
+        np.testing.assert_array_equal(result.value.residues, residues, err_msg=path)
 
 
 chains = pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_plaintexts_are_within_one_of_seals(period: int) -> None:
     for path, backend in both.ours.items():
         ours = backend.encode(slots, level=3, scale=scale)
         runs = {1: 13, 2: 11, 64: 6, 4096: 0}
-        assert ours.handle.run == runs[period]
-        got = backend.multiply_plain(backend.import_ciphertext(zero_free), ours).handle.residues[0]
+        assert ours.value.run == runs[period]
+        got = backend.multiply_plain(backend.import_ciphertext(zero_free), ours).value.residues[0]
         coefficients = []
         for rows in (got, expected):
             row = np.ascontiguousarray(rows[:1]).copy()

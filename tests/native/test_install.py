@@ -15,7 +15,7 @@ from tests.paths import CHECKOUT
 REPORT = """
 import he_infer.native, sys
 he_infer.native.core = None
-from he_infer.backends.choose import encrypted_backend
+from he_infer.runtime.backends.choose import encrypted_backend
 from he_infer.params import CKKSParams
 params = CKKSParams.from_bits(4096, [36, 30], special_bits=38)
 print(type(encrypted_backend(params)).__name__, he_infer.native.paths())

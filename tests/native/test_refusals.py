@@ -12,7 +12,7 @@ from he_infer import native
 from he_infer.errors import BackendError, MismatchError
 from he_infer.keys.secret import SecretKeys
 from he_infer.params import CKKSParams
-from he_infer.runtime.backends.native import NativeBackend, NativeCiphertext
+from he_infer.runtime.backends.native import Native, NativeBackend
 from he_infer.wire import Ciphertext, KeyLevels, SeededCiphertext
 from he_infer.wire.types import key_moduli
 
@@ -189,7 +189,7 @@ def test_keys_are_used_up_to_their_level_and_no_further() -> None:
     c = backend.import_ciphertext(secret.encrypt(slots[None], 2.0**25)[0])
     low = backend.drop_to(c, 0)
 
-    def decrypted(a: NativeCiphertext) -> Any:
+    def decrypted(a: Native) -> Any:
         return secret.decrypt(backend.export_ciphertext(a)).real
 
     assert np.abs(decrypted(backend.rotate(low, 1)) - np.roll(slots, -1)).max() < 1e-2

@@ -11,25 +11,27 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from he_infer.compiler.im2col import unroll
+from he_infer.compiler.splits import best_split
 from he_infer.params import CKKSParams
 from he_infer.plan import ir
 from he_infer.plan.layout import Grid, Layout, dense_layout, grid_layout, spread_layout
 from he_infer.plan.packing import (
     Split,
-    best_split,
-    chain,
     diagonals,
     dirty,
     entries,
     lane_counts,
     unique_rows,
     unique_rows_index,
+    walk_steps,
 )
 from he_infer.plan.plan import by_slot, input_slots
+from he_infer.plan.steps import AffineStep
 from he_infer.runtime.backends.plain import PlainBackend
-from he_infer.runtime.costs import SEAL_COSTS, CostModel
+from he_infer.runtime.backends.seal import SealBackend
+from he_infer.runtime.costs import CostModel
 from he_infer.runtime.executor import encoded_weights
-from he_infer.runtime.kernels import AffineStep, Machine, run_step
+from he_infer.runtime.kernels import Machine, run_step
 
 PARAMS = CKKSParams.from_bits(4096, [36, 30], special_bits=36)
 COST = CostModel()
@@ -104,8 +106,8 @@ def multiply(
     fresh = [backend.encrypt(row, scale=2.0**30) for row in inputs]
     results = run_step(machine, step, [fresh])
     assert all(c.level == 0 and c.scale == pytest.approx(2.0**30) for c in results)
-    assert max(abs(c.values.imag).max() for c in results) < 1e-12
-    return np.stack([c.values.real.reshape(-1, batch) for c in results])
+    assert max(abs(c.value.imag).max() for c in results) < 1e-12
+    return np.stack([c.value.real.reshape(-1, batch) for c in results])
 
 
 def assert_clean(slots: ir.FloatArray, layout: Layout, expected: ir.FloatArray) -> None:
@@ -271,14 +273,14 @@ def test_baby_and_giant_steps_add_up(offset: list[int], modulus: int, centred: b
 
 @given(st.sets(st.integers(0, 60), max_size=12))
 def test_chain_steps_lead_from_every_offset_to_zero(offsets: set[int]) -> None:
-    steps = chain(sorted(offsets))
+    steps = walk_steps(sorted(offsets))
     descending = sorted(offsets | {0}, reverse=True)
     assert steps == {high - low for high, low in itertools.pairwise(descending)}
     assert not offsets - {0} or sum(steps) >= 1
 
 
 def test_a_progression_of_steps_needs_one_key() -> None:
-    assert chain([0, 28, 56, 84]) == {28}
+    assert walk_steps([0, 28, 56, 84]) == {28}
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=1, max_size=40))
@@ -304,5 +306,5 @@ def test_the_best_split_is_no_dearer_than_all_babies_or_all_giants() -> None:
 def test_without_hoisting_baby_and_giant_steps_are_balanced() -> None:
     matrix = sparse.csr_array(np.random.default_rng(0).normal(size=(64, 64)))
     found = entries(matrix, dense_layout(64, 2048), dense_layout(64, 2048))
-    split, _ = best_split(found, n=4096, level=1, cost=SEAL_COSTS)
+    split, _ = best_split(found, n=4096, level=1, cost=SealBackend.costs)
     assert 4 <= split.modulus <= 16

@@ -8,20 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
-from he_infer.compiler.levels import polynomial_depth
 from he_infer.params import CKKSParams
 from he_infer.plan.ir import FloatArray
+from he_infer.plan.placement import polynomial_depth
+from he_infer.plan.steps import PolynomialStep, SquareStep
 from he_infer.runtime.backends.plain import PlainBackend
-from he_infer.runtime.backends.slotwise import SlotCiphertext, SlotPlaintext
+from he_infer.runtime.backends.slotwise import Slots
 from he_infer.runtime.executor import encoded_weights
-from he_infer.runtime.kernels import Machine, PolynomialStep, SquareStep, divide, run_step
+from he_infer.runtime.kernels import Machine, divide, run_step
 
 PARAMS = CKKSParams.from_bits(8192, [36, 30, 30, 30, 30], special_bits=36)
 SCALE = 2.0**30
 POINTS = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
 
 
-def machine_for(backend: PlainBackend, batch: int) -> Machine[SlotCiphertext, SlotPlaintext]:
+def machine_for(backend: PlainBackend, batch: int) -> Machine[Slots, Slots]:
     weights = encoded_weights(backend)
     return Machine(backend=backend, plaintexts=weights, batch=batch)
 
@@ -49,7 +50,7 @@ def evaluate(coefficients: FloatArray, *, batch: int, start: int) -> tuple[Float
     u = backend.drop_to(backend.encrypt(POINTS, scale=SCALE), start)
     step = PolynomialStep(
         name="p",
-        source="u",
+        sources=("u",),
         coefficients=coefficients[:, None, :],
         level=start - polynomial_depth(degree),
         scale=2.0**29.5,
@@ -100,7 +101,7 @@ def test_a_polynomial_can_start_below_the_top() -> None:
 def test_squares_rescale_and_relinearize_now_or_later(rescales: bool, relinearizes: bool) -> None:
     backend = PlainBackend(PARAMS)
     inputs = [backend.encrypt(POINTS * k, scale=SCALE) for k in (1.0, 2.0)]
-    step = SquareStep(name="s", source="u", rescales=rescales, relinearizes=relinearizes)
+    step = SquareStep(name="s", sources=("u",), rescales=rescales, relinearizes=relinearizes)
     results = run_step(machine_for(backend, 1), step, [inputs])
     for k, result in zip((1.0, 2.0), results, strict=True):
         np.testing.assert_allclose(backend.decrypt(result).real, (k * POINTS) ** 2, atol=1e-12)

@@ -22,9 +22,11 @@ from he_infer.compiler.pipeline import compile
 from he_infer.compiler.report import compile_report, simulate_query
 from he_infer.errors import DefenceError, DepthError, ParameterError
 from he_infer.params import CKKSParams
+from he_infer.plan.file import load_plan, save_plan
 from he_infer.plan.plan import Plan
 from he_infer.plan.privacy import FunctionPrivacy, noise_bound
 from he_infer.runtime.backends.plain import PlainBackend
+from he_infer.runtime.describe import describe
 from he_infer.runtime.executor import run_on
 from he_infer.runtime.sampling import uniform, unit
 
@@ -167,10 +169,10 @@ def test_the_plain_backend_stands_in_the_middle() -> None:
 def test_a_defended_plan_is_another_plan_and_says_what_it_does(tmp_path: Path) -> None:
     bare, plan = plan_of(), plan_of(noise_std=NOISE, scaling=SPREAD, shift=SHIFT)
     assert bare.digest != plan.digest
-    plan.save(f"{tmp_path}/plan.heplan")
-    again = Plan.load(f"{tmp_path}/plan.heplan")
+    save_plan(plan, f"{tmp_path}/plan.heplan")
+    again = load_plan(f"{tmp_path}/plan.heplan")
     assert again.privacy == plan.privacy and again.digest == plan.digest
-    assert "factors of 1/2 … 2, shifts up to ±8, noise of std 0.5" in plan.describe()
+    assert "factors of 1/2 … 2, shifts up to ±8, noise of std 0.5" in describe(plan)
     assert plan.params.max_level == bare.params.max_level
     report = compile_report(plan, records(16), rng=np.random.default_rng(0), records=4)
     assert report.defences_bits == pytest.approx(10 + np.log2((6.32 * 2 + 11) / 6.32), abs=0.1)
@@ -255,5 +257,5 @@ def test_the_command_compiles_with_defences_and_says_their_price(
     found = json.loads(capsys.readouterr().out)
     assert found["defences"] == "factors of 1/2 … 2, shifts up to ±8, noise of std 0.25"
     assert found["defences_bits"] > 11 and found["predicted_label_agreement"] > 0.9
-    assert Plan.load(out).privacy.shift == 8
+    assert load_plan(out).privacy.shift == 8
     assert main([*words, "--scaling", "0.5"]) != 0

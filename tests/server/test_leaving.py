@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from he_infer.compiler.pipeline import compile
+from he_infer.plan.file import save_plan
 
 LIMIT_S = 120.0
 
@@ -26,7 +27,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     sample = np.random.default_rng(0).uniform(-1, 1, (64, 4))
     path = tmp_path_factory.mktemp("plans") / "small.plan"
-    compile(nn.Linear(4, 3), sample, name="small").save(str(path))
+    save_plan(compile(nn.Linear(4, 3), sample, name="small"), path)
     return path
 
 

@@ -14,13 +14,14 @@ from he_infer import native
 from he_infer.client.client import Client
 from he_infer.compiler.pipeline import compile as compile_model
 from he_infer.keys.secret import SecretKeys
+from he_infer.plan.file import save_plan
 from tests.paths import CHECKOUT
 
 SERVE = """
 import sys
 from he_infer.plan.plan import Plan
 from he_infer.server import BackgroundServer
-with BackgroundServer.of_plans([Plan.load(sys.argv[1])]) as server:
+with BackgroundServer.of_plans([load_plan(sys.argv[1])]) as server:
     print(server.url, flush=True)
     sys.stdin.readline()
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("tenseal", "torch")))
@@ -32,7 +33,7 @@ def test_the_serving_process_needs_no_seal(tmp_path: Path) -> None:
     model = nn.Linear(6, 3).eval()
     sample = np.random.default_rng(0).uniform(-1, 1, (50, 6))
     plan = compile_model(model, sample, name="linear")
-    plan.save(str(tmp_path / "linear.heplan"))
+    save_plan(plan, tmp_path / "linear.heplan")
     command = [sys.executable, "-c", SERVE, str(tmp_path / "linear.heplan")]
     with subprocess.Popen(
         command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -22,6 +22,7 @@ from he_infer.client.client import Client
 from he_infer.client.transport import HttpTransport
 from he_infer.errors import RefusedError, UnreachableError
 from he_infer.keys.secret import SecretKeys
+from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
 from tests.server.databases import postgresql
 
@@ -33,7 +34,7 @@ def plan() -> Plan:
 
 @pytest.fixture
 def home(tmp_path: Path, plan: Plan) -> Path:
-    plan.save(str(tmp_path / "digits.plan"))
+    save_plan(plan, tmp_path / "digits.plan")
     return tmp_path
 
 
@@ -123,8 +124,8 @@ def test_other_addresses_need_tokens(home: Path) -> None:
 def test_two_models_and_a_version_that_was_replaced(home: Path, plan: Plan) -> None:
     other = zoo_plan("digits-mlp", model="digits", precision_bits=9)
     third = zoo_plan("digits-mlp", model="third")
-    other.save(str(home / "other.plan"))
-    third.save(str(home / "third.plan"))
+    save_plan(other, home / "other.plan")
+    save_plan(third, home / "third.plan")
     plans = [home / "digits.plan", home / "third.plan"]
     with ServerProcess(plans, "--state", "s", cwd=home) as server:
         client = Client.connect(server.url, model="digits")
@@ -144,7 +145,7 @@ def test_two_models_and_a_version_that_was_replaced(home: Path, plan: Plan) -> N
 
 def test_clients_of_two_versions_are_answered_side_by_side(home: Path, plan: Plan) -> None:
     other = zoo_plan("tutorial-cnn", model="digits")
-    other.save(str(home / "other.plan"))
+    save_plan(other, home / "other.plan")
     assert other.client_spec.params != plan.client_spec.params
     records = records_of(plan, 1)
     with ServerProcess([home / "digits.plan", home / "other.plan"], cwd=home) as server:

@@ -1,21 +1,24 @@
-"""The protocol that kernels are written against, and the checks its implementations share."""
+"""What kernels, executors and servers ask of a backend, as two protocols.
+
+:class:`Backend` is CKKS arithmetic; every backend has it. :class:`EncryptedBackend` adds what a
+server needs: a client's keys, and ciphertexts as they travel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from he_infer.errors import BackendError
+from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.params import CKKSParams
 from he_infer.plan.ir import FloatArray
-
-if TYPE_CHECKING:
-    from he_infer.runtime.backends.linear import LinearMap
+from he_infer.runtime.backends.linear import LinearMap
+from he_infer.runtime.costs import CostModel
+from he_infer.wire import Ciphertext, SeededCiphertext
 
 C = TypeVar("C")  # a backend's ciphertext
 P = TypeVar("P")  # a backend's encoded plaintext
-
-_SCALE_TOLERANCE: Final = 1e-9
 
 
 class Backend(Protocol[C, P]):
@@ -84,59 +87,56 @@ class Backend(Protocol[C, P]):
         ...
 
 
-def check_addable(levels: tuple[int, int], scales: tuple[float, float]) -> None:
-    """Raise BackendError unless two operands of an addition agree."""
-    if levels[0] != levels[1]:
-        raise BackendError(f"cannot add level {levels[0]} to level {levels[1]}")
-    if abs(scales[0] - scales[1]) > _SCALE_TOLERANCE * scales[0]:
-        raise BackendError(f"cannot add scale {scales[0]!r} to scale {scales[1]!r}")
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class LoadedKeys:
+    """A client's evaluation keys in the form that one backend computes with.
+
+    ``steps``: the rotations that they allow, 0 meaning conjugation.
+    """
+
+    held: Any
+    steps: frozenset[int]
 
 
-def check_level(levels: tuple[int, int]) -> None:
-    """Raise BackendError unless two operands of a product have the same level."""
-    if levels[0] != levels[1]:
-        raise BackendError(f"cannot multiply level {levels[0]} by level {levels[1]}")
+class EncryptedBackend(Backend[Any, Any], Protocol):
+    """A backend on real ciphertexts. The registry in ``choose`` makes it by its name.
 
+    ``costs``: its cost model, before anyone measures this machine. ``packed``: whether encoded
+    weights are kept at their primes' bit lengths, see ``encoded_bytes``.
+    """
 
-def check_factors(sizes: tuple[int, int]) -> None:
-    """Raise BackendError unless both factors have been relinearised."""
-    if sizes != (2, 2):
-        raise BackendError("relinearise before multiplying again")
+    name: ClassVar[str]
+    costs: ClassVar[CostModel]
+    packed: ClassVar[bool]
 
+    def __init__(self, params: CKKSParams, *, threads: int = 1) -> None:
+        """``threads``: for each operation, if the backend can use several.
 
-def check_product(size: int) -> None:
-    if size != 3:
-        raise BackendError("only a product of two ciphertexts can be relinearised")
+        Raises BackendError where it cannot run.
+        """
 
+    @classmethod
+    def missing(cls) -> str:
+        """Why this backend cannot run on this machine, and what to do; empty if it can."""
+        ...
 
-def check_rotatable(step: int, slots: int, size: int, keys: Collection[int] | None) -> None:
-    """Raise BackendError for a step out of range or without its key (None: all keys exist)."""
-    if not 0 < step < slots:
-        raise BackendError(f"rotation step {step} is not in 1 … {slots - 1}")
-    if keys is not None and step not in keys:
-        raise BackendError(f"no Galois key for rotation step {step}")
-    if size != 2:
-        raise BackendError("relinearise before rotating")
+    @classmethod
+    def paths(cls) -> tuple[str, ...]:
+        """The arithmetic paths that this machine can run, best first, if there are several."""
+        ...
 
+    def load_keys(self, keys: EvaluationKeys) -> LoadedKeys:
+        """Prepare a client's keys; raises MismatchError for keys of other parameters."""
+        ...
 
-def check_conjugable(size: int, keys: Collection[int] | None) -> None:
-    """Raise BackendError without the key of step 0 (None: all keys exist)."""
-    if keys is not None and 0 not in keys:
-        raise BackendError("no Galois key for conjugation")
-    if size != 2:
-        raise BackendError("relinearise before conjugating")
+    def with_keys(self, keys: LoadedKeys) -> Self:
+        """The same backend, with the same encoded weights, for one client's keys."""
+        ...
 
+    def import_ciphertext(self, ciphertext: Ciphertext | SeededCiphertext) -> Any:
+        """A ciphertext from the residues that were sent; raises WireError or BackendError."""
+        ...
 
-def check_slots(values: FloatArray, slots: int) -> None:
-    if values.shape != (slots,):
-        raise BackendError(f"encode takes {slots} values, got {values.shape}")
-
-
-def check_rescalable(level: int) -> None:
-    if level == 0:
-        raise BackendError("cannot rescale at level 0: the modulus chain is used up")
-
-
-def check_droppable(level: int, target: int) -> None:
-    if not 0 <= target <= level:
-        raise BackendError(f"cannot drop from level {level} to level {target}")
+    def export_ciphertext(self, a: Any) -> Ciphertext:
+        """The residues of a ciphertext, as they are sent."""
+        ...

@@ -1,41 +1,85 @@
-"""Picks the encrypted backend: our own evaluator where it was built, SEAL elsewhere."""
+"""Where backends are registered, and how one is found by its name.
+
+A new backend on real ciphertexts is a module with a class that has what
+``base.EncryptedBackend`` lists, and a line in ``ENCRYPTED``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+import importlib
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final
 
-from he_infer import native
 from he_infer.errors import BackendError
 from he_infer.params import CKKSParams
 
 if TYPE_CHECKING:
-    from he_infer.runtime.backends.native import NativeBackend, NativeKeys
-    from he_infer.runtime.backends.seal import LoadedKeys, SealBackend
+    import numpy as np
 
-    EncryptedBackend: TypeAlias = NativeBackend | SealBackend
-    Loaded: TypeAlias = NativeKeys | LoadedKeys
+    from he_infer.runtime.backends.base import EncryptedBackend
+    from he_infer.runtime.backends.slotwise import SlotwiseBackend
 
 AUTO: Final = "auto"
-ENCRYPTED: Final = ("native", "seal")
+# Best first. A module is imported when its backend is asked for: a native server needs no SEAL.
+ENCRYPTED: Final = {
+    "native": "NativeBackend",
+    "seal": "SealBackend",
+}
+IN_THE_CLEAR: Final = ("plain", "simulated")
+
+
+def backend_class(name: str = AUTO) -> type[EncryptedBackend]:
+    """The encrypted backend called ``name``; "auto" is the best that this machine can run.
+
+    Raises BackendError for an unknown name, or where no backend can run.
+    """
+    if name != AUTO:
+        return _class(name)
+    for candidate in map(_class, ENCRYPTED):
+        if not candidate.missing():
+            return candidate
+    raise BackendError("no encrypted backend can run on this machine")
 
 
 def encrypted_backend(
     params: CKKSParams, name: str = AUTO, *, threads: int = 1
 ) -> EncryptedBackend:
-    """The backend called ``name``; "auto" is native where it was built, else seal.
+    """The backend called ``name`` for ``params``, with ``threads`` for each operation.
 
-    Only the one that is used is imported: a native server needs no SEAL. ``threads`` is for
-    each call of the native backend; SEAL uses one. Raises BackendError for an unknown name or
-    an evaluator that was not built.
+    Raises BackendError as ``backend_class``, or for a backend that cannot run here.
     """
-    if name == AUTO:
-        name = "seal" if native.core is None else "native"
-    if name == "native":
-        from he_infer.runtime.backends.native import NativeBackend
+    return backend_class(name)(params, threads=threads)
 
-        return NativeBackend(params, threads=threads)
-    if name == "seal":
-        from he_infer.runtime.backends.seal import SealBackend
 
-        return SealBackend(params)
-    raise BackendError(f"no encrypted backend is called {name!r}: choose auto, native or seal")
+def clear_backend(
+    params: CKKSParams, name: str, rng: np.random.Generator, *, steps: Collection[int]
+) -> SlotwiseBackend:
+    """A backend without cryptography: exact, or with simulated noise drawn from ``rng``."""
+    from he_infer.runtime.backends.plain import PlainBackend
+    from he_infer.runtime.backends.simulated import SimulatedBackend
+
+    match name:
+        case "plain":
+            return PlainBackend(params, steps=steps)
+        case "simulated":
+            return SimulatedBackend(params, rng, steps=steps)
+    raise BackendError(
+        f"no backend is called {name!r}: choose {', '.join((*IN_THE_CLEAR, *ENCRYPTED))}"
+    )
+
+
+def _class(name: str) -> type[EncryptedBackend]:
+    if name not in ENCRYPTED:
+        choices = ", ".join((AUTO, *ENCRYPTED))
+        raise BackendError(f"no encrypted backend is called {name!r}: choose {choices}")
+    module = importlib.import_module(f"he_infer.runtime.backends.{name}")
+    found: type[EncryptedBackend] = getattr(module, ENCRYPTED[name])
+    return found
+
+
+def summary() -> str:
+    """Which backend serves on this machine, on which arithmetic paths, and what is missing."""
+    chosen = backend_class()
+    missing = [reason for reason in (_class(name).missing() for name in ENCRYPTED) if reason]
+    text = chosen.name + (": " if chosen.paths() else "") + ", ".join(chosen.paths())
+    return text + (f" ({'; '.join(missing)})" if missing else "")

@@ -3,152 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from he_infer.params import CKKSParams
 from he_infer.plan.ir import FloatArray
-from he_infer.runtime.backends.base import (
-    check_addable,
-    check_conjugable,
-    check_droppable,
-    check_factors,
-    check_level,
-    check_product,
-    check_rescalable,
-    check_rotatable,
-    check_slots,
-)
+from he_infer.runtime.backends.checked import CheckedBackend, Tracked
 from he_infer.runtime.backends.linear import LinearMap
 from he_infer.runtime.costs import CostModel
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostCiphertext:
-    level: int
-    scale: float
-    size: int = 2
+NoValue: TypeAlias = Tracked[None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostPlaintext:
-    level: int
-    scale: float
-
-
-class CostBackend:
+class CostBackend(CheckedBackend[None, None]):
     """``counts``: operations by name; ``milliseconds``: their predicted total."""
 
     def __init__(
         self, params: CKKSParams, model: CostModel, *, steps: Collection[int] | None = None
     ) -> None:
-        self._params = params
+        super().__init__(params)
         self._model = model
-        self._steps = None if steps is None else frozenset(steps)
+        self._steps = steps
         self.counts: Counter[str] = Counter()
         self.milliseconds = 0.0
-
-    @property
-    def params(self) -> CKKSParams:
-        return self._params
 
     @property
     def key_switches(self) -> int:
         rotations = ("rotate", "hoisted rotate", "giant step", "fold")
         return self.counts["relinearize"] + sum(self.counts[name] for name in rotations)
 
-    def encrypt(self, values: FloatArray, *, scale: float) -> CostCiphertext:
-        del values
-        return CostCiphertext(level=self._params.max_level, scale=scale)
-
-    def encode(self, values: FloatArray | float, *, level: int, scale: float) -> CostPlaintext:
-        if not isinstance(values, float):
-            check_slots(values, self._params.slots)
-        return CostPlaintext(level=level, scale=scale)
-
-    def level(self, a: CostCiphertext) -> int:
-        return a.level
-
-    def scale(self, a: CostCiphertext) -> float:
-        return a.scale
-
-    def size(self, a: CostCiphertext) -> int:
-        return a.size
-
-    def add(self, a: CostCiphertext, b: CostCiphertext) -> CostCiphertext:
-        check_addable((a.level, b.level), (a.scale, b.scale))
-        self._spend("add", self._model.add_ms(self._params.n, a.level, a.size))
-        return replace(a, size=max(a.size, b.size))
-
-    def add_plain(self, a: CostCiphertext, p: CostPlaintext) -> CostCiphertext:
-        check_addable((a.level, p.level), (a.scale, p.scale))
-        self._spend("add_plain", self._model.add_ms(self._params.n, a.level, 1))
-        return a
-
-    def multiply_plain(self, a: CostCiphertext, p: CostPlaintext) -> CostCiphertext:
-        check_level((a.level, p.level))
-        price = self._model.multiply_plain_ms(self._params.n, a.level, a.size)
-        self._spend("multiply_plain", price)
-        return replace(a, scale=a.scale * p.scale)
-
-    def multiply(self, a: CostCiphertext, b: CostCiphertext) -> CostCiphertext:
-        check_level((a.level, b.level))
-        check_factors((a.size, b.size))
-        model, n = self._model, self._params.n
-        price = model.square_ms if a is b else model.multiply_ms
-        self._spend("multiply", price(n, a.level))
-        return replace(a, scale=a.scale * b.scale, size=3)
-
-    def relinearize(self, a: CostCiphertext) -> CostCiphertext:
-        check_product(a.size)
-        self._spend("relinearize", self._model.key_switch_ms(self._params.n, a.level))
-        return replace(a, size=2)
-
-    def rotate(self, a: CostCiphertext, step: int) -> CostCiphertext:
-        check_rotatable(step, self._params.slots, a.size, self._steps)
-        self._spend("rotate", self._model.key_switch_ms(self._params.n, a.level))
-        return a
-
-    def rescale(self, a: CostCiphertext) -> CostCiphertext:
-        check_rescalable(a.level)
-        self._spend("rescale", self._model.rescale_ms(self._params.n, a.level, a.size))
-        return replace(a, level=a.level - 1, scale=a.scale / self._params.primes[a.level])
-
-    def drop_to(self, a: CostCiphertext, level: int) -> CostCiphertext:
-        check_droppable(a.level, level)
-        return replace(a, level=level)
-
-    def real_part(self, a: CostCiphertext) -> CostCiphertext:
-        check_conjugable(a.size, self._steps)
-        self._spend("conjugate", self._model.key_switch_ms(self._params.n, a.level))
-        return replace(a, scale=2 * a.scale)
+    def fresh(self, *, scale: float) -> NoValue:
+        """A ciphertext as the client encrypts it."""
+        return Tracked(None, self._params.max_level, scale)
 
     def draw(self, count: int) -> FloatArray:
         return np.full(count, 0.5)
 
-    def flood(self, a: CostCiphertext, bound: int, *, period: int) -> CostCiphertext:
-        self._spend("flood", self._model.exchange_ms(self._params.n, 1) / 2)
-        return a
-
-    def encrypt_zero(self, *, level: int, scale: float) -> CostCiphertext:
-        self._spend("encrypt zero", self._model.exchange_ms(self._params.n, 1))
-        return CostCiphertext(level=level, scale=scale)
-
     def prepare(self, linear: LinearMap) -> LinearMap:
         return linear
 
-    def apply(self, prepared: LinearMap, sources: Sequence[CostCiphertext]) -> list[CostCiphertext]:
-        check_rescalable(prepared.level)
+    def apply(self, prepared: LinearMap, sources: Sequence[NoValue]) -> list[NoValue]:
         counts, first = prepared.counts, sources[0]
-        for source in sources:
-            check_level((source.level, prepared.level))
-            check_addable((source.level, first.level), (source.scale, first.scale))
-        steps = {p.rotation for groups in prepared.targets for g in groups for p in g.products}
-        steps |= {group.then for groups in prepared.targets for group in groups}
-        for step in (steps | set(prepared.folds)) - {0}:
-            check_rotatable(step, self._params.slots, first.size, self._steps)
+        self.check_sources(prepared, sources)
+        for step in prepared.rotations:
+            self.check_rotatable(step, first.size)
         n = self._params.n
         self.milliseconds += self._model.linear_ms(n, prepared.level, counts, size=first.size)
         self.counts["hoisted rotate"] += counts.babies
@@ -158,16 +58,49 @@ class CostBackend:
         self.counts["rescale"] += counts.targets
         if first.size > 2:
             self.counts["relinearize"] += counts.targets
-        level, scale = prepared.level, first.scale * prepared.scale
-        result = CostCiphertext(level=level - 1, scale=scale / self._params.primes[level])
-        return [result] * counts.targets
+        scale = first.scale * prepared.scale / self._params.primes[prepared.level]
+        return [Tracked(None, prepared.level - 1, scale)] * counts.targets
 
-    def each(
-        self,
-        operation: Callable[[CostCiphertext], CostCiphertext],
-        items: Sequence[CostCiphertext],
-    ) -> list[CostCiphertext]:
-        return [operation(item) for item in items]
+    def _key_steps(self) -> Collection[int] | None:
+        return self._steps
+
+    def _encode(self, values: FloatArray | float, level: int, scale: float) -> None:
+        pass
+
+    def _add(self, a: NoValue, b: NoValue) -> None:
+        self._spend("add", self._model.add_ms(self._params.n, a.level, a.size))
+
+    def _add_plain(self, a: NoValue, p: NoValue) -> None:
+        self._spend("add_plain", self._model.add_ms(self._params.n, a.level, 1))
+
+    def _multiply_plain(self, a: NoValue, p: NoValue) -> None:
+        price = self._model.multiply_plain_ms(self._params.n, a.level, a.size)
+        self._spend("multiply_plain", price)
+
+    def _multiply(self, a: NoValue, b: NoValue) -> None:
+        price = self._model.square_ms if a is b else self._model.multiply_ms
+        self._spend("multiply", price(self._params.n, a.level))
+
+    def _relinearize(self, a: NoValue) -> None:
+        self._spend("relinearize", self._model.key_switch_ms(self._params.n, a.level))
+
+    def _rotate(self, a: NoValue, step: int) -> None:
+        self._spend("rotate", self._model.key_switch_ms(self._params.n, a.level))
+
+    def _rescale(self, a: NoValue) -> None:
+        self._spend("rescale", self._model.rescale_ms(self._params.n, a.level, a.size))
+
+    def _drop(self, a: NoValue, level: int) -> None:
+        pass
+
+    def _add_conjugate(self, a: NoValue) -> None:
+        self._spend("conjugate", self._model.key_switch_ms(self._params.n, a.level))
+
+    def _flood(self, a: NoValue, bound: int, period: int) -> None:
+        self._spend("flood", self._model.exchange_ms(self._params.n, 1) / 2)
+
+    def _encrypt_zero(self, level: int, scale: float) -> None:
+        self._spend("encrypt zero", self._model.exchange_ms(self._params.n, 1))
 
     def _spend(self, name: str, milliseconds: float) -> None:
         self.counts[name] += 1

@@ -8,62 +8,40 @@ within the noise.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from he_infer import native
-from he_infer.errors import BackendError, MismatchError
+from he_infer.errors import BackendError
 from he_infer.keys.evaluation import CONJUGATION_STEP, EvaluationKeys, galois_element
 from he_infer.params import CKKSParams
 from he_infer.plan.ir import FloatArray
-from he_infer.runtime.backends.base import (
-    check_addable,
-    check_conjugable,
-    check_droppable,
-    check_factors,
-    check_level,
-    check_product,
-    check_rescalable,
-    check_rotatable,
-    check_slots,
-)
+from he_infer.runtime.backends.checked import Tracked
+from he_infer.runtime.backends.keyed import KeyedBackend
 from he_infer.runtime.backends.linear import Group, LinearMap
+from he_infer.runtime.costs import CostModel
 from he_infer.runtime.encoding import encode_slots
-from he_infer.runtime.sampling import centred_binomial, ternary, uniform, unit
+from he_infer.runtime.sampling import centred_binomial, ternary, uniform
 from he_infer.wire import Ciphertext, SeededCiphertext
-from he_infer.wire.types import key_moduli
+from he_infer.wire.types import SeededKeySwitchKey, key_moduli
 
 RELINEARIZATION = 1  # the Galois element that stands for the relinearisation key
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NativeCiphertext:
-    """``handle``: residues in the extension's memory; ``scale``: of its message."""
-
-    handle: Any
-    scale: float
+Native: TypeAlias = Tracked[Any]  # the value is a handle: residues in the extension's memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NativePlaintext:
-    handle: Any
-    scale: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class NativeKeys:
-    """A client's keys, expanded; ``switch`` by Galois element; ``digest`` names them."""
+    """A client's keys, expanded; ``switch`` by Galois element."""
 
     switch: Mapping[int, Any]
     public: NDArray[np.uint64]  # (2, l + 2, n), b and a; see SeededPublicKey
-    steps: frozenset[int]
-    digest: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,16 +60,19 @@ class _Rotations:
     handle: Any
 
 
-class NativeBackend:
+class NativeBackend(KeyedBackend[Any, Any]):
     """CKKS on the extension, for one parameter set.
 
     ``threads``: for each call; ``path``: of ``native.paths()``, or "best". Raises BackendError
     where the extension is missing or the path cannot run.
     """
 
-    name = "native"
+    name: ClassVar = "native"
+    costs: ClassVar = CostModel()
+    packed: ClassVar = True
 
     def __init__(self, params: CKKSParams, *, threads: int = 1, path: str = "best") -> None:
+        super().__init__(params)
         if native.core is None:
             raise BackendError(
                 "the native evaluator was not built when this package was installed: install a "
@@ -99,15 +80,19 @@ class NativeBackend:
             )
         if threads < 1:
             raise BackendError(f"threads must be at least 1, got {threads}")
-        self._params = params
         self._core: Any = native.core
         self._threads = threads
         self._engine = self._checked(lambda: self._core.Engine(params.n, key_moduli(params), path))
-        self._keys: NativeKeys | None = None
 
-    @property
-    def params(self) -> CKKSParams:
-        return self._params
+    @classmethod
+    def missing(cls) -> str:
+        if native.core is not None:
+            return ""
+        return "the native one was not built: install a C++ compiler and reinstall"
+
+    @classmethod
+    def paths(cls) -> tuple[str, ...]:
+        return native.paths()
 
     @property
     def path(self) -> str:
@@ -116,129 +101,74 @@ class NativeBackend:
 
     # -- keys and bytes ------------------------------------------------------------
 
-    def load_keys(self, keys: EvaluationKeys) -> NativeKeys:
-        """Expand keys; raises MismatchError for other parameters, BackendError for bad residues."""
-        if keys.params != self._params:
-            raise MismatchError("these evaluation keys were made for other parameters")
-        switch = {}
+    def export_ciphertext(self, a: Native) -> Ciphertext:
+        return Ciphertext(residues=a.value.residues, scale=a.scale)
+
+    def _load_keys(self, keys: EvaluationKeys) -> NativeKeys:
+        n = self._params.n
+        wanted = {galois_element(step, n): key for step, key in keys.galois.items()}
         if keys.relin is not None:
-            switch[RELINEARIZATION] = self._switch(RELINEARIZATION, keys.relin)
-        for step, key in keys.galois.items():
-            element = galois_element(step, self._params.n)
-            switch[element] = self._switch(element, key)
+            wanted[RELINEARIZATION] = keys.relin
         b = keys.public_key.b
-        public = np.stack([b, self._engine.expand(keys.public_key.seed)[: len(b)]])
         return NativeKeys(
-            switch=switch,
-            public=public,
-            steps=frozenset(keys.steps),
-            digest=keys.digest,
+            switch={element: self._expand(element, key) for element, key in wanted.items()},
+            public=np.stack([b, self._engine.expand(keys.public_key.seed)[: len(b)]]),
         )
 
-    def _switch(self, element: int, key: Any) -> Any:
+    def _expand(self, element: int, key: SeededKeySwitchKey) -> Any:
         return self._checked(lambda: self._engine.switch_key(element, key.b, list(key.seeds)))
 
-    def with_keys(self, keys: NativeKeys) -> NativeBackend:
-        """The same backend with a client's keys; cheap."""
-        view = copy.copy(self)
-        view._keys = keys
-        return view
-
-    def import_ciphertext(self, ciphertext: Ciphertext | SeededCiphertext) -> NativeCiphertext:
-        """Raises BackendError for residues that are not below their primes."""
+    def _import(self, ciphertext: Ciphertext | SeededCiphertext) -> Any:
         if isinstance(ciphertext, SeededCiphertext):
-            c0, seed = ciphertext.c0, ciphertext.seed
-            handle = self._checked(lambda: self._engine.seeded(c0, seed))
-        else:
-            residues = ciphertext.residues
-            handle = self._checked(lambda: self._engine.ciphertext(residues))
-        return NativeCiphertext(handle, ciphertext.scale)
+            return self._checked(lambda: self._engine.seeded(ciphertext.c0, ciphertext.seed))
+        return self._checked(lambda: self._engine.ciphertext(ciphertext.residues))
 
-    def export_ciphertext(self, a: NativeCiphertext) -> Ciphertext:
-        return Ciphertext(residues=a.handle.residues, scale=a.scale)
+    # -- elementary operations -----------------------------------------------------
 
-    # -- the protocol --------------------------------------------------------------
+    def _add(self, a: Native, b: Native) -> Any:
+        return self._engine.add(a.value, b.value)
 
-    def encode(self, values: FloatArray | float, *, level: int, scale: float) -> NativePlaintext:
-        return NativePlaintext(self._encode(values, level, scale, hoisted=False), scale)
+    def _add_plain(self, a: Native, p: Native) -> Any:
+        return self._engine.add_plain(a.value, p.value)
 
-    def level(self, a: NativeCiphertext) -> int:
-        return int(a.handle.level)
+    def _multiply_plain(self, a: Native, p: Native) -> Any:
+        return self._engine.multiply_plain(a.value, p.value)
 
-    def scale(self, a: NativeCiphertext) -> float:
-        return a.scale
+    def _multiply(self, a: Native, b: Native) -> Any:
+        return self._engine.multiply(a.value, b.value)
 
-    def size(self, a: NativeCiphertext) -> int:
-        return int(a.handle.size)
-
-    def add(self, a: NativeCiphertext, b: NativeCiphertext) -> NativeCiphertext:
-        check_addable((self.level(a), self.level(b)), (a.scale, b.scale))
-        return NativeCiphertext(self._engine.add(a.handle, b.handle), a.scale)
-
-    def add_plain(self, a: NativeCiphertext, p: NativePlaintext) -> NativeCiphertext:
-        check_addable((self.level(a), p.handle.level), (a.scale, p.scale))
-        return NativeCiphertext(self._engine.add_plain(a.handle, p.handle), a.scale)
-
-    def multiply_plain(self, a: NativeCiphertext, p: NativePlaintext) -> NativeCiphertext:
-        check_level((self.level(a), p.handle.level))
-        return NativeCiphertext(self._engine.multiply_plain(a.handle, p.handle), a.scale * p.scale)
-
-    def multiply(self, a: NativeCiphertext, b: NativeCiphertext) -> NativeCiphertext:
-        check_level((self.level(a), self.level(b)))
-        check_factors((self.size(a), self.size(b)))
-        return NativeCiphertext(self._engine.multiply(a.handle, b.handle), a.scale * b.scale)
-
-    def relinearize(self, a: NativeCiphertext) -> NativeCiphertext:
-        check_product(self.size(a))
-        key = self._loaded().switch.get(RELINEARIZATION)
+    def _relinearize(self, a: Native) -> Any:
+        key = self._keys.switch.get(RELINEARIZATION)
         if key is None:
             raise BackendError("no relinearisation key was loaded")
-        handle = self._checked(lambda: self._engine.relinearize(a.handle, key, self._threads))
-        return NativeCiphertext(handle, a.scale)
+        return self._checked(lambda: self._engine.relinearize(a.value, key, self._threads))
 
-    def rotate(self, a: NativeCiphertext, step: int) -> NativeCiphertext:
-        keys = self._loaded()
-        check_rotatable(step, self._params.slots, self.size(a), keys.steps)
-        key = keys.switch[galois_element(step, self._params.n)]
-        handle = self._checked(lambda: self._engine.rotate(a.handle, key, self._threads))
-        return NativeCiphertext(handle, a.scale)
+    def _rotate(self, a: Native, step: int) -> Any:
+        key = self._keys.switch[galois_element(step, self._params.n)]
+        return self._checked(lambda: self._engine.rotate(a.value, key, self._threads))
 
-    def rescale(self, a: NativeCiphertext) -> NativeCiphertext:
-        level = self.level(a)
-        check_rescalable(level)
-        handle = self._engine.rescale(a.handle, self._threads)
-        return NativeCiphertext(handle, a.scale / self._params.primes[level])
+    def _rescale(self, a: Native) -> Any:
+        return self._engine.rescale(a.value, self._threads)
 
-    def drop_to(self, a: NativeCiphertext, level: int) -> NativeCiphertext:
-        current = self.level(a)
-        check_droppable(current, level)
-        if current == level:
-            return a
-        return NativeCiphertext(self._engine.drop(a.handle, level), a.scale)
+    def _drop(self, a: Native, level: int) -> Any:
+        return self._engine.drop(a.value, level)
 
-    def real_part(self, a: NativeCiphertext) -> NativeCiphertext:
-        keys = self._loaded()
-        check_conjugable(self.size(a), keys.steps)
-        key = keys.switch[galois_element(CONJUGATION_STEP, self._params.n)]
-        conjugate = self._checked(lambda: self._engine.rotate(a.handle, key, self._threads))
-        return NativeCiphertext(self._engine.add(a.handle, conjugate), 2 * a.scale)
+    def _add_conjugate(self, a: Native) -> Any:
+        return self._engine.add(a.value, self._rotate(a, CONJUGATION_STEP))
 
-    def draw(self, count: int) -> FloatArray:
-        return unit(count)
-
-    def flood(self, a: NativeCiphertext, bound: int, *, period: int) -> NativeCiphertext:
+    def _flood(self, a: Native, bound: int, period: int) -> Any:
         drawn = uniform(self._params.n, bound, stride=self._params.slots // period)
-        handle = self._checked(lambda: self._engine.add_integers(a.handle, drawn))
-        return NativeCiphertext(handle, a.scale)
+        return self._checked(lambda: self._engine.add_integers(a.value, drawn))
 
-    def encrypt_zero(self, *, level: int, scale: float) -> NativeCiphertext:
-        keys, n = self._loaded(), self._params.n
+    def _encrypt_zero(self, level: int, scale: float) -> Any:
+        keys, n = self._keys, self._params.n
         if level + 2 > keys.public.shape[1]:
             raise BackendError(f"the public key was cut below level {level}")
         public = np.ascontiguousarray(keys.public[:, : level + 2])
         small = np.stack([ternary(n), centred_binomial(n), centred_binomial(n)])
-        handle = self._checked(lambda: self._engine.encrypt_zero(level, public, small))
-        return NativeCiphertext(handle, scale)
+        return self._checked(lambda: self._engine.encrypt_zero(level, public, small))
+
+    # -- linear maps ---------------------------------------------------------------
 
     def prepare(self, linear: LinearMap) -> _Sums | _Rotations:
         if linear.scalars and not linear.folds:
@@ -280,49 +210,44 @@ class NativeBackend:
             scaled.astype(np.int64),
         )
 
-    def apply(
-        self, prepared: _Sums | _Rotations, sources: Sequence[NativeCiphertext]
-    ) -> list[NativeCiphertext]:
+    def apply(self, prepared: _Sums | _Rotations, sources: Sequence[Native]) -> list[Native]:
         linear = prepared.linear
-        for source in sources:
-            check_level((self.level(source), linear.level))
-            check_addable((0, 0), (sources[0].scale, source.scale))
+        self.check_sources(linear, sources)
         product = sources[0].scale * linear.scale
-        scale = product / self._params.primes[linear.level]
-        handles = [source.handle for source in sources]
+        handles = [source.value for source in sources]
         if isinstance(prepared, _Rotations):
-            keys = self._loaded()
+            keys = self._keys.switch
             results = self._checked(
-                lambda: self._engine.transform(prepared.handle, handles, keys.switch, self._threads)
+                lambda: self._engine.transform(prepared.handle, handles, keys, self._threads)
             )
-            return [NativeCiphertext(handle, scale) for handle in results]
+            scale = product / self._params.primes[linear.level]
+            return [Tracked(handle, linear.level - 1, scale) for handle in results]
         sums = self._checked(
             lambda: self._engine.combine(
                 prepared.starts, prepared.columns, prepared.values, handles, self._threads
             )
         )
 
-        def finish(a: NativeCiphertext) -> NativeCiphertext:
-            return self.rescale(self.relinearize(a) if self.size(a) > 2 else a)
+        def finish(a: Native) -> Native:
+            return self.rescale(self.relinearize(a) if a.size > 2 else a)
 
-        return self.each(finish, [NativeCiphertext(handle, product) for handle in sums])
+        return self.each(finish, [Tracked(h, linear.level, product, h.size) for h in sums])
 
-    def each(
-        self,
-        operation: Callable[[NativeCiphertext], NativeCiphertext],
-        items: Sequence[NativeCiphertext],
-    ) -> list[NativeCiphertext]:
+    def each(self, operation: Callable[[Native], Native], items: Sequence[Native]) -> list[Native]:
         if self._threads == 1 or len(items) < self._threads:
-            return [operation(item) for item in items]
+            return super().each(operation, items)
         # One ciphertext per thread beats one row per thread: nothing is shared but the lock.
         with ThreadPoolExecutor(self._threads) as pool:
             return list(pool.map(operation, items))
 
+    @property
+    def _keys(self) -> NativeKeys:
+        keys: NativeKeys = self._client_keys().held
+        return keys
+
     def _encode(
-        self, values: FloatArray | float, level: int, scale: float, *, hoisted: bool
+        self, values: FloatArray | float, level: int, scale: float, *, hoisted: bool = False
     ) -> Any:
-        if not isinstance(values, float):
-            check_slots(values, self._params.slots)
         coefficients = encode_slots(values, self._params.n, scale)
         bits = sum(q.bit_length() for q in self._params.primes[: level + 1])
         if float(np.abs(coefficients).max()) >= 2.0 ** (bits - 1):
@@ -330,11 +255,6 @@ class NativeBackend:
                 f"cannot encode at level {level}: value times scale exceeds the modulus"
             )
         return self._checked(lambda: self._engine.plaintext(coefficients, level, hoisted))
-
-    def _loaded(self) -> NativeKeys:
-        if self._keys is None:
-            raise BackendError("this operation needs evaluation keys: use with_keys")
-        return self._keys
 
     @staticmethod
     def _checked(call: Callable[[], Any]) -> Any:

@@ -7,8 +7,7 @@ encrypted backends, so a plan that runs here runs there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -17,37 +16,11 @@ from numpy.typing import NDArray
 from he_infer.keys.evaluation import CONJUGATION_STEP
 from he_infer.params import CKKSParams
 from he_infer.plan.ir import FloatArray
-from he_infer.runtime.backends.base import (
-    check_addable,
-    check_conjugable,
-    check_droppable,
-    check_factors,
-    check_level,
-    check_product,
-    check_rescalable,
-    check_rotatable,
-    check_slots,
-)
-from he_infer.runtime.backends.linear import Encoded, LinearMap, apply_stepwise, encode_linear
+from he_infer.runtime.backends.checked import CheckedBackend, Tracked
+from he_infer.runtime.backends.stepwise import Encoded, apply_stepwise
 
 ComplexArray: TypeAlias = NDArray[np.complex128]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SlotCiphertext:
-    """Slot values (N/2,) as decryption would show them, with their level, scale and size."""
-
-    values: ComplexArray
-    level: int
-    scale: float
-    size: int = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SlotPlaintext:
-    values: ComplexArray
-    level: int
-    scale: float
+Slots: TypeAlias = Tracked[ComplexArray]  # slot values (N/2,) as decryption would show them
 
 
 class Noise(Protocol):
@@ -64,118 +37,80 @@ class Noise(Protocol):
     def public(self, level: int, scale: float) -> ComplexArray | complex: ...
 
 
-class SlotwiseBackend:
+class SlotwiseBackend(CheckedBackend[ComplexArray, ComplexArray]):
     """Slot arithmetic over ``params``; ``steps`` are the rotations whose keys exist (None: all)."""
 
     def __init__(
         self, params: CKKSParams, noise: Noise, *, steps: Collection[int] | None = None
     ) -> None:
-        self._params = params
+        super().__init__(params)
         self._noise = noise
-        self._steps = None if steps is None else frozenset(steps)
+        self._steps = steps
 
-    @property
-    def params(self) -> CKKSParams:
-        return self._params
-
-    def encrypt(self, values: FloatArray | ComplexArray, *, scale: float) -> SlotCiphertext:
+    def encrypt(self, values: FloatArray | ComplexArray, *, scale: float) -> Slots:
         """Encrypt (N/2,) slot values at the top level."""
         level = self._params.max_level
         noise = self._noise.encoding(scale) + self._noise.fresh(level, scale)
-        noisy = np.asarray(values + noise, dtype=np.complex128)
-        return SlotCiphertext(values=noisy, level=level, scale=scale)
+        return Tracked(np.asarray(values + noise, dtype=np.complex128), level, scale)
 
-    def decrypt(self, a: SlotCiphertext) -> ComplexArray:
-        return a.values
-
-    def encode(self, values: FloatArray | float, *, level: int, scale: float) -> SlotPlaintext:
-        if isinstance(values, float):
-            # One value in every slot is one coefficient: its rounding is known exactly.
-            exact = isinstance(self._noise.encoding(scale), complex)
-            rounded = values if exact else round(values * scale) / scale
-            filled = np.full(self._params.slots, rounded, dtype=np.complex128)
-            return SlotPlaintext(values=filled, level=level, scale=scale)
-        check_slots(values, self._params.slots)
-        noisy = np.asarray(values + self._noise.encoding(scale), dtype=np.complex128)
-        return SlotPlaintext(values=noisy, level=level, scale=scale)
-
-    def level(self, a: SlotCiphertext) -> int:
-        return a.level
-
-    def scale(self, a: SlotCiphertext) -> float:
-        return a.scale
-
-    def size(self, a: SlotCiphertext) -> int:
-        return a.size
-
-    def add(self, a: SlotCiphertext, b: SlotCiphertext) -> SlotCiphertext:
-        check_addable((a.level, b.level), (a.scale, b.scale))
-        return replace(a, values=a.values + b.values, size=max(a.size, b.size))
-
-    def add_plain(self, a: SlotCiphertext, p: SlotPlaintext) -> SlotCiphertext:
-        check_addable((a.level, p.level), (a.scale, p.scale))
-        return replace(a, values=a.values + p.values)
-
-    def multiply_plain(self, a: SlotCiphertext, p: SlotPlaintext) -> SlotCiphertext:
-        check_level((a.level, p.level))
-        return replace(a, values=a.values * p.values, scale=a.scale * p.scale)
-
-    def multiply(self, a: SlotCiphertext, b: SlotCiphertext) -> SlotCiphertext:
-        check_level((a.level, b.level))
-        check_factors((a.size, b.size))
-        return replace(a, values=a.values * b.values, scale=a.scale * b.scale, size=3)
-
-    def relinearize(self, a: SlotCiphertext) -> SlotCiphertext:
-        check_product(a.size)
-        noise = self._noise.key_switch(0, a.level, a.scale, centred=False)
-        return replace(a, values=a.values + noise, size=2)
-
-    def rotate(self, a: SlotCiphertext, step: int, *, centred: bool = False) -> SlotCiphertext:
-        check_rotatable(step, self._params.slots, a.size, self._steps)
-        noise = self._noise.key_switch(step, a.level, a.scale, centred=centred)
-        return replace(a, values=np.roll(a.values, -step) + noise)
-
-    def rescale(self, a: SlotCiphertext) -> SlotCiphertext:
-        check_rescalable(a.level)
-        scale = a.scale / self._params.primes[a.level]
-        noise = self._noise.rounding(scale, a.size)
-        return replace(a, values=a.values + noise, level=a.level - 1, scale=scale)
-
-    def drop_to(self, a: SlotCiphertext, level: int) -> SlotCiphertext:
-        check_droppable(a.level, level)
-        return replace(a, level=level)
-
-    def real_part(self, a: SlotCiphertext) -> SlotCiphertext:
-        check_conjugable(a.size, self._steps)
-        noise = self._noise.key_switch(CONJUGATION_STEP, a.level, a.scale, centred=False)
-        doubled = a.values + np.conj(a.values) + noise
-        return replace(a, values=doubled / 2, scale=2 * a.scale)
+    def decrypt(self, a: Slots) -> ComplexArray:
+        return a.value
 
     def draw(self, count: int) -> FloatArray:
         return self._noise.draw(count)
 
-    def flood(self, a: SlotCiphertext, bound: int, *, period: int) -> SlotCiphertext:
-        return replace(a, values=a.values + self._noise.flooding(bound, period, a.scale))
-
-    def encrypt_zero(self, *, level: int, scale: float) -> SlotCiphertext:
-        values = np.zeros(self._params.slots, dtype=np.complex128)
-        noise = self._noise.public(level, scale)
-        return SlotCiphertext(values=values + noise, level=level, scale=scale)
-
-    def prepare(self, linear: LinearMap) -> Encoded[SlotPlaintext]:
-        return encode_linear(self, linear)
-
-    def apply(
-        self, prepared: Encoded[SlotPlaintext], sources: Sequence[SlotCiphertext]
-    ) -> list[SlotCiphertext]:
+    def apply(self, prepared: Encoded[Slots], sources: Sequence[Slots]) -> list[Slots]:
         # As the native evaluator does it: linear maps take centred digits.
-        return apply_stepwise(
-            self, prepared, sources, lambda a, step: self.rotate(a, step, centred=True)
-        )
+        return apply_stepwise(self, prepared, sources, self._rotate_centred)
 
-    def each(
-        self,
-        operation: Callable[[SlotCiphertext], SlotCiphertext],
-        items: Sequence[SlotCiphertext],
-    ) -> list[SlotCiphertext]:
-        return [operation(item) for item in items]
+    def _rotate_centred(self, a: Slots, step: int) -> Slots:
+        self.check_rotatable(step, a.size)
+        return Tracked(self._rotate(a, step, centred=True), a.level, a.scale)
+
+    def _key_steps(self) -> Collection[int] | None:
+        return self._steps
+
+    def _encode(self, values: FloatArray | float, level: int, scale: float) -> ComplexArray:
+        if isinstance(values, float):
+            # One value in every slot is one coefficient: its rounding is known exactly.
+            exact = isinstance(self._noise.encoding(scale), complex)
+            rounded = values if exact else round(values * scale) / scale
+            return np.full(self._params.slots, rounded, dtype=np.complex128)
+        return np.asarray(values + self._noise.encoding(scale), dtype=np.complex128)
+
+    def _add(self, a: Slots, b: Slots) -> ComplexArray:
+        return a.value + b.value
+
+    def _add_plain(self, a: Slots, p: Slots) -> ComplexArray:
+        return a.value + p.value
+
+    def _multiply_plain(self, a: Slots, p: Slots) -> ComplexArray:
+        return a.value * p.value
+
+    def _multiply(self, a: Slots, b: Slots) -> ComplexArray:
+        return a.value * b.value
+
+    def _relinearize(self, a: Slots) -> ComplexArray:
+        return a.value + self._noise.key_switch(0, a.level, a.scale, centred=False)
+
+    def _rotate(self, a: Slots, step: int, *, centred: bool = False) -> ComplexArray:
+        noise = self._noise.key_switch(step, a.level, a.scale, centred=centred)
+        return np.roll(a.value, -step) + noise
+
+    def _rescale(self, a: Slots) -> ComplexArray:
+        return a.value + self._noise.rounding(a.scale / self._params.primes[a.level], a.size)
+
+    def _drop(self, a: Slots, level: int) -> ComplexArray:
+        return a.value
+
+    def _add_conjugate(self, a: Slots) -> ComplexArray:
+        noise = self._noise.key_switch(CONJUGATION_STEP, a.level, a.scale, centred=False)
+        # The scale doubles as well, so that the slots' values stay.
+        return np.asarray((a.value + np.conj(a.value) + noise) / 2)
+
+    def _flood(self, a: Slots, bound: int, period: int) -> ComplexArray:
+        return a.value + self._noise.flooding(bound, period, a.scale)
+
+    def _encrypt_zero(self, level: int, scale: float) -> ComplexArray:
+        values = np.zeros(self._params.slots, dtype=np.complex128)
+        return values + self._noise.public(level, scale)

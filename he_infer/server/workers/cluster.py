@@ -55,7 +55,7 @@ def plan_of(data: bytes) -> Plan:
     with tempfile.NamedTemporaryFile(suffix=".plan") as file:
         file.write(data)
         file.flush()
-        return Plan.load(file.name)
+        return load_plan(file.name)
 
 
 def cluster_pool(

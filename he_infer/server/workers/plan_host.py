@@ -1,4 +1,4 @@
-"""Hosts a compiled plan, on the native evaluator or SEAL: strict parsing in, reply out."""
+"""Hosts a compiled plan on an encrypted backend: strict parsing in, reply out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.plan import Plan, encoded_bytes
 from he_infer.progress import Progress
+from he_infer.runtime.backends.base import EncryptedBackend, LoadedKeys
 from he_infer.runtime.backends.choose import AUTO, encrypted_backend
 from he_infer.runtime.executor import Executor
 from he_infer.server.settings import Settings
@@ -34,7 +35,7 @@ _WORD_BYTES: Final = 8
 class PlanHost:
     """One plan with its weights encoded; ``evaluate`` may run in several threads.
 
-    ``backend``: auto, native or seal; ``threads``: of each native evaluation.
+    ``backend``: auto, or a name in ``runtime.backends.choose``; ``threads``: of each evaluation.
 
     Encoding happens here, once: it takes seconds and the memory that the plan states. Raises
     ServiceError, before it starts, if that exceeds ``memory_limit_bytes`` (None: the machine's).
@@ -51,7 +52,7 @@ class PlanHost:
     ) -> None:
         limit = _physical_memory_bytes() if memory_limit_bytes is None else memory_limit_bytes
         evaluator = encrypted_backend(plan.params, backend, threads=threads)
-        if (needed := encoded_bytes(plan, packed=evaluator.name == "native")) > limit:
+        if (needed := encoded_bytes(plan, packed=evaluator.packed)) > limit:
             raise ServiceError(
                 f"the encoded weights of {plan.name} take {needed / 1e9:.1f} GB, the limit is "
                 f"{limit / 1e9:.1f} GB: use smaller layers, another batch size or more memory"
@@ -87,7 +88,7 @@ class PlanHost:
         frames = self._executor.run(query.inputs, loaded_keys)
         return write_envelope(frames, expected_reply(self._spec, query.keys_digest))
 
-    def make_ready(self, loaded_keys: Loaded) -> None:
+    def make_ready(self, loaded_keys: LoadedKeys) -> None:
         self._executor.make_ready(loaded_keys)
 
 

@@ -23,6 +23,7 @@ from he_infer import zoo
 from he_infer.client.client import Client
 from he_infer.client.transport import HttpTransport, Request, Response
 from he_infer.compiler.pipeline import compile
+from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
 from tests.paths import CHECKOUT
 
@@ -157,7 +158,7 @@ class Started:
 
 def test_a_service_killed_half_way_leaves_what_was_paid_for(tmp_path: Path) -> None:
     plan = compile(zoo.load("digits-mlp"), zoo.sample("digits-mlp", 256), name="digits", batch=64)
-    plan.save(str(tmp_path / "p.heplan"))
+    save_plan(plan, tmp_path / "p.heplan")
     records, answers = drawn(5 * 64), tmp_path / "answers"
     first = Started(tmp_path / "p.heplan")
     answered = 0

@@ -17,6 +17,7 @@ from benchmarks.service.sizing import Footprint, rows
 from he_infer.compiler.pipeline import compile as compile_model
 from he_infer.compiler.report import compile_report
 from he_infer.errors import InputError
+from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
 
 QUERY = Footprint(
@@ -128,7 +129,7 @@ def test_the_command_prints_and_writes(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = tmp_path / "small.heplan", tmp_path / "deep" / "sizing.json"
-    plan.save(str(file))
+    save_plan(plan, file)
     options = parse(
         *("--plan", str(file), "--clients", "10", "--evaluate-ms", "6", "--json", str(out)),
         *("--core-hour-price", "0.05"),

@@ -74,7 +74,7 @@ def cost() -> Harness:
     backend = CostBackend(PARAMS, CostModel(), steps=STEPS)
     return Harness(
         backend=backend,
-        encrypt=lambda x: backend.encrypt(x, scale=SCALE),
+        encrypt=lambda x: backend.fresh(scale=SCALE),
         decrypt=lambda c: np.zeros(0),
         values_within=None,
     )

@@ -265,7 +265,7 @@ def test_no_zero_is_like_another(name: str) -> None:
 
 def test_costs_are_counted() -> None:
     backend = CostBackend(PARAMS, CostModel())
-    c = backend.encrypt(vector(0), scale=SCALE)
+    c = backend.fresh(scale=SCALE)
     backend.rescale(backend.relinearize(backend.multiply(c, c)))
     backend.rotate(c, 3)
     assert backend.counts == {"multiply": 1, "relinearize": 1, "rescale": 1, "rotate": 1}

@@ -23,7 +23,7 @@ from he_infer.plan.plan import Plan
 from he_infer.runtime.backends.plain import PlainBackend
 from he_infer.runtime.backends.seal import SealBackend
 from he_infer.runtime.backends.simulated import SimulatedBackend, slot_indices, slot_roots
-from he_infer.runtime.backends.slotwise import SlotCiphertext
+from he_infer.runtime.backends.slotwise import Slots
 from he_infer.runtime.executor import Executor, run_on
 
 Errors = NDArray[np.float64]
@@ -51,7 +51,7 @@ CIRCUITS: dict[str, Circuit] = {
 
 def exact(circuit: Circuit) -> Errors:
     backend = PlainBackend(PARAMS)
-    return np.asarray(circuit(backend, backend.encrypt(VALUES, scale=SCALE)).values.real)
+    return np.asarray(circuit(backend, backend.encrypt(VALUES, scale=SCALE)).value.real)
 
 
 def seal_errors(keys: int) -> dict[str, Errors]:
@@ -115,10 +115,14 @@ def test_slots_are_where_seal_evaluates() -> None:
     backend = SealBackend(PARAMS)
     # The real part of X alone: its slots are real, so it can be encoded through the public API.
     plain = backend.encode(2 * roots.real, level=0, scale=2.0**30)
-    np.testing.assert_allclose(backend._encoder.decode_double(plain), 2 * roots.real, atol=1e-5)
+    np.testing.assert_allclose(
+        backend._encoder.decode_double(plain.value), 2 * roots.real, atol=1e-5
+    )
     # X + X^-1 = X − X^(n−1): exactly two coefficients, so it survives a coarse scale.
     coarse = backend.encode(2 * roots.real, level=0, scale=8.0)
-    np.testing.assert_allclose(backend._encoder.decode_double(coarse), 2 * roots.real, atol=1e-9)
+    np.testing.assert_allclose(
+        backend._encoder.decode_double(coarse.value), 2 * roots.real, atol=1e-9
+    )
 
 
 # -- a whole plan --------------------------------------------------------------------------
@@ -160,7 +164,7 @@ def simulated_logit_errors(plan: Plan, records: ir.FloatArray, keys: int) -> Err
         backend = SimulatedBackend(plan.params, rng, steps=plan.rotation_steps)
         for record, want in zip(records, expected, strict=True):
             (slots,) = spec.pack(record[None])
-            reply: SlotCiphertext
+            reply: Slots
             (reply,) = run_on(backend, plan, [backend.encrypt(slots, scale=spec.input_scale)])
             errors.append(spec.unpack(backend.decrypt(reply).real[None], 1)[0] - want)
     return np.reshape(errors, (keys, len(records), -1))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.service.rig import in_the_clear, records_of, zoo_plan
+from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
 from he_infer.server import Settings
 
@@ -60,7 +61,7 @@ def test_a_killed_node_loses_no_request(cluster: Any, plan: Plan, tmp_path: Path
     from he_infer.server.workers.workers import Workers
     from he_infer.wire import Ciphertext, read_envelope
 
-    plan.save(str(tmp_path / "p.plan"))
+    save_plan(plan, tmp_path / "p.plan")
     channel = PlanChannel(plan)
     evaluation = channel._keys.evaluation_keys(plan.key_levels)
     channel._digest = evaluation.digest

@@ -15,6 +15,7 @@ from attacks.oracles.channels import PlanChannel
 from he_infer import zoo
 from he_infer.compiler.pipeline import compile
 from he_infer.errors import ServiceError
+from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
 from he_infer.server import Settings
 from he_infer.server.refusal import Refusal
@@ -39,7 +40,7 @@ class Served:
     """Workers over a plan file, with one client's keys stored."""
 
     def __init__(self, folder: Path, plan: Plan, client: PlanChannel, settings: Settings) -> None:
-        plan.save(str(folder / "p.plan"))
+        save_plan(plan, folder / "p.plan")
         blobs = Blobs(str(folder / "blobs"))
         evaluation = client._keys.evaluation_keys(plan.key_levels)
         # The client's own digest: its channel binds queries to the keys it made first.
