@@ -19,7 +19,7 @@ from tests.paths import CHECKOUT
 
 SERVE = """
 import sys
-from he_infer.plan.plan import Plan
+from he_infer.plan.file import load_plan
 from he_infer.server import BackgroundServer
 with BackgroundServer.of_plans([load_plan(sys.argv[1])]) as server:
     print(server.url, flush=True)

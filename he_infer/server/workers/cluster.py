@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from he_infer.errors import ServiceError
+from he_infer.plan.file import load_plan
 from he_infer.plan.plan import Plan
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
@@ -88,7 +89,7 @@ class ClusterPool:
             raise ServiceError(
                 "a cluster needs Ray: install the extra, pip install 'he-infer[cluster]'"
             ) from error
-        self.facts = tuple(facts_of(Plan.load(str(path))) for path in plans)
+        self.facts = tuple(facts_of(load_plan(path)) for path in plans)
         self.places = 4 * settings.workers if most_replicas is None else most_replicas
         self.restarts = 0
         self._timeout_s = settings.evaluation_timeout_s

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from he_infer.errors import MismatchError, ServiceError
 from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.plan import Plan, encoded_bytes
 from he_infer.progress import Progress
-from he_infer.runtime.backends.base import EncryptedBackend, LoadedKeys
+from he_infer.runtime.backends.base import LoadedKeys
 from he_infer.runtime.backends.choose import AUTO, encrypted_backend
 from he_infer.runtime.executor import Executor
 from he_infer.server.settings import Settings
@@ -25,9 +25,6 @@ from he_infer.wire import (
     read_envelope,
     write_envelope,
 )
-
-if TYPE_CHECKING:
-    from he_infer.runtime.backends.choose import Loaded
 
 _WORD_BYTES: Final = 8
 
@@ -70,7 +67,7 @@ class PlanHost:
         frames = read_envelope(query, expected, limit_bytes=expected.total_bytes)
         return Query(keys_digest=keys_digest, inputs=frames)
 
-    def load_keys(self, blocks: Iterable[bytes], digest: str) -> Loaded:
+    def load_keys(self, blocks: Iterable[bytes], digest: str) -> LoadedKeys:
         """Parse an envelope of evaluation keys as it is read, and expand them; raises WireError."""
         reader = FrameReader(self._keys_expected, limit_bytes=self._keys_expected.total_bytes)
         found = hashlib.sha256()
@@ -83,7 +80,7 @@ class PlanHost:
             raise MismatchError("the keys' SHA-256 is not the one in the address: send them again")
         return self._backend.load_keys(EvaluationKeys.of_frames(frames, self._keys_expected))
 
-    def evaluate(self, query: Query, loaded_keys: Loaded) -> bytes:
+    def evaluate(self, query: Query, loaded_keys: LoadedKeys) -> bytes:
         """The reply envelope; raises BackendError."""
         frames = self._executor.run(query.inputs, loaded_keys)
         return write_envelope(frames, expected_reply(self._spec, query.keys_digest))

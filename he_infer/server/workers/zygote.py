@@ -22,7 +22,7 @@ from dataclasses import asdict
 from typing import Final
 
 from he_infer.errors import HEInferError
-from he_infer.plan.plan import Plan
+from he_infer.plan.file import load_plan
 from he_infer.server.settings import Settings
 from he_infer.server.state.blobs import Blobs
 from he_infer.server.workers import pipes
@@ -45,7 +45,7 @@ def main(descriptor: int) -> None:
     asked, _ = first
     settings = Settings(**asked["settings"])
     try:
-        hosts = hosts_of((Plan.load(path) for path in asked["plans"]), settings)
+        hosts = hosts_of((load_plan(path) for path in asked["plans"]), settings)
     except HEInferError as error:
         pipes.send(control, ({"error": str(error)}, b""))
         return
