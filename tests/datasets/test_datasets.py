@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from he_infer import datasets
-from he_infer.datasets import DATA_VARIABLE, Dataset, IdxFile, IdxSource, Table
+from he_infer.datasets import DATA_VARIABLE, Dataset, IdxFile, IdxSource, Table, downloads
 from he_infer.datasets.idx import inflate, parse_idx, read_idx_bytes
 from he_infer.errors import DataError
 
@@ -134,7 +134,7 @@ def tiny_source(folder: Path, *, name: str = "tiny") -> IdxSource:
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IdxSource:
     source = tiny_source(tmp_path)
-    monkeypatch.setattr(datasets, "MNIST", source)
+    monkeypatch.setattr(downloads, "MNIST", source)
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
     return source
 
