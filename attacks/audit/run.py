@@ -49,8 +49,8 @@ from attacks.audit.sections.poisoning import poisoning_checks, poisoning_finding
 from attacks.catalogue import ATTACKS, CIPHERTEXT, EVASION, MEMBERSHIP, POISONING, REMEDIES, choose
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
-from he_infer.cli.doctor import inspect_machine
 from he_infer.compiler.pipeline import DEFAULT_PRECISION_BITS
+from he_infer.runtime.machine import inspect_machine
 from he_infer.version import __version__
 
 # The owner's own questions are no attack and have no budget.

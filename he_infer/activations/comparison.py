@@ -1,7 +1,9 @@
 """Compares approximation methods on one network: accuracy by method and degree.
 
-``python -m he_infer.comparison --json FILE --markdown FILE`` trains a small ReLU network on
-MNIST, replaces its activations by every method at every degree, and writes both reports.
+    python -m he_infer.activations.comparison --json FILE --markdown FILE
+
+trains a small ReLU network on MNIST, replaces its activations by every method at every degree,
+and writes both reports.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -32,33 +33,37 @@ from he_infer.activations.approx import (
     taylor,
 )
 from he_infer.activations.approx.polynomial import fitted
-from he_infer.activations.convert import PolynomializeConfig, TrainingData, polynomialize, predict
-from he_infer.datasets import mnist
+from he_infer.activations.convert import (
+    PolynomializeConfig,
+    PolynomializeReport,
+    TrainingData,
+    polynomialize,
+)
+from he_infer.activations.forward import count_correct
+from he_infer.datasets import mnist, wilson_interval
 from he_infer.errors import ApproximationError, HEInferError, InputError, TrainingError
 from he_infer.progress import Progress
-
-_NORMAL_QUANTILE: Final = 1.959964  # two-sided 95 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRow:
     """One method at one degree; accuracies are fractions of the test records.
 
-    ``sup_error``: the largest over the network's activations, of the fitted polynomials;
+    ``sup_error``: the largest error of the fitted polynomials, over the network's activations.
     ``outside``: the largest fraction of calibration inputs off an interval, after fine-tuning
-    where there was any. ``degree`` is what was asked for, ``fitted_degree`` what came back
-    (composite polynomials exist for some degrees only). A field is None where ``note`` says
-    why there is no figure.
+    where there was any. ``degree`` was asked for. ``fitted_degree`` came back, because composite
+    polynomials exist for some degrees only. A figure that is missing is None, and ``note`` says
+    why.
     """
 
     method: str
     degree: int
-    fitted_degree: int | None
-    sup_error: float | None
-    outside: float | None
-    accuracy_replaced: float | None
-    accuracy_finetuned: float | None
-    note: str
+    fitted_degree: int | None = None
+    sup_error: float | None = None
+    outside: float | None = None
+    accuracy_replaced: float | None = None
+    accuracy_finetuned: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,15 +127,6 @@ def smoothed_taylor(function: Function, /, *, interval: Interval, degree: int) -
     return fitted(function, np.asarray(polynomial.coefficients), interval)
 
 
-def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a fraction measured on ``count`` records."""
-    z2 = _NORMAL_QUANTILE**2 / count
-    middle = (accuracy + z2 / 2) / (1 + z2)
-    spread = accuracy * (1 - accuracy) / count + z2 / (4 * count)
-    half = _NORMAL_QUANTILE * math.sqrt(spread) / (1 + z2)
-    return middle - half, middle + half
-
-
 def format_json(comparison: Comparison) -> str:
     """The whole comparison as JSON, every field under its own name."""
     return json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n"
@@ -138,7 +134,8 @@ def format_json(comparison: Comparison) -> str:
 
 def format_markdown(comparison: Comparison) -> str:
     """A Markdown table, one line per method and degree, accuracies in percent."""
-    low, high = accuracy_interval(comparison.original_accuracy, comparison.n_test)
+    correct = round(comparison.original_accuracy * comparison.n_test)
+    low, high = wilson_interval(correct, comparison.n_test)
     lines = [
         f"Original network: {_percent(comparison.original_accuracy)} % of "
         f"{comparison.n_test} test records (95 % interval {_percent(low)}–{_percent(high)}).",
@@ -171,37 +168,26 @@ def _row(
     seed: int,
     training: TrainingData | None,
 ) -> ComparisonRow:
-    empty = ComparisonRow(
-        method=name,
-        degree=config.degree,
-        fitted_degree=None,
-        sup_error=None,
-        outside=None,
-        accuracy_replaced=None,
-        accuracy_finetuned=None,
-        note="",
-    )
+    row = ComparisonRow(method=name, degree=config.degree)
+
+    def convert(data: TrainingData | None) -> tuple[nn.Module, PolynomializeReport]:
+        rng = np.random.default_rng(seed)
+        return polynomialize(model, calibration, config=config, rng=rng, training=data)
+
     try:
-        network, report = polynomialize(
-            model, calibration, config=config, rng=np.random.default_rng(seed)
+        network, report = convert(None)
+        row = replace(
+            row,
+            fitted_degree=max(site.degree for site in report.sites),
+            sup_error=max(site.sup_error for site in report.sites),
+            outside=max(site.outside for site in report.sites),
+            accuracy_replaced=_accuracy(network, test),
         )
-    except ApproximationError as error:
-        return replace(empty, note=_one_line(error))
-    row = replace(
-        empty,
-        fitted_degree=max(site.degree for site in report.sites),
-        sup_error=max(site.sup_error for site in report.sites),
-        outside=max(site.outside for site in report.sites),
-        accuracy_replaced=_accuracy(network, test),
-    )
-    if training is None:
-        return row
-    try:
-        network, report = polynomialize(
-            model, calibration, config=config, rng=np.random.default_rng(seed), training=training
-        )
+        if training is None:
+            return row
+        network, report = convert(training)
     except (ApproximationError, TrainingError) as error:
-        return replace(row, note=_one_line(error))
+        return replace(row, note=" ".join(str(error).split()).replace("|", "/"))
     return replace(
         row,
         outside=max(site.outside for site in report.sites),
@@ -209,16 +195,12 @@ def _row(
     )
 
 
-def _one_line(error: HEInferError) -> str:
-    return " ".join(str(error).split()).replace("|", "/")
-
-
 def _accuracy(model: nn.Module, test: TrainingData) -> float:
     assert test.labels is not None
     was_training = model.training
-    predicted = predict(model, torch.from_numpy(test.inputs)).argmax(dim=1).numpy()
+    correct = count_correct(model, test.inputs, test.labels)
     model.train(was_training)
-    return float(np.mean(predicted == test.labels))
+    return correct / len(test.inputs)
 
 
 def relu_network() -> nn.Sequential:
@@ -258,14 +240,18 @@ def train_relu_network(data: TrainingData, *, epochs: int, seed: int) -> nn.Sequ
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the MNIST comparison; needs the full data set (HE_INFER_DATA or --data)."""
-    parser = argparse.ArgumentParser(prog="python -m he_infer.comparison", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m he_infer.activations.comparison",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--markdown", type=Path, help="write the table here, instead of printing")
     parser.add_argument("--data", type=Path, help="folder with the MNIST IDX files")
-    parser.add_argument("--degrees", type=int, nargs="+", default=[2, 4, 6])
+    parser.add_argument("--degrees", type=int, nargs="+", default=[2, 4, 6], help="to compare")
     parser.add_argument("--train", type=int, default=24_000, help="training records")
     parser.add_argument("--finetune", type=int, default=12_000, help="fine-tuning records")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of training")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:

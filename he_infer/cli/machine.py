@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from he_infer.cli.console import print_facts, print_json, progress_bars, warn
+from he_infer.cli.options import add_command, add_json
 from he_infer.runtime.backends import choose
 
 # Packages above this one end the demonstration with what they add; see run_epilogues.
@@ -18,28 +19,41 @@ DEMO_GROUP: Final = "he_infer.demo"
 
 def add_commands(commands: Any) -> None:
     """Add the two parsers to argparse's subparsers."""
-    doctor = commands.add_parser("doctor", help="say what this machine has and how fast it is")
+    doctor = add_command(
+        commands,
+        "doctor",
+        run_doctor,
+        summary="say what this machine has and how fast it is",
+        example="doctor --save-costs costs.json",
+    )
     doctor.add_argument("--no-timing", action="store_true", help="do not time SEAL's primitives")
     doctor.add_argument("--save-costs", type=Path, help="write costs for he-infer compile --costs")
-    doctor.add_argument("--json", action="store_true")
-    doctor.set_defaults(run=run_doctor)
+    add_json(doctor)
 
-    demo = commands.add_parser(
-        "demo", help="start a server, send encrypted MNIST digits to it, show the answers"
+    demo = add_command(
+        commands,
+        "demo",
+        run_demo,
+        summary="start a server, send encrypted MNIST digits to it, show the answers",
+        example="demo --images 3 --batch 0 --no-audit",
     )
     demo.add_argument("--model", default="tutorial-cnn", help="a model of the zoo for MNIST")
-    demo.add_argument("--images", type=int, default=10, help="images sent one by one")
-    demo.add_argument("--batch", type=int, default=1000, help="images in one query, 0 for none")
-    demo.add_argument("--out", type=Path, default=Path("demo/demo.json"))
-    demo.add_argument("--json", action="store_true", help="print the figures, not the tables")
+    demo.add_argument("--images", type=int, default=10, help="images sent one by one (default 10)")
+    demo.add_argument(
+        "--batch", type=int, default=1000, help="images in one query, 0 for none (default 1000)"
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo/demo.json"), help="file for the figures"
+    )
     demo.add_argument("--no-audit", action="store_true", help="stop before the audit")
-    demo.set_defaults(run=run_demo)
+    add_json(demo)
 
 
 def run_doctor(options: argparse.Namespace) -> int:
     from he_infer.cli import doctor
+    from he_infer.runtime.machine import inspect_machine
 
-    machine = doctor.inspect_machine()
+    machine = inspect_machine()
     costs = None
     if options.save_costs is not None or not options.no_timing:
         costs = doctor.measure_costs()

@@ -23,7 +23,11 @@ COMMANDS_GROUP: Final = "he_infer.commands"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every command; each sets ``run`` to its function."""
+    """The parser of every command, those of installed packages included; ``run`` is its function.
+
+    Nothing is read, written or run, and neither torch nor a web framework is imported, so that
+    a reference of the command line can be generated from it.
+    """
     from he_infer.cli import machine, modelling, querying, serving
 
     parser = argparse.ArgumentParser(

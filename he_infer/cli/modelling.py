@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from he_infer.cli.console import (
-    print_json,
-    print_table,
-    progress_bars,
-    warn,
-)
+from he_infer.cli.console import print_json, print_table, progress_bars, warn
+from he_infer.cli.options import add_command, add_json
 from he_infer.errors import InputError
 
 CHECKED: Final = 64
@@ -23,30 +20,53 @@ def add_commands(commands: Any) -> None:
     from he_infer import zoo
     from he_infer.activations import approx
 
-    models = commands.add_parser("models", help="list the trained models of the zoo")
-    models.add_argument("--json", action="store_true")
-    models.set_defaults(run=run_models)
+    models = add_command(
+        commands,
+        "models",
+        run_models,
+        summary="list the trained models of the zoo with their measured accuracy",
+        example="models",
+    )
+    add_json(models)
 
-    train = commands.add_parser("train", help="train a model of the zoo from scratch")
-    train.add_argument("name", choices=zoo.NAMES)
-    train.add_argument("--seed", type=int, default=1)
+    train = add_command(
+        commands,
+        "train",
+        run_train,
+        summary="train a model of the zoo from scratch",
+        example="train digits-mlp --seed 1 --out digits.safetensors",
+    )
+    train.add_argument("name", choices=zoo.NAMES, help="a model of the zoo")
+    train.add_argument("--seed", type=int, default=1, help="of weights and batches (default 1)")
     train.add_argument("--data", type=Path, help="folder with the MNIST IDX files")
     train.add_argument("--out", type=Path, help="weights file (default: NAME.safetensors)")
-    train.add_argument("--json", action="store_true")
-    train.set_defaults(run=run_train)
+    add_json(train)
 
-    approximate = commands.add_parser(
-        "approximate", help="compare polynomial approximations of an activation"
+    approximate = add_command(
+        commands,
+        "approximate",
+        run_approximate,
+        summary="compare polynomial approximations of an activation",
+        example="approximate relu --low -4 --high 4 --degrees 2 4 6",
     )
-    approximate.add_argument("function", help="relu, sigmoid, tanh, gelu, silu, softplus, sign")
-    approximate.add_argument("--low", type=float, default=-4.0)
-    approximate.add_argument("--high", type=float, default=4.0)
-    approximate.add_argument("--degrees", type=int, nargs="+", default=[2, 4, 6])
-    approximate.add_argument("--json", action="store_true")
-    approximate.set_defaults(run=run_approximate)
+    approximate.add_argument("function", help=", ".join(approx.FUNCTIONS))
+    approximate.add_argument(
+        "--low", type=float, default=-4.0, help="start of the interval (default -4)"
+    )
+    approximate.add_argument(
+        "--high", type=float, default=4.0, help="end of the interval (default 4)"
+    )
+    approximate.add_argument(
+        "--degrees", type=int, nargs="+", default=[2, 4, 6], help="to compare (default 2 4 6)"
+    )
+    add_json(approximate)
 
-    compile_ = commands.add_parser(
-        "compile", help="compile a model into a plan, and say what it will cost"
+    compile_ = add_command(
+        commands,
+        "compile",
+        run_compile,
+        summary="compile a model into a plan, and say what it will cost",
+        example="compile --model mine.py:build --sample inputs.npy --out mine.heplan",
     )
     compile_.add_argument(
         "--model", required=True, help="a zoo name, or path/to/file.py:factory (the file is run)"
@@ -55,15 +75,19 @@ def add_commands(commands: Any) -> None:
     compile_.add_argument("--sample", type=Path, help=".npy with typical inputs, for calibration")
     compile_.add_argument("--name", help="name of the served model (default: the model's)")
     size = compile_.add_mutually_exclusive_group()
-    size.add_argument("--batch", type=int, help="records per query, a power of two (default 1)")
+    size.add_argument(
+        "--batch", type=int, default=1, help="records per query, a power of two (default 1)"
+    )
     size.add_argument("--records", type=int, help="choose the batch that answers these soonest")
     compile_.add_argument(
         "--method",
         choices=sorted(approx.METHODS),
         default="least_squares",
-        help="for activations that are not polynomials",
+        help="for activations that are not polynomials (default least_squares)",
     )
-    compile_.add_argument("--degree", type=int, default=3, help="of those approximations")
+    compile_.add_argument(
+        "--degree", type=int, default=3, help="of those approximations (default 3)"
+    )
     compile_.add_argument("--precision-bits", type=int, help="bits after the point in the outputs")
     compile_.add_argument(
         "--noise-std", type=float, default=0.0, help="of noise on every output, in their units"
@@ -78,11 +102,10 @@ def add_commands(commands: Any) -> None:
         "--shift", type=float, default=0.0, help="add a random number up to ±SHIFT to all of them"
     )
     compile_.add_argument("--costs", type=Path, help="costs measured by he-infer doctor")
-    compile_.add_argument("--seed", type=int, default=0, help="of the simulated noise")
+    compile_.add_argument("--seed", type=int, default=0, help="of the simulated noise (default 0)")
     compile_.add_argument("--describe", action="store_true", help="print every step as well")
     compile_.add_argument("--out", type=Path, help="plan file (default: NAME.heplan)")
-    compile_.add_argument("--json", action="store_true")
-    compile_.set_defaults(run=run_compile)
+    add_json(compile_)
 
 
 def run_models(options: argparse.Namespace) -> int:
@@ -109,20 +132,16 @@ def run_models(options: argparse.Namespace) -> int:
 
 
 def run_train(options: argparse.Namespace) -> int:
-    import safetensors.torch
-
     from he_infer import zoo
-    from he_infer.zoo.training import predict
+    from he_infer.activations.forward import count_correct
 
     data = zoo.training_set(options.name, options.data)
     with progress_bars() as progress:
         result = zoo.train(options.name, seed=options.seed, data=data, progress=progress)
     test = zoo.test_set(options.name)
-    answers = predict(result.model, zoo.inputs(options.name, test)).argmax(axis=1)
-    correct = int((answers == test.labels).sum())
+    correct = count_correct(result.model, zoo.inputs(options.name, test), test.labels)
     out = options.out or Path(f"{options.name}.safetensors")
-    weights = {key: value.contiguous() for key, value in result.model.state_dict().items()}
-    out.write_bytes(safetensors.torch.save(weights))
+    out.write_bytes(result.weights())
     facts = {
         "model": options.name,
         "seed": options.seed,
@@ -148,24 +167,18 @@ def run_approximate(options: argparse.Namespace) -> int:
         names = ", ".join(sorted(approx.FUNCTIONS))
         raise InputError(f"no function is called {options.function!r}: choose one of {names}")
     function = approx.FUNCTIONS[options.function]
+    interval = (options.low, options.high)
     results: list[dict[str, Any]] = []
     for name, method in approx.METHODS.items():
         for degree in options.degrees:
             row: dict[str, Any] = {"method": name, "degree": degree, "sup_error": None, "note": ""}
             try:
-                found = method(function, interval=(options.low, options.high), degree=degree)
-                row["sup_error"] = found.sup_error
+                row["sup_error"] = method(function, interval=interval, degree=degree).sup_error
             except ApproximationError as error:
                 row["note"] = str(error)
             results.append(row)
     if options.json:
-        print_json(
-            {
-                "function": options.function,
-                "interval": [options.low, options.high],
-                "results": results,
-            }
-        )
+        print_json({"function": options.function, "interval": interval, "results": results})
         return 0
     print(f"largest error of {options.function} on [{options.low:g}, {options.high:g}]\n")
     cells = {(r["method"], r["degree"]): r["sup_error"] for r in results}
@@ -212,42 +225,25 @@ def run_compile(options: argparse.Namespace) -> int:
     precision = options.precision_bits
     if precision is None:
         precision = compiler.DEFAULT_PRECISION_BITS
-    approximation = compiler.Approximation(
-        method=approx.METHODS[options.method], degree=options.degree
-    )
-    privacy = FunctionPrivacy.for_precision(
-        precision, noise_std=options.noise_std, scaling=options.scaling, shift=options.shift
-    )
     if options.records is None:
-        plan = compiler.compile(
-            model,
-            sample,
-            name=name,
-            batch=1 if options.batch is None else options.batch,
-            precision_bits=precision,
-            approximation=approximation,
-            cost=cost,
-            privacy=privacy,
-        )
+        compile_ = partial(compiler.compile, batch=options.batch)
     else:
-        plan = compile_for_records(
-            model,
-            sample,
-            records=options.records,
-            name=name,
-            precision_bits=precision,
-            approximation=approximation,
-            cost=cost,
-            privacy=privacy,
-        )
-    report = compile_report(
-        plan,
-        check,
-        rng=np.random.default_rng(options.seed),
-        records=CHECKED,
+        compile_ = partial(compile_for_records, records=options.records)
+    plan = compile_(
+        model,
+        sample,
+        name=name,
+        precision_bits=precision,
+        approximation=compiler.Approximation(
+            method=approx.METHODS[options.method], degree=options.degree
+        ),
         cost=cost,
-        model=model,
+        privacy=FunctionPrivacy.for_precision(
+            precision, noise_std=options.noise_std, scaling=options.scaling, shift=options.shift
+        ),
     )
+    rng = np.random.default_rng(options.seed)
+    report = compile_report(plan, check, rng=rng, records=CHECKED, cost=cost, model=model)
     if report.predicted_label_agreement < LEAST_AGREEMENT:
         way_out = (
             "lower --noise-std if that is too few"

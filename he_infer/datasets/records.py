@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,7 @@ class Dataset:
 
     def select(self, indices: NDArray[np.integer[Any]] | slice) -> Dataset:
         """The records at ``indices``, in that order."""
-        return Dataset(
-            name=self.name,
-            images=self.images[indices],
-            labels=self.labels[indices],
-            max_value=self.max_value,
-        )
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +72,4 @@ class Table:
 
     def select(self, indices: NDArray[np.integer[Any]] | slice) -> Table:
         """The records at ``indices``, in that order."""
-        return Table(
-            name=self.name,
-            features=self.features[indices],
-            labels=self.labels[indices],
-            feature_names=self.feature_names,
-        )
+        return replace(self, features=self.features[indices], labels=self.labels[indices])

@@ -6,7 +6,7 @@ polynomial's ascending power coefficients per feature, (features, degree + 1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -109,20 +109,31 @@ def gather_polynomials(graph: ir.Graph) -> ir.Graph:
 
 
 def polynomial_of(
-    name: str, root: str, shape: tuple[int, ...], form: ir.FloatArray
+    name: str,
+    root: str,
+    shape: tuple[int, ...],
+    form: ir.FloatArray,
+    *,
+    center: ir.FloatArray | float = 0.0,
+    radius: ir.FloatArray | float = 1.0,
 ) -> ir.Polynomial:
-    """A node that evaluates ``form``, power coefficients (features, degree + 1), of ``root``."""
-    rows = [chebyshev.poly2cheb(row) for row in form]
+    """A node that evaluates ``form`` at u = (x - center) / radius of ``root``.
+
+    ``form``: power coefficients, (rows, degree + 1). Each row stands for as many neighbouring
+    features: all of them, those of one channel, or a single one. So do ``center`` and ``radius``.
+    """
+    repeat = math.prod(shape) // len(form)
     coefficients = np.zeros_like(form)
-    for i, row in enumerate(rows):
-        coefficients[i, : len(row)] = row
+    for i, row in enumerate(form):
+        converted = chebyshev.poly2cheb(row)  # without trailing zeros
+        coefficients[i, : len(converted)] = converted
     return ir.Polynomial(
         name=name,
         source=root,
         shape=shape,
-        coefficients=coefficients,
-        center=np.zeros(len(form)),
-        radius=np.ones(len(form)),
+        coefficients=np.repeat(coefficients, repeat, axis=0),
+        center=np.repeat(np.broadcast_to(center, len(form)), repeat).astype(np.float64),
+        radius=np.repeat(np.broadcast_to(radius, len(form)), repeat).astype(np.float64),
     )
 
 
@@ -144,9 +155,15 @@ def _is_diagonal(matrix: ir.Matrix) -> bool:
     return bool(matrix.shape[0] == matrix.shape[1] and np.array_equal(rows, columns))
 
 
-def recogniser_of(nodes: Sequence[ir.Node]) -> Recogniser:
-    """A recogniser that has seen ``nodes``."""
-    recogniser = Recogniser()
-    for node in nodes:
-        recogniser.add(node)
-    return recogniser
+def agrees(
+    graph: ir.Graph, records: ir.FloatArray, expected: ir.FloatArray, *, tolerance: float
+) -> bool:
+    """Whether the graph gives the model's own outputs, (batch, outputs), on ``records``.
+
+    ``tolerance`` is relative to each value, and to the largest one where that is above 1.
+    """
+    got = ir.evaluate(graph, records.reshape(len(records), -1))[graph.output.name]
+    scale = max(1.0, float(np.abs(expected).max()))
+    return got.shape == expected.shape and np.allclose(
+        got, expected, rtol=tolerance, atol=tolerance * scale
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from he_infer.errors import CompileError, InputError, Problem, UnsupportedLayersError
+from he_infer.frontend.elementwise import agrees
 from he_infer.plan import ir
 
 _ACTIVATIONS: Final[Mapping[str, Callable[[ir.FloatArray], ir.FloatArray]]] = {
@@ -62,9 +63,7 @@ def _compare(model: Any, graph: ir.Graph, flat: ir.FloatArray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about feature names, which arrays do not have
         expected = np.asarray(ask(flat), dtype=np.float64).reshape(len(flat), -1)
-    got = ir.evaluate(graph, flat)[graph.output.name]
-    scale = max(1.0, float(np.abs(expected).max()))
-    if got.shape != expected.shape or not np.allclose(got, expected, rtol=1e-5, atol=1e-5 * scale):
+    if not agrees(graph, flat, expected, tolerance=1e-5):
         raise UnsupportedLayersError(
             [
                 Problem(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+
+from he_infer.activations.convert.sites import ELEMENTWISE
 
 LINEAR_MODULES: Final[tuple[type[nn.Module], ...]] = (
     nn.Linear,
@@ -43,100 +45,22 @@ LINEAR_MODULES: Final[tuple[type[nn.Module], ...]] = (
     nn.ChannelShuffle,
 )
 
-ELEMENTWISE_MODULES: Final[tuple[type[nn.Module], ...]] = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.ELU,
-    nn.SELU,
-    nn.CELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Softplus,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Hardtanh,
-    nn.Mish,
-    nn.Softsign,
-    nn.LogSigmoid,
-)
+ELEMENTWISE_MODULES: Final[tuple[type[nn.Module], ...]] = (*ELEMENTWISE, nn.PReLU)
 
-_ACTIVATION_NAMES: Final = (
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "celu",
-    "gelu",
-    "silu",
-    "sigmoid",
-    "tanh",
-    "softplus",
-    "hardswish",
-    "hardsigmoid",
-    "hardtanh",
-    "mish",
-    "softsign",
-    "logsigmoid",
-    "abs",
-    "exp",
-    "sin",
-    "cos",
-)
-
+_ELEMENTWISE_NAMES: Final = (
+    "relu relu6 leaky_relu elu selu celu gelu silu sigmoid tanh softplus hardswish hardsigmoid "
+    "hardtanh mish softsign logsigmoid abs exp sin cos"
+).split()
 _LINEAR_NAMES: Final = (
-    "flatten",
-    "reshape",
-    "view",
-    "permute",
-    "transpose",
-    "movedim",
-    "squeeze",
-    "unsqueeze",
-    "contiguous",
-    "mean",
-    "sum",
-    "avg_pool1d",
-    "avg_pool2d",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "linear",
-    "conv1d",
-    "conv2d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "batch_norm",
-    "pad",
-    "interpolate",
-    "cat",
-    "concat",
-    "add",
-    "sub",
-    "neg",
-    "mul",
-    "div",
-    "dropout",
-    "flip",
-    "roll",
-    "matmul",
-    "float",
-    "double",
-    "to",
-    "type_as",
-    "detach",
-    "clone",
-    "unflatten",
-    "pixel_shuffle",
-    "narrow",
-    "rsub",
-)
+    "flatten reshape view permute transpose movedim squeeze unsqueeze contiguous mean sum "
+    "avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d linear conv1d conv2d "
+    "conv_transpose1d conv_transpose2d batch_norm pad interpolate cat concat add sub neg mul div "
+    "dropout flip roll matmul float double to type_as detach clone unflatten pixel_shuffle narrow "
+    "rsub truediv getitem iadd isub imul"
+).split()
 
 
-def _calls(names: tuple[str, ...]) -> frozenset[Any]:
+def _calls(names: Sequence[str]) -> frozenset[Any]:
     """The torch, torch.nn.functional, operator and method spellings of the names."""
     spaces: tuple[Any, ...] = (torch, F, operator, torch._C._nn)
     found: set[Any] = set(names)  # methods are called by name
@@ -144,8 +68,8 @@ def _calls(names: tuple[str, ...]) -> frozenset[Any]:
     return frozenset(found)
 
 
-ELEMENTWISE_CALLS: Final = _calls(_ACTIVATION_NAMES)
-LINEAR_CALLS: Final = _calls((*_LINEAR_NAMES, "truediv", "getitem", "iadd", "isub", "imul"))
+ELEMENTWISE_CALLS: Final = _calls(_ELEMENTWISE_NAMES)
+LINEAR_CALLS: Final = _calls(_LINEAR_NAMES)
 
 _REPLACE_POOL: Final = "replace it with average pooling and fine-tune"
 _CLIENT_SIDE: Final = "return the logits; the client applies it to what it decrypts"

@@ -11,19 +11,19 @@ import argparse
 import hashlib
 import sys
 from pathlib import Path
+from typing import Final
 
-import numpy as np
-import safetensors.torch
 import torch
+from torch import nn
 
 from he_infer import zoo
-from he_infer.datasets import Dataset
+from he_infer.activations.forward import count_correct
+from he_infer.datasets import Dataset, wilson_interval
 from he_infer.errors import HEInferError, TrainingError
-from he_infer.zoo.cards import Card, wilson_interval
-from he_infer.zoo.training import TrainingResult, activation_ranges, predict
+from he_infer.zoo.training import TrainingResult, activation_ranges
 
-HELD_OUT = 5_000
-SELECTION = (
+HELD_OUT: Final = 5_000
+SELECTION: Final = (
     "Recipes were chosen by their accuracy on training records held out from training ({held_out} "
     "of them; for digits four folds), with seed 1 throughout. The chosen recipe then ran on all "
     "training records and the weights of its last step were kept. No recipe, seed or checkpoint "
@@ -32,6 +32,7 @@ SELECTION = (
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code, 1 for an error with a way out."""
     parser = argparse.ArgumentParser(
         prog="python -m he_infer.zoo",
         description=__doc__,
@@ -44,27 +45,27 @@ def main(arguments: list[str] | None = None) -> int:
         ("test", "score the stored weights on the test set"),
     ):
         sub = commands.add_parser(command, help=purpose)
-        sub.add_argument("name", choices=zoo.NAMES)
+        sub.add_argument("name", choices=zoo.NAMES, help="a model of the zoo")
         if command != "test":
-            sub.add_argument("--seed", type=int, default=1)
+            sub.add_argument("--seed", type=int, default=1, help="of training (default 1)")
             sub.add_argument("--data", type=Path, help="folder with the IDX files")
         if command == "train":
-            sub.add_argument("--out", type=Path, default=Path(__file__).parent)
+            sub.add_argument(
+                "--out", type=Path, default=Path(__file__).parent, help="folder to write into"
+            )
     options = parser.parse_args(arguments)
+    name: str = options.name
     torch.set_num_threads(1)  # the weights depend on the order of summation
     try:
         if options.command == "test":
-            report("test", *score(zoo.load(options.name), options.name, zoo.test_set(options.name)))
-        elif options.command == "validate":
-            validate(options.name, options.seed, zoo.training_set(options.name, options.data))
+            report("test", zoo.load(name), name, zoo.test_set(name))
+            return 0
+        data = zoo.training_set(name, options.data)
+        if options.command == "validate":
+            validate(name, options.seed, data)
         else:
-            data = zoo.training_set(options.name, options.data)
-            store(
-                options.name,
-                zoo.train(options.name, seed=options.seed, data=data, progress=draw),
-                data,
-                options.out,
-            )
+            result = zoo.train(name, seed=options.seed, data=data, progress=draw)
+            store(name, result, data, options.out)
     except HEInferError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -75,24 +76,21 @@ def validate(name: str, seed: int, data: Dataset) -> None:
     """Score a run that never saw the last ``held_out_count`` training records."""
     kept = len(data) - held_out_count(data)
     result = zoo.train(name, seed=seed, data=data.select(slice(kept)), progress=draw)
-    report("held out", *score(result.model, name, data.select(slice(kept, None))))
+    report("held out", result.model, name, data.select(slice(kept, None)))
     describe(result, name, data)
 
 
 def store(name: str, result: TrainingResult, data: Dataset, folder: Path) -> None:
     """Write weights and card; raises TrainingError below the recipe's floor."""
-    correct, n_test = score(result.model, name, zoo.test_set(name))
-    report("test", correct, n_test)
+    correct, n_test = report("test", result.model, name, zoo.test_set(name))
     describe(result, name, data)
     if correct / n_test < result.recipe.accuracy_floor:
         raise TrainingError(
             f"{name}: {correct} of {n_test} correct, below the floor of "
             f"{result.recipe.accuracy_floor:.1%}: nothing was written"
         )
-    weights = safetensors.torch.save(
-        {key: value.contiguous() for key, value in result.model.state_dict().items()}
-    )
-    card = Card(
+    weights = result.weights()
+    card = zoo.Card(
         name=name,
         recipe=result.recipe,
         seed=result.seed,
@@ -119,24 +117,23 @@ def held_out_count(data: Dataset) -> int:
     return min(HELD_OUT, len(data) // 5)
 
 
-def score(model: torch.nn.Module, name: str, data: Dataset) -> tuple[int, int]:
-    """How many of ``data`` the model answers correctly, of how many."""
-    answers = predict(model, zoo.inputs(name, data)).argmax(axis=1)
-    return int(np.sum(answers == data.labels)), len(data)
-
-
-def report(what: str, correct: int, count: int) -> None:
+def report(what: str, model: nn.Module, name: str, data: Dataset) -> tuple[int, int]:
+    """Print how many of ``data`` the model answers correctly; returns (correct, records)."""
+    correct, count = count_correct(model, zoo.inputs(name, data), data.labels), len(data)
     low, high = wilson_interval(correct, count)
     print(f"{what}: {correct}/{count} = {correct / count:.2%} (95 %: {low:.2%} … {high:.2%})")
+    return correct, count
 
 
 def describe(result: TrainingResult, name: str, data: Dataset) -> None:
+    """Print the first and the last loss, and the range of every activation's inputs."""
     print(f"loss: {result.losses[0]:.4f} → {result.losses[-1]:.4f}")
     for layer, (low, high) in activation_ranges(result.model, zoo.inputs(name, data)).items():
         print(f"{layer}: inputs {low:.2f} … {high:.2f}")
 
 
 def draw(stage: str, done: int, total: int) -> None:
+    """Progress as one line on stderr, every hundred steps."""
     if done == total or done % 100 == 0:
         print(f"\r{stage}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 

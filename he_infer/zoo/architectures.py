@@ -1,4 +1,4 @@
-"""The networks of the zoo, written once and instantiated with either kind of activation.
+"""The networks of the zoo, described as data and built with either kind of activation.
 
     name          layers (→ output shape)                                   quadratics   depth
     tutorial-cnn  conv 1→4, 7x7/3 (4, 8, 8) · 256→64 · 64→10                  2            5
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
@@ -24,6 +26,49 @@ from torch import nn
 from he_infer.activations.layer import PolynomialActivation
 
 ActivationFactory = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution:
+    """A square kernel that makes ``channels`` feature maps."""
+
+    channels: int
+    kernel: int
+    stride: int
+    padding: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Convolutions of a grey image, then dense layers.
+
+    ``widths``: the number of features that the first dense layer takes, then the number that
+    each dense layer gives. The last one gives the logits.
+    """
+
+    convolutions: tuple[Convolution, ...] = ()
+    widths: tuple[int, ...]
+
+
+ARCHITECTURES: Final[Mapping[str, Architecture]] = MappingProxyType(
+    {
+        "tutorial-cnn": Architecture(
+            convolutions=(Convolution(channels=4, kernel=7, stride=3),), widths=(256, 64, 10)
+        ),
+        "mnist-lola": Architecture(
+            convolutions=(Convolution(channels=5, kernel=5, stride=2, padding=1),),
+            widths=(845, 100, 10),
+        ),
+        "mnist-deep": Architecture(
+            convolutions=(
+                Convolution(channels=16, kernel=5, stride=2, padding=1),
+                Convolution(channels=32, kernel=5, stride=2, padding=1),
+            ),
+            widths=(1152, 64, 10),
+        ),
+        "digits-mlp": Architecture(widths=(64, 32, 10)),
+    }
+)
 
 
 def quadratic(channels: int) -> nn.Module:
@@ -37,66 +82,24 @@ def relu(channels: int) -> nn.Module:
     return nn.ReLU()
 
 
-def tutorial_cnn(activation: ActivationFactory) -> nn.Sequential:
-    return _named(
-        conv1=nn.Conv2d(1, 4, kernel_size=7, stride=3, bias=False),
-        norm1=nn.BatchNorm2d(4),
-        act1=activation(4),
-        flatten=nn.Flatten(),
-        dense1=nn.Linear(256, 64, bias=False),
-        norm2=nn.BatchNorm1d(64),
-        act2=activation(64),
-        dense2=nn.Linear(64, 10),
-    )
-
-
-def mnist_lola(activation: ActivationFactory) -> nn.Sequential:
-    return _named(
-        conv1=nn.Conv2d(1, 5, kernel_size=5, stride=2, padding=1, bias=False),
-        norm1=nn.BatchNorm2d(5),
-        act1=activation(5),
-        flatten=nn.Flatten(),
-        dense1=nn.Linear(845, 100, bias=False),
-        norm2=nn.BatchNorm1d(100),
-        act2=activation(100),
-        dense2=nn.Linear(100, 10),
-    )
-
-
-def mnist_deep(activation: ActivationFactory) -> nn.Sequential:
-    return _named(
-        conv1=nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=1, bias=False),
-        norm1=nn.BatchNorm2d(16),
-        act1=activation(16),
-        conv2=nn.Conv2d(16, 32, kernel_size=5, stride=2, padding=1, bias=False),
-        norm2=nn.BatchNorm2d(32),
-        act2=activation(32),
-        flatten=nn.Flatten(),
-        dense1=nn.Linear(1152, 64, bias=False),
-        norm3=nn.BatchNorm1d(64),
-        act3=activation(64),
-        dense2=nn.Linear(64, 10),
-    )
-
-
-def digits_mlp(activation: ActivationFactory) -> nn.Sequential:
-    return _named(
-        dense1=nn.Linear(64, 32, bias=False),
-        norm1=nn.BatchNorm1d(32),
-        act1=activation(32),
-        dense2=nn.Linear(32, 10),
-    )
-
-
-ARCHITECTURES: Final[Mapping[str, Callable[[ActivationFactory], nn.Sequential]]] = MappingProxyType(
-    {
-        "tutorial-cnn": tutorial_cnn,
-        "mnist-lola": mnist_lola,
-        "mnist-deep": mnist_deep,
-        "digits-mlp": digits_mlp,
-    }
-)
-
-
-def _named(**layers: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(layers))
+def build(name: str, activation: ActivationFactory) -> nn.Sequential:
+    """The network called ``name`` with fresh weights; (B, *input_shape) → (B, 10)."""
+    architecture = ARCHITECTURES[name]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    block, channels = 0, 1
+    for block, conv in enumerate(architecture.convolutions, start=1):
+        layers[f"conv{block}"] = nn.Conv2d(
+            channels, conv.channels, conv.kernel, conv.stride, conv.padding, bias=False
+        )
+        channels = conv.channels
+        layers[f"norm{block}"] = nn.BatchNorm2d(channels)
+        layers[f"act{block}"] = activation(channels)
+    if architecture.convolutions:
+        layers["flatten"] = nn.Flatten()
+    *hidden, (last_inputs, logits) = pairwise(architecture.widths)
+    for dense, (inputs, outputs) in enumerate(hidden, start=1):
+        layers[f"dense{dense}"] = nn.Linear(inputs, outputs, bias=False)
+        layers[f"norm{block + dense}"] = nn.BatchNorm1d(outputs)
+        layers[f"act{block + dense}"] = activation(outputs)
+    layers[f"dense{len(hidden) + 1}"] = nn.Linear(last_inputs, logits)
+    return nn.Sequential(layers)

@@ -11,9 +11,7 @@ from importlib import resources
 from typing import Any
 
 from he_infer.errors import DataError
-from he_infer.zoo.recipes import Augmentation, Recipe
-
-_Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
+from he_infer.zoo.recipes import Augmentation, Recipe, recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,39 +50,27 @@ class Card:
         """Read what :meth:`to_json` wrote; raises DataError for anything else."""
         try:
             fields: dict[str, Any] = json.loads(text)
-            plan: dict[str, Any] = fields.pop("recipe")
-            light = plan.pop("augmentation")
-            plan["augmentation"] = None if light is None else Augmentation(**light)
-            plan["input_shape"] = tuple(plan["input_shape"])
-            fields["recipe"] = Recipe(**plan)
+            steps: dict[str, Any] = fields["recipe"]
+            bounds = steps["augmentation"]
+            steps["augmentation"] = None if bounds is None else Augmentation(**bounds)
+            steps["input_shape"] = tuple(steps["input_shape"])
+            fields["recipe"] = Recipe(**steps)
             low, high = fields["accuracy_interval"]
             fields["accuracy_interval"] = (low, high)
-            ranges = {
+            fields["activation_ranges"] = {
                 key: (least, most) for key, (least, most) in fields["activation_ranges"].items()
             }
-            fields["activation_ranges"] = ranges
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError("not a model card: a field is missing or of the wrong kind") from error
 
 
-def read_card(name: str) -> Card:
-    """The card shipped for ``name``; raises DataError if there is none."""
-    path = resources.files("he_infer.zoo").joinpath("cards", f"{name}.json")
+def card(name: str) -> Card:
+    """What was measured for ``name``.
+
+    Raises TrainingError for an unknown name, DataError if the package holds no card for it.
+    """
+    path = resources.files("he_infer.zoo").joinpath("cards", f"{recipe(name).name}.json")
     if not path.is_file():
         raise DataError(f"the package holds no card for {name!r}")
     return Card.from_json(path.read_text(encoding="utf-8"))
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's score interval at 95 % for a proportion (E. B. Wilson, JASA 1927).
-
-    Raises DataError unless 0 ≤ successes ≤ trials and trials ≥ 1.
-    """
-    if trials < 1 or not 0 <= successes <= trials:
-        raise DataError(f"{successes} of {trials} is not a proportion")
-    share, z2 = successes / trials, _Z_95**2
-    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    half /= 1 + z2 / trials
-    return max(0.0, center - half), min(1.0, center + half)

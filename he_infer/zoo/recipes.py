@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -70,57 +70,50 @@ class Recipe:
             raise TrainingError("label_smoothing and accuracy_floor are fractions")
 
 
-_LIGHT: Final = Augmentation(
+_AUGMENTATION: Final = Augmentation(
     rotate_degrees=10.0, translate_pixels=2.0, scale=0.1, shear_degrees=8.0
 )
-
-
-def _mnist(
-    name: str, *, epochs: int, accuracy_floor: float, augmentation: Augmentation = _LIGHT
-) -> Recipe:
-    return Recipe(
-        name=name,
-        data="mnist",
-        input_shape=(1, 28, 28),
-        epochs=epochs,
-        batch=128,
-        peak_rate=6e-3,
-        weight_decay=1e-2,
-        label_smoothing=0.05,
-        range_limit=6.0,
-        range_weight=1.0,
-        min_leading=0.03,
-        max_shift=8.0,
-        accuracy_floor=accuracy_floor,
-        augmentation=augmentation,
-        settle_epochs=3,
-    )
-
-
+_TUTORIAL_CNN: Final = Recipe(
+    name="tutorial-cnn",
+    data="mnist",
+    input_shape=(1, 28, 28),
+    epochs=30,
+    batch=128,
+    peak_rate=6e-3,
+    weight_decay=1e-2,
+    label_smoothing=0.05,
+    range_limit=6.0,
+    range_weight=1.0,
+    min_leading=0.03,
+    max_shift=8.0,
+    accuracy_floor=0.987,
+    augmentation=_AUGMENTATION,
+    settle_epochs=3,
+)
+_DIGITS_MLP: Final = replace(
+    _TUTORIAL_CNN,
+    name="digits-mlp",
+    data="digits",
+    input_shape=(64,),
+    epochs=120,
+    batch=64,
+    peak_rate=1e-2,
+    label_smoothing=0.1,
+    accuracy_floor=0.96,
+    augmentation=replace(
+        _AUGMENTATION, rotate_degrees=8.0, translate_pixels=0.8, shear_degrees=6.0
+    ),
+    settle_epochs=20,
+)
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
     {
-        "tutorial-cnn": _mnist("tutorial-cnn", epochs=30, accuracy_floor=0.987),
-        "mnist-lola": _mnist("mnist-lola", epochs=30, accuracy_floor=0.993),
-        "mnist-deep": _mnist("mnist-deep", epochs=25, accuracy_floor=0.995),
-        "digits-mlp": Recipe(
-            name="digits-mlp",
-            data="digits",
-            input_shape=(64,),
-            epochs=120,
-            batch=64,
-            peak_rate=1e-2,
-            weight_decay=1e-2,
-            label_smoothing=0.1,
-            range_limit=6.0,
-            range_weight=1.0,
-            min_leading=0.03,
-            max_shift=8.0,
-            accuracy_floor=0.96,
-            augmentation=Augmentation(
-                rotate_degrees=8.0, translate_pixels=0.8, scale=0.1, shear_degrees=6.0
-            ),
-            settle_epochs=20,
-        ),
+        recipe.name: recipe
+        for recipe in (
+            _TUTORIAL_CNN,
+            replace(_TUTORIAL_CNN, name="mnist-lola", accuracy_floor=0.993),
+            replace(_TUTORIAL_CNN, name="mnist-deep", epochs=25, accuracy_floor=0.995),
+            _DIGITS_MLP,
+        )
     }
 )
 NAMES: Final[tuple[str, ...]] = tuple(RECIPES)

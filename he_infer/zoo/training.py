@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from he_infer.activations.forward import predict, range_penalties, watching
 from he_infer.activations.layer import PolynomialActivation
 from he_infer.datasets import Dataset
 from he_infer.errors import DataError, TrainingError
 from he_infer.progress import Progress
-from he_infer.zoo.architectures import ARCHITECTURES, ActivationFactory
+from he_infer.zoo.architectures import ActivationFactory, build
 from he_infer.zoo.augment import augment
 from he_infer.zoo.recipes import Recipe
 
-_CLASSES = 10
-_EVALUATION_BATCH = 1000
+_CLASSES: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,11 @@ class TrainingResult:
     seed: int
     records: int
     losses: tuple[float, ...]
+
+    def weights(self) -> bytes:
+        """The network's tensors in the safetensors format."""
+        tensors = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+        return safetensors.torch.save(tensors)
 
 
 def run(
@@ -54,7 +59,7 @@ def run(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global stream
-        model = ARCHITECTURES[recipe.name](activation)
+        model = build(recipe.name, activation)
     activations = [m for m in model.modules() if isinstance(m, PolynomialActivation)]
     steps_per_epoch = len(labels) // recipe.batch
     total = recipe.epochs * steps_per_epoch
@@ -75,7 +80,7 @@ def run(
             if recipe.augmentation is not None and not settling:
                 batch = augment(batch, recipe.augmentation, generator)
             batch = batch.reshape(len(chosen), *recipe.input_shape)
-            with _range_penalties(activations, recipe.range_limit) as penalties:
+            with range_penalties(activations, recipe.range_limit) as penalties:
                 logits = model(batch)
             loss = functional.cross_entropy(
                 logits, labels[chosen], label_smoothing=recipe.label_smoothing
@@ -103,54 +108,24 @@ def run(
     )
 
 
-def predict(model: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits of a model in evaluation mode, (B, …) → (B, classes)."""
-    with torch.inference_mode():
-        parts = [model(part) for part in torch.split(torch.from_numpy(inputs), _EVALUATION_BATCH)]
-    logits: NDArray[np.float32] = torch.cat(parts).numpy()
-    return logits
-
-
 def activation_ranges(
     model: nn.Module, inputs: NDArray[np.float32]
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest input that each activation sees over ``inputs``, by layer name."""
+    names: dict[nn.Module, str] = {
+        layer: name
+        for name, layer in model.named_modules()
+        if isinstance(layer, (PolynomialActivation, nn.ReLU))
+    }
     ranges: dict[str, tuple[float, float]] = {}
-    handles = []
-    for name, layer in model.named_modules():
-        if not isinstance(layer, (PolynomialActivation, nn.ReLU)):
-            continue
 
-        def record(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-            low, high = ranges.get(name, (float("inf"), float("-inf")))
-            ranges[name] = (min(low, float(args[0].min())), max(high, float(args[0].max())))
+    def record(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        low, high = ranges.get(names[layer], (float("inf"), float("-inf")))
+        ranges[names[layer]] = min(low, float(args[0].min())), max(high, float(args[0].max()))
 
-        handles.append(layer.register_forward_pre_hook(record))
-    try:
-        predict(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watching(names, record):
+        predict(model, torch.from_numpy(inputs))
     return ranges
-
-
-@contextmanager
-def _range_penalties(
-    activations: list[PolynomialActivation], limit: float
-) -> Iterator[list[Tensor]]:
-    """Collect each activation's penalty while the model runs forward inside the block."""
-    penalties: list[Tensor] = []
-
-    def collect(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, PolynomialActivation)
-        penalties.append(layer.range_penalty(args[0], limit))
-
-    handles = [layer.register_forward_pre_hook(collect) for layer in activations]
-    try:
-        yield penalties
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:

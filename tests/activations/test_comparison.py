@@ -14,7 +14,6 @@ from he_infer.activations.approx import METHODS, minimax, relu, softplus, taylor
 from he_infer.activations.comparison import (
     Comparison,
     ComparisonRow,
-    accuracy_interval,
     compare_methods,
     format_json,
     format_markdown,
@@ -108,13 +107,6 @@ def test_smoothed_taylor_measures_its_error_against_relu() -> None:
     assert got.coefficients == smooth.coefficients
     # At zero softplus is log 2 and ReLU is 0; its series errs most there on this interval.
     assert got.sup_error == pytest.approx(np.log(2.0), rel=1e-6)
-
-
-def test_wilson_interval() -> None:
-    # Wilson (1927); the classic example 8 of 10 gives 0.4902 to 0.9433.
-    assert accuracy_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    low, high = accuracy_interval(1.0, 50)
-    assert 0.9 < low < 1.0 and high == pytest.approx(1.0)
 
 
 def test_formats() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from he_infer.cli import console, demo, modelling
-from he_infer.cli.main import main
+from he_infer.cli.main import build_parser, main
 from he_infer.cli.querying import public_file
 from he_infer.cli.sources import PASSPHRASE_VARIABLE
 from he_infer.plan.file import load_plan
@@ -67,6 +68,33 @@ def test_version_and_help_come_without_a_framework() -> None:
         [sys.executable, "-m", "he_infer", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == f"he-infer {__version__}"
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (found,) = (
+        action
+        for action in build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return dict(found.choices)
+
+
+def test_the_parser_loads_no_framework_and_holds_the_commands_of_the_attack_suite() -> None:
+    code = (
+        "import sys; from he_infer.cli.main import build_parser; build_parser();"
+        "heavy = {'torch', 'starlette', 'uvicorn', 'tenseal', 'sklearn'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert {"audit", "attacks", "compile", "serve", "query"} <= set(commands())
+
+
+@pytest.mark.parametrize("name", ["models", "train", "approximate", "compile", "doctor", "demo"])
+def test_every_argument_is_explained_and_every_command_has_an_example(name: str) -> None:
+    parser = commands()[name]
+    assert all(action.help for action in parser._actions)
+    assert parser.epilog is not None and f"he-infer {name}" in parser.epilog
+    assert parser.description and "%" not in parser.format_help()
 
 
 def test_approximate_prints_measured_errors(capsys: pytest.CaptureFixture[str]) -> None:

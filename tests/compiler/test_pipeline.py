@@ -29,7 +29,7 @@ from he_infer.plan.plan import Plan
 from he_infer.runtime.backends.plain import PlainBackend
 from he_infer.runtime.backends.seal import SealBackend
 from he_infer.runtime.executor import Executor, run_on
-from he_infer.zoo.architectures import quadratic, tutorial_cnn
+from he_infer.zoo.architectures import build, quadratic
 
 DEGREE_5 = Approximation(method=approx.least_squares, degree=5)
 
@@ -228,7 +228,7 @@ def test_inputs_and_layers_of_several_ciphertexts() -> None:
 
 def test_the_tutorial_network_needs_few_rotation_keys() -> None:
     torch.manual_seed(5)
-    model = tutorial_cnn(quadratic).eval()
+    model = build("tutorial-cnn", quadratic).eval()
     plan = compile_model(model, zoo.sample("tutorial-cnn", 64), name="tutorial-cnn")
     assert plan.params.n == 8192 and plan.params.max_level == 3
     assert plan.client_spec.n_input_ciphertexts == 1

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from he_infer import datasets
-from he_infer.datasets import DATA_VARIABLE, Dataset, IdxFile, IdxSource, Table
+from he_infer.datasets import DATA_VARIABLE, Dataset, IdxFile, IdxSource, Table, downloads
 from he_infer.datasets.idx import inflate, parse_idx, read_idx_bytes
 from he_infer.errors import DataError
 
@@ -134,7 +134,7 @@ def tiny_source(folder: Path, *, name: str = "tiny") -> IdxSource:
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IdxSource:
     source = tiny_source(tmp_path)
-    monkeypatch.setattr(datasets, "MNIST", source)
+    monkeypatch.setattr(downloads, "MNIST", source)
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
     return source
 
@@ -272,3 +272,17 @@ def test_published_files() -> None:
     np.testing.assert_array_equal(train.images[:1024], datasets.mnist_calibration())
     fashion, _ = datasets.fashion_mnist()
     assert np.bincount(fashion.labels).tolist() == [6000] * 10
+
+
+def test_wilson_interval_matches_published_values() -> None:
+    # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+    for (successes, trials), expected in {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0.0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+        (8, 10): (0.4902, 0.9433),  # the classic example
+    }.items():
+        assert datasets.wilson_interval(successes, trials) == pytest.approx(expected, abs=5e-5)
+    with pytest.raises(DataError):
+        datasets.wilson_interval(3, 2)

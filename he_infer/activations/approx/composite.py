@@ -20,21 +20,23 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from he_infer.activations.approx.fits import interpolation_coefficients
 from he_infer.activations.approx.functions import Array, Function, relu, sign
 from he_infer.activations.approx.minimax import remez
 from he_infer.activations.approx.polynomial import (
+    GOLDEN,
     Interval,
     Polynomial,
+    center_and_radius,
+    chebyshev_nodes,
     check_interval,
     check_request,
     fitted,
+    interpolation_coefficients,
     sup_norm,
 )
 from he_infer.errors import ApproximationError
 
 _MAX_STAGE_DEGREE: Final = 31
-_GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +136,8 @@ def composite_minimax(function: Function, *, interval: Interval, degree: int) ->
 
     def expand(gap: float) -> Polynomial:
         chain = composite_sign(radius=radius, degrees=degrees, gap=gap)
-        size = chain.degree + extra + 1
-        nodes = np.cos(np.pi * (np.arange(size) + 0.5) / size)
-        x = 0.5 * (interval[0] + interval[1]) + 0.5 * (interval[1] - interval[0]) * nodes
+        center, half = center_and_radius(interval)
+        x = center + half * chebyshev_nodes(chain.degree + extra + 1)
         return fitted(function, interpolation_coefficients(build(chain, x)), interval)
 
     if extra == 0:
@@ -147,16 +148,16 @@ def composite_minimax(function: Function, *, interval: Interval, degree: int) ->
 def _best_gap(expand: Callable[[float], Polynomial]) -> Polynomial:
     """Golden-section search over log2(gap), which the error is unimodal in."""
     low, high = -10.0, -0.1
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
     at_left, at_right = expand(2.0**left), expand(2.0**right)
     for _ in range(24):
         if at_left.sup_error < at_right.sup_error:
             high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
+            left = high - GOLDEN * (high - low)
             at_left = expand(2.0**left)
         else:
             low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
+            right = low + GOLDEN * (high - low)
             at_right = expand(2.0**right)
     return min(at_left, at_right, key=lambda p: p.sup_error)
 
@@ -180,22 +181,10 @@ def _stage_degrees(total: int) -> tuple[int, ...] | None:
     return best
 
 
-def _relu_from_sign(chain: CompositePolynomial, x: Array) -> Array:
-    return chain.relu(x)
-
-
-def _abs_from_sign(chain: CompositePolynomial, x: Array) -> Array:
-    return x * chain(x)
-
-
-def _sign_itself(chain: CompositePolynomial, x: Array) -> Array:
-    return chain(x)
-
-
 # How each function follows from the sign, and how many degrees that adds.
 _FROM_SIGN: Final[Mapping[Function, tuple[int, Callable[[CompositePolynomial, Array], Array]]]] = {
-    relu: (1, _relu_from_sign),
-    np.abs: (1, _abs_from_sign),
-    sign: (0, _sign_itself),
-    np.sign: (0, _sign_itself),
+    relu: (1, CompositePolynomial.relu),
+    np.abs: (1, lambda chain, x: x * chain(x)),
+    sign: (0, CompositePolynomial.__call__),
+    np.sign: (0, CompositePolynomial.__call__),
 }

@@ -26,10 +26,13 @@ from he_infer.activations.approx.functions import DERIVATIVES, Array, Function
 from he_infer.activations.approx.polynomial import (
     Interval,
     Polynomial,
+    center_and_radius,
+    chebyshev_nodes,
     check_request,
     dense_grid,
     evaluate,
     fitted,
+    interpolation_coefficients,
 )
 from he_infer.errors import ApproximationError
 
@@ -119,13 +122,12 @@ def derivative_based(
     x, dx = _quadrature(interval, degree)
     measure = evaluate(weight, x) * dx
     slopes = _project(evaluate(slope, x), x, measure, interval, degree - 1)
-    radius = 0.5 * (interval[1] - interval[0])
+    center, radius = center_and_radius(interval)
     integral = np.zeros(degree + 1)
     raw = cheb.chebint(slopes, scl=radius)
     integral[: raw.size] = raw
     grid = dense_grid(interval, 64 * degree + 1024)
-    u = (grid - 0.5 * (interval[0] + interval[1])) / radius
-    error = evaluate(function, grid) - cheb.chebval(u, integral)
+    error = evaluate(function, grid) - cheb.chebval((grid - center) / radius, integral)
     integral[0] += 0.5 * (error.max() + error.min())
     return fitted(function, integral, interval)
 
@@ -149,7 +151,7 @@ def hermite(
     in the orthonormal basis are 1/sqrt(2π), 1/2, 1/sqrt(4π).
     """
     check_request(interval, degree)
-    center, radius = 0.5 * (interval[0] + interval[1]), 0.5 * (interval[1] - interval[0])
+    center, radius = center_and_radius(interval)
     mean = center if mean is None else mean
     std = 0.25 * radius if std is None else std
     if not (np.isfinite(mean) and np.isfinite(std) and std > 0.0):
@@ -157,31 +159,21 @@ def hermite(
     x, dx = _quadrature((mean - 12.0 * std, mean + 12.0 * std), degree)
     z = (x - mean) / std
     root = np.sqrt(dx * np.exp(-0.5 * z * z) / (std * np.sqrt(2.0 * np.pi)))
-    # Orthonormal Hermite functions by their three-term recurrence, carrying sqrt(weight)
-    # along: the bare polynomials overflow at 12 standard deviations.
-    rows = [root]
+    # The functions carry sqrt(weight) along: the bare polynomials overflow that far out.
+    expansion = _hermite_functions(z, root, degree) @ (evaluate(function, x) * root)
+    # Their values at Chebyshev nodes carry the sum over to the Chebyshev basis.
+    t = (center + radius * chebyshev_nodes(degree + 1) - mean) / std
+    values = expansion @ _hermite_functions(t, np.ones_like(t), degree)
+    return fitted(function, interpolation_coefficients(values), interval)
+
+
+def _hermite_functions(z: Array, first: Array, degree: int) -> Array:
+    """Orthonormal Hermite polynomials at ``z``, times ``first``; (degree + 1, points)."""
+    rows = [first]
     for k in range(degree):
         previous = rows[k - 1] * np.sqrt(k) if k else 0.0
         rows.append((z * rows[k] - previous) / np.sqrt(k + 1.0))
-    expansion = np.stack(rows) @ (evaluate(function, x) * root)
-    # The same recurrence at Chebyshev points carries the sum over to the Chebyshev basis.
-    nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-    t = (center + radius * nodes - mean) / std
-    values = [np.ones_like(t)]
-    for k in range(degree):
-        previous = values[k - 1] * np.sqrt(k) if k else 0.0
-        values.append((t * values[k] - previous) / np.sqrt(k + 1.0))
-    coefficients = interpolation_coefficients(expansion @ np.stack(values))
-    return fitted(function, coefficients, interval)
-
-
-def interpolation_coefficients(values: Array) -> Array:
-    """Chebyshev coefficients from values at the first-kind nodes cos(π(j + 1/2) / n); (n,)."""
-    n = values.size
-    angles = np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n
-    coefficients = (2.0 / n) * (np.cos(angles) @ values)
-    coefficients[0] *= 0.5
-    return np.asarray(coefficients, dtype=np.float64)
+    return np.stack(rows)
 
 
 def _quadrature(interval: Interval, degree: int) -> tuple[Array, Array]:
@@ -198,8 +190,7 @@ def _quadrature(interval: Interval, degree: int) -> tuple[Array, Array]:
 
 def _angles(interval: Interval, degree: int) -> tuple[Array, Array, Array]:
     """Quadrature in θ with x = center + radius·cos θ: (angles, positions, weights)."""
-    low, high = interval
-    center, radius = 0.5 * (low + high), 0.5 * (high - low)
+    center, radius = center_and_radius(interval)
     split = float(np.arccos(np.clip(-center / radius, -1.0, 1.0)))
     # The split moves the kink at x = 0 to the zero of a shifted angle.
     shifted, dtheta = _quadrature((-split, np.pi - split), degree)
@@ -211,9 +202,9 @@ def _project(values: Array, x: Array, measure: Array, interval: Interval, degree
     """Weighted least squares in the Chebyshev basis; ``measure`` = weight × quadrature weight."""
     if (measure < 0.0).any() or not measure.any():
         raise ApproximationError("the weight is negative or zero everywhere on the interval")
-    u = (x - 0.5 * (interval[0] + interval[1])) / (0.5 * (interval[1] - interval[0]))
+    center, radius = center_and_radius(interval)
     root = np.sqrt(measure / measure.max())
-    design = cheb.chebvander(u, degree) * root[:, None]
+    design = cheb.chebvander((x - center) / radius, degree) * root[:, None]
     coefficients, _, rank, _ = np.linalg.lstsq(design, values * root, rcond=1e-11)
     if rank <= degree:
         raise ApproximationError(

@@ -13,6 +13,7 @@ from he_infer.activations.approx.functions import Array, Function
 from he_infer.activations.approx.polynomial import (
     Interval,
     Polynomial,
+    center_and_radius,
     check_request,
     dense_grid,
     evaluate,
@@ -49,7 +50,7 @@ def remez(function: Function, *, basis: Sequence[int], domain: Interval, frame: 
     ones on a domain right of the frame's centre. Returns coefficients, (max(basis) + 1,).
     Raises ApproximationError if no starting reference leads to an equioscillating error.
     """
-    center, radius = 0.5 * (frame[0] + frame[1]), 0.5 * (frame[1] - frame[0])
+    center, radius = center_and_radius(frame)
     grid = dense_grid(domain, 48 * (len(basis) + 1) + 512)
     scale = float(np.abs(evaluate(function, grid)).max())
     columns = np.asarray(basis, dtype=np.intp)
@@ -87,7 +88,8 @@ def _first_reference(domain: Interval, count: int, warp: float) -> Array:
     """
     u = -np.cos(np.linspace(0.0, np.pi, count)) if count > 1 else np.zeros(1)
     u = u + warp * (1.0 - u * u)
-    return np.asarray(0.5 * (domain[0] + domain[1]) + 0.5 * (domain[1] - domain[0]) * u)
+    center, radius = center_and_radius(domain)
+    return np.asarray(center + radius * u)
 
 
 def _level(

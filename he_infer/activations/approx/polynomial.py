@@ -16,7 +16,7 @@ from he_infer.errors import ApproximationError
 Interval = tuple[float, float]
 
 MAX_DEGREE: Final = 256
-_GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
+GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
 _GOLDEN_STEPS: Final = 48  # shrinks a bracket by 1e-10; the error is flat at an extremum
 
 
@@ -51,11 +51,11 @@ class Polynomial:
 
     @property
     def center(self) -> float:
-        return 0.5 * (self.interval[0] + self.interval[1])
+        return center_and_radius(self.interval)[0]
 
     @property
     def radius(self) -> float:
-        return 0.5 * (self.interval[1] - self.interval[0])
+        return center_and_radius(self.interval)[1]
 
     def __call__(self, x: ArrayLike) -> Array:
         """Evaluate by Clenshaw's recurrence; any shape in, the same shape out."""
@@ -79,6 +79,11 @@ class Polynomial:
         power = np.zeros(self.degree + 1)
         power[: composed.coef.size] = composed.coef
         return power
+
+
+def center_and_radius(interval: Interval) -> tuple[float, float]:
+    """The middle of an interval and half its width."""
+    return 0.5 * (interval[0] + interval[1]), 0.5 * (interval[1] - interval[0])
 
 
 def check_interval(interval: Interval) -> None:
@@ -120,6 +125,20 @@ def evaluate(function: Function, x: Array) -> Array:
     return values
 
 
+def chebyshev_nodes(count: int) -> Array:
+    """The zeros cos(π(j + 1/2) / count) of T_count, where interpolation is well conditioned."""
+    return np.asarray(np.cos(np.pi * (np.arange(count) + 0.5) / count))
+
+
+def interpolation_coefficients(values: Array) -> Array:
+    """Chebyshev coefficients from values at :func:`chebyshev_nodes`; (n,)."""
+    n = values.size
+    angles = np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n
+    coefficients = (2.0 / n) * (np.cos(angles) @ values)
+    coefficients[0] *= 0.5
+    return np.asarray(coefficients, dtype=np.float64)
+
+
 def fitted(function: Function, coefficients: Array, interval: Interval) -> Polynomial:
     """Wrap Chebyshev coefficients with their measured sup-norm error against ``function``."""
     bare = Polynomial(
@@ -147,7 +166,8 @@ def dense_grid(interval: Interval, count: int) -> Array:
     """Chebyshev points with both ends, and zero, where activations have their kink."""
     low, high = interval
     u = -np.cos(np.linspace(0.0, np.pi, count))
-    grid = 0.5 * (low + high) + 0.5 * (high - low) * u
+    center, radius = center_and_radius(interval)
+    grid = center + radius * u
     grid[0], grid[-1] = low, high
     if low < 0.0 < high:
         grid = np.union1d(grid, [0.0])
@@ -164,7 +184,7 @@ def sharpen(height: Function, grid: Array, peaks: NDArray[np.intp]) -> tuple[Arr
     high = grid[np.minimum(peaks + 1, grid.size - 1)]
     best_x, best = grid[peaks].copy(), height(grid[peaks])
     for _ in range(_GOLDEN_STEPS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         h_left, h_right = height(left), height(right)
         go_left = h_left > h_right
         low, high = np.where(go_left, low, left), np.where(go_left, right, high)

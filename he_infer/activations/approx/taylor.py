@@ -8,14 +8,16 @@ from typing import Final
 import numpy as np
 from numpy.polynomial import chebyshev as cheb
 
-from he_infer.activations.approx.fits import interpolation_coefficients
 from he_infer.activations.approx.functions import SERIES, Array, Function
 from he_infer.activations.approx.polynomial import (
     Interval,
     Polynomial,
+    center_and_radius,
+    chebyshev_nodes,
     check_request,
     evaluate,
     fitted,
+    interpolation_coefficients,
 )
 from he_infer.errors import ApproximationError
 
@@ -38,20 +40,19 @@ def taylor(
     """
     check_request(interval, degree)
     low, high = interval
+    center, radius = center_and_radius(interval)
     if at is None:
-        at = 0.0 if low <= 0.0 <= high else 0.5 * (low + high)
+        at = 0.0 if low <= 0.0 <= high else center
     if not low <= at <= high:
         raise ApproximationError(f"expected an expansion point in [{low}, {high}], got {at}")
     exact = SERIES.get(function)
     # Coefficients in powers of t = (x - at) / unit, so that none of them over- or underflows.
     if exact is not None:
-        unit = 0.5 * (high - low)
+        unit = radius
         series = exact(at, degree) * unit ** np.arange(degree + 1)
     else:
         series, unit = _resolve(function, at, degree, interval)
-    center, radius = 0.5 * (low + high), 0.5 * (high - low)
-    nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-    t = (center + radius * nodes - at) / unit
+    t = (center + radius * chebyshev_nodes(degree + 1) - at) / unit
     values = np.polynomial.polynomial.polyval(t, series)
     return fitted(function, interpolation_coefficients(np.asarray(values)), interval)
 
@@ -65,11 +66,9 @@ def _resolve(function: Function, at: float, degree: int, interval: Interval) -> 
         )
     low, high = interval
     unit = min(high - at, at - low) or 0.5 * (high - low)
-    count = degree + 25
-    nodes = np.cos(np.pi * (np.arange(count) + 0.5) / count)
+    nodes = chebyshev_nodes(degree + 25)
     for _ in range(_HALVINGS):
-        left, right = max(at - unit, low), min(at + unit, high)
-        center, radius = 0.5 * (left + right), 0.5 * (right - left)
+        center, radius = center_and_radius((max(at - unit, low), min(at + unit, high)))
         values = evaluate(function, center + radius * nodes)
         waves = interpolation_coefficients(values)
         scale = float(np.abs(waves).max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,18 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from he_infer.activations.convert.config import PolynomializeConfig, TrainingData
+from he_infer.activations.forward import range_penalties
 from he_infer.activations.layer import PolynomialActivation
 from he_infer.errors import TrainingError
 
-_PREDICTION_BATCH = 1000
-_CLIP_NORM = 5.0
-
-
-def predict(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits of the network in evaluation mode, (B, …) → (B, classes)."""
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(part) for part in torch.split(inputs, _PREDICTION_BATCH)])
+_CLIP_NORM: Final = 5.0
 
 
 def finetune(
@@ -58,22 +52,15 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
     )
-    penalties: list[Tensor] = []
-
-    def collect(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, PolynomialActivation)
-        penalties.append(layer.range_penalty(args[0], config.range_limit))
-
-    handles = [layer.register_forward_pre_hook(collect) for layer in layers]
+    model.train()
     try:
-        model.train()
         for _ in range(epochs):
             order = torch.from_numpy(rng.permutation(len(inputs)))
             summed = 0.0
             for start in starts:
                 chosen = order[start : start + config.batch_size]
-                penalties.clear()
-                logits = model(inputs[chosen])
+                with range_penalties(layers, config.range_limit) as penalties:
+                    logits = model(inputs[chosen])
                 loss = _distance(logits, targets[chosen], config)
                 if labels is not None:
                     loss = loss + config.label_weight * functional.cross_entropy(
@@ -96,8 +83,6 @@ def finetune(
                 summed += value
             report(summed / len(starts))
     finally:
-        for handle in handles:
-            handle.remove()
         model.eval()
 
 
@@ -117,6 +102,7 @@ def _distance(logits: Tensor, targets: Tensor, config: PolynomializeConfig) -> T
 
 @torch.no_grad()
 def _keep_leading(floors: Sequence[tuple[PolynomialActivation, Tensor]]) -> None:
+    """Keep |a| of every quadratic above its floor, in place."""
     for layer, floor in floors:
         if layer.degree == 2:
             a = layer.coefficients[:, -1]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional
 
 from he_infer.activations.approx import Array, Function, gelu, relu, sigmoid, silu, softplus, tanh
-from he_infer.activations.layer import PolynomialActivation
+from he_infer.activations.tracing import Tracer
 
-# Activations with a closed form in he_infer.approx, and so with exact derivatives and series.
+# Activations with a closed form in approx.functions, and so with exact derivatives and series.
 _NAMED: Final[Mapping[type[nn.Module], Function]] = {
     nn.ReLU: relu,
     nn.Sigmoid: sigmoid,
@@ -23,8 +23,8 @@ _NAMED: Final[Mapping[type[nn.Module], Function]] = {
     nn.SiLU: silu,
     nn.Softplus: softplus,
 }
-# Other elementwise ones: approximated all the same, by calling the module itself.
-_ELEMENTWISE: Final = (
+# Every elementwise activation with no weights: the others are approximated by calling them.
+ELEMENTWISE: Final = (
     *_NAMED,
     nn.ReLU6,
     nn.LeakyReLU,
@@ -48,34 +48,30 @@ _NOT_ELEMENTWISE: Final = (
     nn.AdaptiveMaxPool2d,
     nn.MultiheadAttention,
 )
-# Functional spellings that take no argument but the input.
-_FUNCTIONALS: Final[Mapping[Callable[..., Tensor], type[nn.Module]]] = {
-    torch.relu: nn.ReLU,
-    functional.relu: nn.ReLU,
-    torch.sigmoid: nn.Sigmoid,
-    functional.sigmoid: nn.Sigmoid,
-    torch.tanh: nn.Tanh,
-    functional.tanh: nn.Tanh,
-    functional.gelu: nn.GELU,
-    functional.silu: nn.SiLU,
-    functional.softplus: nn.Softplus,
-}
+# Calls that take no argument but the input, by the name of the function or method.
 _METHODS: Final[Mapping[str, type[nn.Module]]] = {
     "relu": nn.ReLU,
     "relu_": nn.ReLU,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
 }
+_FUNCTIONS: Final[Mapping[Any, type[nn.Module]]] = {
+    getattr(space, name): kind
+    for name, kind in {
+        **_METHODS,
+        "gelu": nn.GELU,
+        "silu": nn.SiLU,
+        "softplus": nn.Softplus,
+    }.items()
+    for space in (torch, functional)
+    if hasattr(space, name)
+}
+# Functions that are reported when they cannot be replaced.
+_ACTIVE_NAMES: Final = frozenset(
+    "relu sigmoid tanh gelu silu softplus leaky_relu elu softmax max_pool2d boolean_dispatch "
+    "hardtanh relu6 mish".split()
+)
 _NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-class _Tracer(fx.Tracer):
-    """Keeps polynomials whole: they are one step of the graph, not a loop of Horner's rule."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, PolynomialActivation) or bool(
-            super().is_leaf_module(m, module_qualified_name)
-        )
 
 
 def function_of(module: nn.Module) -> Function:
@@ -124,13 +120,15 @@ def separate_activations(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     for node in list(graph.nodes):
         replacement = _needs_module(node, modules, seen)
         if replacement is None:
-            if node.op == "call_function" and _looks_active(node):
+            if node.op == "call_function" and getattr(node.target, "__name__", "") in _ACTIVE_NAMES:
                 left.append(f"{node.name}: {node.target.__name__} with arguments of its own")
             continue
         name = f"{node.name}_activation"
         model.add_module(name, replacement.train(model.training))
         with graph.inserting_before(node):
-            new = graph.call_module(name, args=(node.args[0] if node.args else _input(node),))
+            new = graph.call_module(
+                name, args=(node.args[0] if node.args else node.kwargs["input"],)
+            )
         node.replace_all_uses_with(new)
         graph.erase_node(node)
         rewritten = True
@@ -144,7 +142,7 @@ def separate_activations(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 def activation_sites(model: nn.Module) -> dict[str, nn.Module]:
     """Activation modules by path, in the order in which the network holds them."""
     modules: list[tuple[str, nn.Module]] = list(model.named_modules())
-    return {name: m for name, m in modules if isinstance(m, _ELEMENTWISE)}
+    return {name: m for name, m in modules if isinstance(m, ELEMENTWISE)}
 
 
 def normalised_sites(model: nn.Module) -> frozenset[str]:
@@ -171,7 +169,7 @@ def replace_module(model: nn.Module, path: str, new: nn.Module) -> None:
 
 def _trace(model: nn.Module) -> tuple[fx.Graph | None, str]:
     try:
-        return _Tracer().trace(model), ""
+        return Tracer().trace(model), ""
     except Exception as error:  # whatever a user's forward raises on symbolic values
         return None, type(error).__name__
 
@@ -182,7 +180,7 @@ def _needs_module(
     """The module to put at this node: for functional calls and repeated module calls only."""
     if node.op == "call_module":
         module = modules[str(node.target)]
-        if not isinstance(module, _ELEMENTWISE):
+        if not isinstance(module, ELEMENTWISE):
             return None
         repeated = id(module) in seen
         seen.add(id(module))
@@ -191,7 +189,7 @@ def _needs_module(
     if node.op == "call_method" and len(node.args) == 1:
         kind = _METHODS.get(str(node.target))
     elif node.op == "call_function" and _plain_call(node):
-        kind = _FUNCTIONALS.get(node.target)  # type: ignore[arg-type]
+        kind = _FUNCTIONS.get(node.target)
     return None if kind is None else kind()
 
 
@@ -203,27 +201,3 @@ def _plain_call(node: fx.Node) -> bool:
         key == "inplace" or (key in defaults and value == defaults[key])
         for key, value in others.items()
     )
-
-
-def _looks_active(node: fx.Node) -> bool:
-    name = getattr(node.target, "__name__", "")
-    return name in {
-        "relu",
-        "sigmoid",
-        "tanh",
-        "gelu",
-        "silu",
-        "softplus",
-        "leaky_relu",
-        "elu",
-        "softmax",
-        "max_pool2d",
-        "boolean_dispatch",
-        "hardtanh",
-        "relu6",
-        "mish",
-    }
-
-
-def _input(node: fx.Node) -> Any:
-    return node.kwargs["input"]

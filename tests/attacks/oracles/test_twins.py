@@ -27,7 +27,7 @@ from he_infer import datasets
 from he_infer.activations.layer import PolynomialActivation
 from he_infer.client.client import Client
 from he_infer.errors import ServiceError
-from he_infer.zoo.architectures import ARCHITECTURES, quadratic
+from he_infer.zoo.architectures import ARCHITECTURES, build, quadratic
 
 RECORDS = 256
 
@@ -162,7 +162,7 @@ def test_what_cannot_be_compiled_is_named(trained: TrainedTwins, pool: Records) 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_the_relu_original_has_no_polynomials(name: str) -> None:
-    model = ARCHITECTURES[name](quadratic)
+    model = build(name, quadratic)
     original = relu_original(model)
     quadratics = sum(isinstance(layer, PolynomialActivation) for layer in model.modules())
     assert quadratics > 0
