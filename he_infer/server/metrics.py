@@ -63,8 +63,10 @@ class Metrics:
             "he_infer_key_store_entries", "Evaluation keys held.", registry=self._registry
         )
 
-    def show(self, load: Load, *, receiving_bytes: int) -> None:
-        """Set the gauges that are read rather than counted."""
+    def show(self, load: Load, *, receiving_bytes: int, stored: tuple[int, int]) -> None:
+        """Set the gauges that are read rather than counted; ``stored``: keys, and their bytes."""
+        self.keys.set(stored[0])
+        self.key_bytes.set(stored[1])
         self.workers.labels("busy").set(load.busy)
         self.workers.labels("idle").set(load.workers - load.busy)
         self.waiting.set(load.waiting)
