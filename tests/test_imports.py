@@ -50,7 +50,6 @@ PARTS = {
     "client_messages": "client",
     "client_keys": "client",
     "client_async": "client",
-    "patience": "client",
     "canaries": "client",
     "transport_failures": "transport",
     "certificate_files": "certificates",

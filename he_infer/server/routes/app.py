@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
 from he_infer.server.admission import ReceiveQuota
-from he_infer.server.metrics import Metrics
 from he_infer.server.routes.inference import Inference
 from he_infer.server.routes.information import Information
 from he_infer.server.routes.keys import KeyRoutes
+from he_infer.server.routes.metrics import Metrics
 from he_infer.server.routes.observed import Observed, Trace, trace_of
 from he_infer.server.routes.openapi import Operation, describe, json_object
 from he_infer.server.service import InferenceService

@@ -83,20 +83,20 @@ class Inference:
             service.access.credentials(request)  # who shows none is refused unread
             service.workers.check()
             beginning = body.head_bytes + HEADER_BYTES
-            with self._quota.reserved(beginning) as held, trace.stage("receive"):
+            with self._quota.reserved(beginning) as hold, trace.stage("receive"):
                 head = await body.take(body.head_bytes)
                 header = await body.look(HEADER_BYTES)
                 # Looking up and reading overlap, but until its sender is known a body holds
                 # little of the quota: strangers must not be able to fill it by waiting.
                 ahead = min(length - beginning, AHEAD_BYTES)
-                held.grow(ahead)
+                hold(ahead)
                 bound = await _both(
                     self._bound(request, header, trace), body.ahead(HEADER_BYTES + ahead)
                 )
                 tenant, facts, keys_digest = bound
                 expect_length(length, body.head_bytes + facts.query_bytes, what="head and query")
                 identity = parse_query_head(head, length=facts.query_bytes)
-                held.grow(length - beginning - ahead)
+                hold(length - beginning - ahead)
                 query = await body.rest()
         trace.body_open = False
         with trace.stage("admit"):

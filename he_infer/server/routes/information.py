@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from he_infer.server.admission import ReceiveQuota
-from he_infer.server.metrics import Metrics
+from he_infer.server.routes.metrics import Metrics
 from he_infer.server.routes.observed import Trace
 from he_infer.server.routes.openapi import MODEL_BASES, Operation, content, json_object
 from he_infer.server.routes.status_page import render

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from he_infer.errors import HEInferError
 from he_infer.server.catalog import Catalog
 from he_infer.server.logs import log_event, where_raised
-from he_infer.server.metrics import Metrics
 from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
+from he_infer.server.routes.metrics import Metrics
 from he_infer.server.routes.responses import RefusalResponse
 from he_infer.server.workers.hosting import HostFacts
 from he_infer.wire.protocol import request_id
