@@ -13,7 +13,6 @@ this one for the clients alone.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import ipaddress
 import os
 import re
@@ -29,12 +28,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from he_infer.cli.certificate_files import Issued, paths_of, prepare, read, write
 from he_infer.errors import KeyFileError, ParameterError
+from he_infer.wire.protocol import NAME
 
 AUTHORITY_DAYS: Final = 3650
 LEAF_DAYS: Final = 397
 MAX_DAYS: Final = 36_500
 MAX_COMMON_NAME: Final = 64  # X.520's upper bound; longer ones are no certificate
-TENANT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED: Final = ("ca", "server")
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -114,20 +113,6 @@ def issue_client(
         lifetime=_lifetime(days),
         overwrite=overwrite,
     )
-
-
-def fingerprint(pem: bytes) -> str:
-    """SHA-256 of the first certificate (its DER bytes), as lower-case hexadecimal.
-
-    Raises KeyFileError if there is no PEM certificate.
-    """
-    try:
-        certificate = x509.load_pem_x509_certificates(pem)[0]
-    except ValueError as error:
-        raise KeyFileError(
-            f"expected a PEM certificate, got {len(pem)} bytes without one: give a .pem file"
-        ) from error
-    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
 
 
 def _issue(
@@ -236,7 +221,7 @@ def _lifetime(days: int) -> timedelta:
 
 
 def _check_tenant(tenant: str) -> None:
-    if TENANT_NAME.fullmatch(tenant) is None:
+    if NAME.fullmatch(tenant) is None:
         raise ParameterError(
             "expected a tenant's name of 1 to 100 letters, digits, '.', '_' or '-' that starts "
             f"with a letter or digit, got {tenant[:120]!r}: choose such a name"

@@ -109,8 +109,8 @@ def _add_state(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     from he_infer.server import Settings, run
-    from he_infer.server.running import Tls
     from he_infer.server.state import State
+    from he_infer.server.tls import Tls
     from he_infer.server.workers.processes import ProcessPool
 
     if (options.certificate is None) != (options.private_key is None):

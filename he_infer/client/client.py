@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import secrets
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from he_infer.client.key_sender import KeySender
 from he_infer.client.messages import Limits, expect_status, fetch_spec, refusal_in
-from he_infer.client.patience import Patience, ask
 from he_infer.client.release import DEFAULT_BITS, release
+from he_infer.client.retries import RetryPolicy, ask
 from he_infer.client.transport import HttpTransport, Request, Response, Transport
 from he_infer.errors import InputError, MismatchError, WireError
 from he_infer.keys.evaluation import EvaluationKeys
@@ -32,7 +30,6 @@ from he_infer.keys.secret import SecretKeys
 from he_infer.plan.client_spec import (
     ClientSpec,
     FloatArray,
-    OutOfRangeWarning,
     expected_query,
     expected_reply,
 )
@@ -91,7 +88,7 @@ class Client:
         spec: ClientSpec,
         keys: SecretKeys,
         strict: bool = False,
-        patience: Patience | None = None,
+        retries: RetryPolicy | None = None,
         progress: Progress | None = None,
     ) -> None:
         if keys.params != spec.params:
@@ -102,7 +99,7 @@ class Client:
         self._spec = spec
         self._keys = keys
         self._strict = strict
-        self._patience = patience or Patience()
+        self._retries = retries or RetryPolicy()
         self._progress = progress
         self._evaluation_keys: EvaluationKeys | None = None
         self._uploaded = False
@@ -118,7 +115,7 @@ class Client:
         plan_digest: str | None = None,
         strict: bool = False,
         limits: Limits | None = None,
-        patience: Patience | None = None,
+        retries: RetryPolicy | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Fetch what ``model`` needs and be ready to predict; keys are uploaded when missing.
@@ -126,7 +123,7 @@ class Client:
         ``server``: an address or a transport. ``keys`` None draws a fresh secret for this
         client. ``evaluation_keys``: made before from ``keys``; made when needed if None.
         ``plan_digest`` pins the plan: MismatchError if the server has another one.
-        ``patience``: how often and how long to wait for a server that is busy or stopping.
+        ``retries``: how often and how long to wait for a server that is busy or stopping.
         """
         with ExitStack() as on_failure:
             transport: Transport
@@ -143,7 +140,7 @@ class Client:
                 spec=spec,
                 keys=chosen,
                 strict=strict,
-                patience=patience,
+                retries=retries,
                 progress=progress,
             )
             if evaluation_keys is not None:
@@ -154,12 +151,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -188,33 +180,16 @@ class Client:
         if array.ndim == 0 or len(array) == 0:
             raise InputError("expected at least one record")
         size = self._spec.batch
-        parts = [array[first : first + size] for first in range(0, len(array), size)]
-        for part in parts:
-            self._spec.check(part, strict=self._strict)
+        parts = []
+        for first in range(0, len(array), size):
+            parts.append(self._spec.check(array[first : first + size], strict=self._strict))
         self.upload_keys()
         answers = []
         for index, part in enumerate(parts):
             answers.append(self._query(part))
             if self._progress is not None:
                 self._progress("queries", index + 1, len(parts))
-        logits = np.concatenate([answer.logits for answer in answers])
-        times = [answer.timings for answer in answers]
-        return Prediction(
-            logits=logits,
-            labels=np.argmax(logits, axis=1),
-            slots=np.concatenate([answer.slots for answer in answers]),
-            level=self._spec.output_level,
-            scale=self._spec.output_scale,
-            timings=Timings(
-                encrypt_ms=sum(t.encrypt_ms for t in times),
-                exchange_ms=sum(t.exchange_ms for t in times),
-                evaluate_ms=sum(t.evaluate_ms for t in times),
-                decrypt_ms=sum(t.decrypt_ms for t in times),
-            ),
-            queries=len(answers),
-            bytes_sent=sum(answer.bytes_sent for answer in answers),
-            bytes_received=sum(answer.bytes_received for answer in answers),
-        )
+        return _joined(answers)
 
     def release(self, prediction: Prediction, *, bits: int = DEFAULT_BITS) -> FloatArray:
         """The logits (batch, outputs) with noise of their own and rounded, fit to be shown.
@@ -244,7 +219,7 @@ class Client:
             self._transport,
             self._spec.model,
             version=self._version,
-            patience=self._patience,
+            retries=self._retries,
             progress=self._progress,
         )
 
@@ -269,11 +244,11 @@ class Client:
             )
         return self._evaluation_keys
 
-    def _query(self, records: NDArray[Any]) -> Prediction:
-        """One query of at most ``spec.batch`` records, which were checked before."""
+    def _query(self, records: FloatArray) -> Prediction:
+        """One query of at most ``spec.batch`` records (batch, features), checked before."""
         keys_digest = self._made_keys().digest
         start = time.perf_counter()
-        slots = self._pack(records)
+        slots = self._spec.place(records)
         ciphertexts = self._keys.encrypt(slots, self._spec.input_scale)
         expected = expected_query(self._spec, keys_digest)
         encrypted = time.perf_counter()
@@ -299,12 +274,6 @@ class Client:
             bytes_sent=expected.total_bytes,
             bytes_received=len(answer.body),
         )
-
-    def _pack(self, records: NDArray[Any]) -> NDArray[np.float64]:
-        # Range warnings were given for the whole batch: one query must not repeat them.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OutOfRangeWarning)
-            return self._spec.pack(records)
 
     def _exchange(self, ciphertexts: list[SeededCiphertext], expected: Expected) -> Response:
         """Send a query; if the server has dropped the keys since, upload them once more."""
@@ -344,7 +313,7 @@ class Client:
                 body_bytes=total,
                 max_reply_bytes=protocol.MAX_HEAD_BYTES + reply_bytes,
             ),
-            self._patience,
+            self._retries,
         )
 
     def _parse(self, answer: Response, keys_digest: str) -> tuple[list[Ciphertext], float]:
@@ -369,3 +338,22 @@ class Client:
                 done += len(chunk)
                 if self._progress is not None:
                     self._progress(stage, done, total)
+
+
+def _joined(answers: Sequence[Prediction]) -> Prediction:
+    """Answers to queries in a row as one."""
+    return replace(
+        answers[0],
+        logits=np.concatenate([answer.logits for answer in answers]),
+        labels=np.concatenate([answer.labels for answer in answers]),
+        slots=np.concatenate([answer.slots for answer in answers]),
+        timings=Timings(
+            **{
+                name: sum(getattr(answer.timings, name) for answer in answers)
+                for name in Timings.__slots__
+            }
+        ),
+        queries=len(answers),
+        bytes_sent=sum(answer.bytes_sent for answer in answers),
+        bytes_received=sum(answer.bytes_received for answer in answers),
+    )

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 import threading
-from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
@@ -84,12 +83,7 @@ class Watch:
         self._timer.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
     def over(self, stream: Any) -> None:

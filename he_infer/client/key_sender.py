@@ -6,14 +6,13 @@ import re
 from typing import Final
 
 from he_infer.client.messages import MAX_ERROR_BYTES, expect_status
-from he_infer.client.patience import Patience, ask
+from he_infer.client.retries import RetryPolicy, ask
 from he_infer.client.transport import Request, Response, Transport
 from he_infer.errors import ServiceError, UnreachableError, WireError
 from he_infer.progress import Progress
 from he_infer.wire import protocol as protocol
 
 PIECE_BYTES: Final = 4 * 2**20
-_UPLOAD: Final = re.compile(r"[0-9a-f]{32}")
 _RANGE: Final = re.compile(r"bytes=0-(\d{1,15})")
 
 
@@ -26,14 +25,14 @@ class KeySender:
         model: str,
         *,
         version: str | None = None,
-        patience: Patience,
+        retries: RetryPolicy,
         progress: Progress | None = None,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._transport = transport
         self._model = model
         self._version = version
-        self._patience = patience
+        self._retries = retries
         self._progress = progress
         self._piece_bytes = piece_bytes
 
@@ -60,7 +59,7 @@ class KeySender:
         received, broken = 0, 0
         # One round for each piece, and one for each time that something went wrong: a server
         # that does not get on must not hold us for ever.
-        rounds = -(-len(data) // self._piece_bytes) + self._patience.attempts
+        rounds = -(-len(data) // self._piece_bytes) + self._retries.attempts
         while received < len(data):
             if rounds == 0:
                 raise ServiceError("the server does not get on with the upload of keys: retry")
@@ -69,7 +68,7 @@ class KeySender:
                 received = self._piece(path, data, received)
             except UnreachableError:
                 broken += 1
-                if broken >= self._patience.attempts:
+                if broken >= self._retries.attempts:
                     raise
                 received = self._received(path)
             if self._progress is not None:
@@ -105,7 +104,7 @@ class KeySender:
         return _end_of(answer, protocol.MAX_UPLOAD_BYTES)
 
     def _ask(self, request: Request) -> Response:
-        return ask(self._transport, request, self._patience)
+        return ask(self._transport, request, self._retries)
 
     def _keys(self, digest: str) -> str:
         return protocol.keys_path(self._model, digest, self._version)
@@ -117,7 +116,7 @@ class KeySender:
         """The new upload's path, put together here: a server must not send us elsewhere."""
         described = protocol.parse_json(begun.body)
         identity = described.get("upload") if isinstance(described, dict) else None
-        if not isinstance(identity, str) or not _UPLOAD.fullmatch(identity):
+        if not isinstance(identity, str) or not protocol.UPLOAD.fullmatch(identity):
             raise WireError("the server named no upload")
         return f"{self._uploads()}/{identity}"
 

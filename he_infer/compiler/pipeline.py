@@ -24,11 +24,11 @@ from he_infer.errors import CompileError, DefenceError, DepthError, InputError, 
 from he_infer.frontend.elementwise import gather_polynomials
 from he_infer.params import MAX_LOG_QP, CKKSParams
 from he_infer.plan import ir
-from he_infer.plan.client_spec import MODEL_NAME
 from he_infer.plan.placement import place
 from he_infer.plan.plan import Plan
 from he_infer.plan.privacy import FunctionPrivacy, flooding_bits
 from he_infer.runtime.costs import CostModel
+from he_infer.wire.protocol import NAME
 
 if TYPE_CHECKING:
     from he_infer.activations.approx import Polynomial
@@ -83,7 +83,7 @@ def compile(
             f"batch {batch} exceeds the {max(MAX_LOG_QP) // 2} slots of the largest ring: send "
             "several queries"
         )
-    if not MODEL_NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise CompileError(
             f"the name {name!r} cannot stand in an address: use up to 100 letters, digits, "
             "dots, dashes and underscores"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from he_infer.errors import (
 from he_infer.params import CKKSParams
 from he_infer.wire.envelope import Expected
 from he_infer.wire.key_levels import KeyLevels
+from he_infer.wire.protocol import DIGEST, NAME
 
 IndexArray: TypeAlias = NDArray[np.int32]
 FloatArray: TypeAlias = NDArray[np.float64]
 
-MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_FEATURES: Final = 1 << 20
 MAX_CIPHERTEXTS: Final = 1 << 14
 MAX_INPUT_SLOTS: Final = 2 * MAX_FEATURES  # written out, over all ciphertexts: 8 MB
@@ -69,8 +68,8 @@ class ClientSpec:
         feature_slots = slots // self.batch if 0 < self.batch <= slots else 0
         features = math.prod(self.input_shape)
         checks = {
-            "model name": bool(MODEL_NAME.fullmatch(self.model)),
-            "plan digest": bool(re.fullmatch(r"[0-9a-f]{64}", self.plan_digest)),
+            "model name": bool(NAME.fullmatch(self.model)),
+            "plan digest": bool(DIGEST.fullmatch(self.plan_digest)),
             "batch": feature_slots * self.batch == slots,
             "input shape": 0 < len(self.input_shape) <= 4
             and min(self.input_shape) > 0
@@ -150,7 +149,10 @@ class ClientSpec:
 
     def pack(self, records: ArrayLike, *, strict: bool = False) -> FloatArray:
         """(batch, *input_shape) records → (ciphertexts, N/2) slot values; raises as ``check``."""
-        flat = self.check(records, strict=strict)
+        return self.place(self.check(records, strict=strict))
+
+    def place(self, flat: FloatArray) -> FloatArray:
+        """(batch, features) records that were checked → (ciphertexts, N/2) slot values."""
         padded = np.zeros((flat.shape[1] + 1, self.batch))
         padded[:-1, : len(flat)] = flat.T  # row −1 stays zero: what index −1 reads
         values = padded[self.input_slots]  # (ciphertexts, feature slots, batch)

@@ -12,7 +12,8 @@ from sqlalchemy.engine import Connection
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
 from he_infer.server.state import State, replies, tenants
-from he_infer.server.workers.hosting import Answer, Buffer, HostFacts
+from he_infer.server.state.replies import Answer
+from he_infer.server.workers.hosting import Buffer, HostFacts
 from he_infer.wire.protocol import IDEMPOTENCY_KEY
 
 
@@ -61,24 +62,18 @@ class Accounts:
                 400, "malformed", "an idempotency key has 16 to 64 letters, digits, dashes"
             )
         request_digest = hashlib.sha256(query).hexdigest()
-        patience_s = self._settings.evaluation_timeout_s * 3 + 60
+        timeout_s = self._settings.evaluation_timeout_s * 3 + 60
 
-        def work(connection: Connection) -> tuple[Answer | None, float]:
+        def charge(connection: Connection) -> tuple[Answer | None, float]:
             now = time.time()
             if idempotency_key is not None:
-                kept = replies.begin(
-                    connection,
-                    tenant,
-                    idempotency_key,
-                    request_digest,
-                    now=now,
-                    patience_s=patience_s,
-                )
+                named = (tenant, idempotency_key, request_digest)
+                kept = replies.begin(connection, *named, now=now, timeout_s=timeout_s)
                 if kept is not None:
-                    return Answer(reply=kept.reply, evaluate_ms=kept.evaluate_ms), 0.0
+                    return kept, 0.0
             return None, tenants.charge(connection, tenant, facts.records, now=now)
 
-        kept, period_start = await self._database.run(work)
+        kept, period_start = await self._database.run(charge)
         return Admitted(
             tenant=tenant,
             facts=facts,
@@ -109,8 +104,7 @@ class Accounts:
                     connection,
                     admitted.tenant,
                     admitted.idempotency_key,
-                    answer.reply,
-                    answer.evaluate_ms,
+                    answer,
                     now=now,
                     most=self._settings.replies_per_tenant,
                 )

@@ -1,10 +1,10 @@
-"""Who may wait: a bounded queue for evaluations and a byte quota for bodies being received."""
+"""Who may wait: a bounded queue for evaluations, and a byte quota for bodies on their way in."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -92,34 +92,26 @@ class ReceiveQuota:
         self.reserved_bytes = 0
 
     @contextmanager
-    def reserved(self, size_bytes: int) -> Iterator[Reservation]:
-        """Hold ``size_bytes`` of the quota; raises Refusal 503 if they are not free."""
-        held = Reservation(self)
-        held.grow(size_bytes)
-        try:
-            yield held
-        finally:
-            self.reserved_bytes -= held.size_bytes
+    def reserved(self, size_bytes: int) -> Iterator[Callable[[int], None]]:
+        """Hold ``size_bytes`` of the quota for one body; raises Refusal 503 if they are not free.
 
-    def take(self, size_bytes: int, *, beside_bytes: int) -> None:
-        """Count ``size_bytes`` more for a body that holds ``beside_bytes`` already.
-
-        One body alone is always let in, whatever its size: its length was checked before.
+        Yields a function that holds so many bytes more: little is held until a body's sender is
+        known. One body alone is always let in, whatever its size: its length was checked before.
         """
-        others = self.reserved_bytes - beside_bytes
-        if others and self.reserved_bytes + size_bytes > self._limit_bytes:
-            raise Refusal(503, "busy", "too many bodies are being received: retry", retry_after_s=2)
-        self.reserved_bytes += size_bytes
+        held_bytes = 0
 
+        def hold(more_bytes: int) -> None:
+            nonlocal held_bytes
+            others = self.reserved_bytes - held_bytes
+            if others and self.reserved_bytes + more_bytes > self._limit_bytes:
+                raise Refusal(
+                    503, "busy", "too many bodies are being received: retry", retry_after_s=2
+                )
+            self.reserved_bytes += more_bytes
+            held_bytes += more_bytes
 
-class Reservation:
-    """What one body holds of a quota: little until its sender is known, then the rest."""
-
-    def __init__(self, quota: ReceiveQuota) -> None:
-        self._quota = quota
-        self.size_bytes = 0
-
-    def grow(self, size_bytes: int) -> None:
-        """Hold so many bytes more; raises Refusal 503 if they are not free."""
-        self._quota.take(size_bytes, beside_bytes=self.size_bytes)
-        self.size_bytes += size_bytes
+        try:
+            hold(size_bytes)
+            yield hold
+        finally:
+            self.reserved_bytes -= held_bytes

@@ -21,24 +21,15 @@ from he_infer.server.settings import Settings
 from he_infer.server.state import State, key_index
 from he_infer.server.state.blobs import Blobs, MissingBlobError, keys_blob, part_blob
 from he_infer.server.state.key_index import KeyName, UnknownKeysError, Upload
-from he_infer.server.workers.hosting import HostFacts, Task
+from he_infer.server.workers.hosting import Buffer, HostFacts, Task
 from he_infer.server.workers.workers import Workers
 from he_infer.wire import Expected, read_header
-from he_infer.wire.protocol import DIGEST
+from he_infer.wire.protocol import DIGEST, UPLOAD
 
 MAX_PIECES: Final = 4096  # a piece of one byte costs a row and a file
 MAX_UPLOADS: Final = 8  # under way at a time, of each tenant
 MAX_PIECE_BYTES: Final = 8 * 2**20
 RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
-_IDENTITY: Final = re.compile(r"[0-9a-f]{32}")
-
-
-class OutOfOrderError(HEInferError):
-    """A piece that does not begin where the last one ended; ``received`` bytes are here."""
-
-    def __init__(self, received: int) -> None:
-        super().__init__(f"{received} bytes are here: go on from there")
-        self.received = received
 
 
 class KeyUploads:
@@ -139,20 +130,20 @@ class KeyUploads:
     async def find(self, facts: HostFacts, tenant: str, identity: str) -> Upload:
         """Raises Refusal 404 for an upload that is none of this tenant's for this model."""
         found = None
-        if _IDENTITY.fullmatch(identity):
+        if UPLOAD.fullmatch(identity):
             found = await self._database.run(lambda c: key_index.find_upload(c, tenant, identity))
         if found is None or found.plan_digest != facts.plan_digest:
             raise Refusal(404, "unknown_upload", "no such upload: it was finished, or is too old")
         return found
 
-    async def append(self, facts: HostFacts, upload: Upload, start: int, piece: bytes) -> int:
+    async def append(self, facts: HostFacts, upload: Upload, start: int, piece: Buffer) -> int:
         """Store a piece that begins at ``start``; how many bytes of the whole are here then.
 
-        Raises OutOfOrderError, NoRoomError, and WireError for a beginning that is not that of
+        Raises Refusal 416, NoRoomError, and WireError for a beginning that is not that of
         these keys, before any of it is stored.
         """
         if start != upload.received:
-            raise OutOfOrderError(upload.received)
+            raise out_of_order(upload.received)
         if start == 0:
             # The first bytes tell whether these are keys at all: nothing else may touch the
             # disk, a secret key posted by mistake least of all.
@@ -169,7 +160,7 @@ class KeyUploads:
             ):
                 return start + size
             found = key_index.find_upload(connection, upload.tenant, upload.id)
-            raise OutOfOrderError(0 if found is None else found.received)
+            raise out_of_order(0 if found is None else found.received)
 
         try:
             return await self._database.run(note)
@@ -180,12 +171,12 @@ class KeyUploads:
     async def finish(self, facts: HostFacts, upload: Upload, digest: str, request: str) -> None:
         """Put the pieces together, check and load the whole, and only then let it be used.
 
-        Raises MismatchError for another SHA-256, OutOfOrderError if bytes are missing, WireError
+        Raises MismatchError for another SHA-256, Refusal 416 if bytes are missing, WireError
         or BackendError for keys that are unusable; these end the upload.
         """
         name = self.name(facts, digest)
         if upload.received != upload.bytes:
-            raise OutOfOrderError(upload.received)
+            raise out_of_order(upload.received)
         pieces = await self._database.run(lambda c: key_index.parts_of(c, upload.id))
         target = keys_blob(upload.tenant, digest)
         already = await self.known(facts, upload.tenant, digest)
@@ -289,6 +280,12 @@ class KeyUploads:
             self._blobs.delete(part_blob(piece))
 
 
+def out_of_order(received: int) -> Refusal:
+    """The refusal of what does not begin where the last piece ended."""
+    text = f"{received} bytes are here: go on from there"
+    return Refusal(416, "out_of_order", text, received=received)
+
+
 def parse_range(text: str | None, *, total: int) -> tuple[int, int]:
     """(first byte, bytes) of a Content-Range; raises Refusal 400."""
     match = RANGE.fullmatch(text or "")
@@ -302,7 +299,7 @@ def parse_range(text: str | None, *, total: int) -> tuple[int, int]:
     return first, last - first + 1
 
 
-def _check_beginning(facts: HostFacts, beginning: bytes) -> None:
+def _check_beginning(facts: HostFacts, beginning: Buffer) -> None:
     header = read_header(beginning)
     spec = ClientSpec.from_json(facts.spec)
     Expected.evaluation_keys(spec.params, spec.key_levels).check(header)

@@ -28,17 +28,25 @@ KEY_BURNT: Final = (
 class Refusal(Exception):
     """An answer other than success: ``status`` for HTTP, ``code`` for programs.
 
-    ``retry_after_s`` is sent as Retry-After where waiting helps.
+    ``retry_after_s`` is sent as Retry-After where waiting helps, ``received`` as the Range of an
+    upload that is here.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        received: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.retry_after_s = retry_after_s
+        self.received = received
 
 
 class ClientGoneError(Exception):

@@ -18,7 +18,8 @@ from he_infer.server.logs import log_event, where_raised
 from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
 from he_infer.server.settings import Settings
 from he_infer.server.state import State, served
-from he_infer.server.workers.hosting import Answer, Buffer, Task
+from he_infer.server.state.replies import Answer
+from he_infer.server.workers.hosting import Buffer, Task
 from he_infer.server.workers.workers import Workers
 
 SWEEP_S: Final = 60.0

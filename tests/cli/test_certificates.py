@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import ssl
@@ -18,9 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from he_infer.cli import certificates
 from he_infer.cli.certificate_files import Issued
-from he_infer.cli.certificates import fingerprint, issue_client, issue_server, make_authority
+from he_infer.cli.certificates import issue_client, issue_server, make_authority
 from he_infer.cli.main import main
-from he_infer.errors import HEInferError, KeyFileError, ParameterError
+from he_infer.errors import KeyFileError, ParameterError
 
 
 @pytest.fixture
@@ -288,17 +287,6 @@ def test_an_expired_authority_signs_nothing(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(certificates, "datetime", Later)
     with pytest.raises(KeyFileError, match="expired"):
         issue_client(folder, "bob")
-
-
-def test_a_fingerprint_is_that_of_the_leaf(folder: Path) -> None:
-    data = (folder / "server.pem").read_bytes()
-    end = "-----END CERTIFICATE-----\n"
-    leaf = data.decode().partition(end)[0] + end
-    assert fingerprint(data) == hashlib.sha256(ssl.PEM_cert_to_DER_cert(leaf)).hexdigest()
-    assert fingerprint(data) != fingerprint((folder / "ca.pem").read_bytes())
-    for wrong in (b"", b"nonsense", (folder / "ca.key").read_bytes()):
-        with pytest.raises(HEInferError, match="PEM certificate"):
-            fingerprint(wrong)
 
 
 def test_replacing_a_certificate_keeps_the_authority(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from he_infer.client.client import Client
 from he_infer.client.key_sender import PIECE_BYTES
 from he_infer.client.messages import Limits, fetch_spec
-from he_infer.client.patience import Patience
+from he_infer.client.retries import RetryPolicy
 from he_infer.client.transport import Request, Response
 from he_infer.errors import (
     MismatchError,
@@ -125,8 +125,8 @@ def connected(keys: SecretKeys, alter: Callable[[Response], Response]) -> Client
         return alter(reply_with(made[0]._made_keys().digest))
 
     # What a server refuses for a while is asked for again at once.
-    patience = Patience(first_wait_s=0.001)
-    made.append(Client.connect(Scripted(reply=answer), model="toy", keys=keys, patience=patience))
+    retries = RetryPolicy(first_wait_s=0.001)
+    made.append(Client.connect(Scripted(reply=answer), model="toy", keys=keys, retries=retries))
     return made[0]
 
 
@@ -297,7 +297,7 @@ def test_a_server_that_takes_no_piece_does_not_hold_a_client(keys: SecretKeys, e
 def test_a_refusal_without_a_body_says_what_to_do(
     keys: SecretKeys, status: int, words: str
 ) -> None:
-    patience = Patience(attempts=1)
-    client = Client.connect(Scripted(head=status), model="toy", keys=keys, patience=patience)
+    retries = RetryPolicy(attempts=1)
+    client = Client.connect(Scripted(head=status), model="toy", keys=keys, retries=retries)
     with pytest.raises(RefusedError, match=words):
         client.predict(np.ones(4))

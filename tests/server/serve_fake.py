@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from he_infer.server import InferenceService, Settings
-from he_infer.server.running import Server
+from he_infer.server.http_server import Server
 from he_infer.server.state import State
 from he_infer.server.workers.hosting import Query
 from he_infer.server.workers.workers import ThreadPool, Workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -17,12 +18,14 @@ import pytest
 
 from he_infer.cli import certificates
 from he_infer.client.key_sender import KeySender
-from he_infer.client.patience import Patience
+from he_infer.client.retries import RetryPolicy
 from he_infer.client.transport import HttpTransport, Request
 from he_infer.errors import ServiceError
 from he_infer.server import BackgroundServer, InferenceService, Settings
-from he_infer.server.running import Server, Tls, _check_access, _listen
+from he_infer.server.http_server import Server, listen
+from he_infer.server.running import _check_access
 from he_infer.server.state import State
+from he_infer.server.tls import Tls
 from he_infer.server.workers.workers import ThreadPool, Workers
 from tests.paths import CHECKOUT
 from tests.server.fakes import KEYS, KEYS_DIGEST, FakeHost, query_request
@@ -58,7 +61,7 @@ def test_a_conversation_over_a_socket(server: BackgroundServer) -> None:
     with httpx.Client(base_url=server.url, trust_env=False) as http:
         assert http.get("/v2/health/ready").json() == {"ready": True}
         with HttpTransport(server.url) as transport:
-            KeySender(transport, "toy", patience=Patience()).send(KEYS[0], KEYS_DIGEST)
+            KeySender(transport, "toy", retries=RetryPolicy()).send(KEYS[0], KEYS_DIGEST)
         headers, body = query_request(FakeHost())
         assert http.post("/v2/models/toy/infer", headers=headers, content=body).status_code == 200
 
@@ -67,7 +70,10 @@ def test_a_conversation_over_a_socket(server: BackgroundServer) -> None:
 def test_headers_that_do_not_come_close_the_connection(
     impatient: BackgroundServer, sent: bytes
 ) -> None:
-    assert impatient._server.config.http.HEADER_TIMEOUT_S == HEADER_S  # type: ignore[union-attr]
+    async def timeout_s() -> float:
+        return impatient._server._protocol()._header_timeout_s
+
+    assert asyncio.run(timeout_s()) == HEADER_S
     with connect(impatient) as line:
         line.sendall(sent)
         start = time.monotonic()
@@ -117,7 +123,7 @@ def test_a_taken_port_is_a_typed_error(server: BackgroundServer) -> None:
     port = urlsplit(server.url).port
     assert port
     with pytest.raises(ServiceError, match="choose another port"):
-        _listen("127.0.0.1", port)
+        listen("127.0.0.1", port)
 
 
 def test_sigterm_finishes_what_is_in_flight_and_exits_0() -> None:
@@ -134,7 +140,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0() -> None:
         replies: list[httpx.Response] = []
         with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_S) as http:
             with HttpTransport(url) as transport:
-                KeySender(transport, "toy", patience=Patience()).send(KEYS[0], KEYS_DIGEST)
+                KeySender(transport, "toy", retries=RetryPolicy()).send(KEYS[0], KEYS_DIGEST)
 
             def query() -> None:
                 headers, body = query_request(FakeHost())
@@ -167,7 +173,7 @@ def test_a_handshake_that_does_not_come_closes_the_connection(tmp_path: Path) ->
     certificates.make_authority(tmp_path / "pki")
     made = certificates.issue_server(tmp_path / "pki", ["127.0.0.1"])
     settings = Settings(drain_notice_s=0.0, header_timeout_s=HEADER_S)
-    with State.open() as state, _listen("127.0.0.1", 0) as listener:
+    with State.open() as state, listen("127.0.0.1", 0) as listener:
         service = InferenceService(
             Workers(ThreadPool([FakeHost()], state.blobs, settings), settings), state, settings
         )

@@ -54,6 +54,7 @@ class Body:
         self._pending = bytearray()
         self._beginning = bytearray()
         self._waited_s = 0.0
+        self.head_bytes = 0  # of the beginning, where an envelope comes after a head
         self.received_bytes = 0
         self.ended = False  # whether the client has nothing more to send
 
@@ -73,25 +74,30 @@ class Body:
 
     async def take(self, size: int) -> bytes:
         """The next ``size`` bytes, for a head that must be seen whole."""
+        taken = await self.look(size)
+        del self._pending[:size]
+        return taken
+
+    async def look(self, size: int) -> bytes:
+        """As ``take``, but the bytes stay in place."""
         while len(self._pending) < size:
             if self.complete:
                 raise Refusal(400, "truncated", "the body is shorter than the head it announces")
             await self._more()
-        return self._pop(size)
+        return bytes(memoryview(self._pending)[:size])
 
     async def ahead(self, size: int) -> None:
         """Receive at least ``size`` bytes, or all that is left, before they are taken."""
         while not self.complete and len(self._pending) < size:
             await self._more()
 
-    async def rest(self) -> bytes:
-        """All that is left."""
-        while not self.complete:
-            await self._more()
-        return self._pop(len(self._pending))
+    async def rest(self) -> bytearray:
+        """All that is left; not copied, so ``wipe`` reaches it."""
+        await self.ahead(self._length)
+        return self._pending
 
     def wipe(self) -> None:
-        """Overwrite what was received and not taken."""
+        """Overwrite what was received, but for what ``take`` returned."""
         for kept in (self._pending, self._beginning):
             kept[:] = bytes(len(kept))
 
@@ -104,11 +110,6 @@ class Body:
         except (TimeoutError, Refusal, ClientGoneError):
             pass
         return bytes(self._beginning[:size])
-
-    def _pop(self, size: int) -> bytes:
-        taken = bytes(self._pending[:size])
-        del self._pending[:size]
-        return taken
 
     async def _more(self) -> None:
         """Receive one ASGI message; raises Refusal 408 or 400, or ClientGoneError."""

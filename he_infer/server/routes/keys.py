@@ -1,4 +1,4 @@
-"""The routes of evaluation keys: known by digest, sent in pieces, resumed where they broke off.
+"""Operations on evaluation keys: known by digest, sent in pieces, resumed where they broke off.
 
 HEAD, DELETE  …/keys/{sha256}                    200 or 204 if they are here, else 404
 POST          …/keys/uploads                     202 with a Location: a new upload
@@ -12,18 +12,19 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from he_infer.errors import HEInferError
 from he_infer.server.admission import ReceiveQuota
-from he_infer.server.key_uploads import OutOfOrderError, parse_range
+from he_infer.server.key_uploads import out_of_order, parse_range
 from he_infer.server.refusal import Refusal
-from he_infer.server.routes.body import Body, content_length, expect_length
-from he_infer.server.routes.burnt import refuse_burnt
-from he_infer.server.routes.observed import Trace, trace_of
+from he_infer.server.routes.body import content_length, expect_length
+from he_infer.server.routes.observed import Trace
+from he_infer.server.routes.openapi import MODEL_BASES, Operation, json_object, matching, parameter
+from he_infer.server.routes.receiving import check_open, receiving
+from he_infer.server.routes.responses import range_header
 from he_infer.server.service import InferenceService
 from he_infer.server.state.key_index import UnknownKeysError, Upload
 from he_infer.server.workers.hosting import HostFacts
+from he_infer.wire.protocol import DIGEST
 
 
 class KeyRoutes:
@@ -34,114 +35,102 @@ class KeyRoutes:
         self._keys = service.keys
         self._quota = quota
 
-    def routes(self, base: str) -> list[Route]:
-        uploads = f"{base}/keys/uploads"
-        return [
-            Route(uploads, self.begin, methods=["POST"]),
-            Route(f"{uploads}/{{upload}}", self.upload, methods=["GET", "PATCH", "PUT", "DELETE"]),
-            Route(f"{base}/keys/{{digest}}", self.stored, methods=["HEAD", "DELETE"]),
-        ]
+    def operations(self) -> list[Operation]:
+        pieces = {"202": json_object("upload", "received")}
+        gone = {"204": {"description": "gone"}}
+        first = {"type": "string", "pattern": "^bytes [0-9]+-"}
+        piece = (parameter("Content-Range", "header", first),)
+        digest = (parameter("digest", "query", matching(DIGEST)),)
+        begun, known = {"202": json_object("upload", "bytes")}, {"200": {"description": "they are"}}
+        here, done = {"204": {"description": "see Range"}}, {"201": json_object("keys")}
+        rows = []
+        for base in MODEL_BASES:
+            uploads, keys = f"{base}/keys/uploads", f"{base}/keys/{{digest}}"
+            one = f"{uploads}/{{upload}}"
+            rows += [
+                Operation(
+                    "POST", uploads, "begin_upload", "begin an upload of keys", begun, self.begin
+                ),
+                Operation("GET", one, "get_upload", "how much is here", here, self.received),
+                Operation(
+                    "PATCH", one, "patch_upload", "send a piece", pieces, self.piece, piece, True
+                ),
+                Operation("PUT", one, "put_upload", "complete", done, self.complete, digest),
+                Operation("DELETE", one, "delete_upload", "give up", gone, self.abandon),
+                Operation("HEAD", keys, "head_keys", "whether keys are stored", known, self.known),
+                Operation("DELETE", keys, "delete_keys", "delete keys", gone, self.delete),
+            ]
+        return rows
 
-    async def stored(self, request: Request) -> Response:
-        trace = trace_of(request, f"{request.method.lower()}_keys")
+    async def known(self, request: Request, trace: Trace) -> Response:
         facts, tenant = await self._whose(request, trace)
-        digest = request.path_params["digest"]
-        if request.method == "DELETE":
-            await self._keys.delete(facts, tenant, digest, trace.id)
-            return Response(status_code=204)
-        if not await self._keys.known(facts, tenant, digest):
+        if not await self._keys.known(facts, tenant, request.path_params["digest"]):
             raise UnknownKeysError
         return Response(status_code=200)
 
-    async def begin(self, request: Request) -> Response:
-        trace = trace_of(request, "begin_upload")
-        self._check_open()
-        body = self._body(request)
-        try:
+    async def delete(self, request: Request, trace: Trace) -> Response:
+        facts, tenant = await self._whose(request, trace)
+        await self._keys.delete(facts, tenant, request.path_params["digest"], trace.id)
+        return Response(status_code=204)
+
+    async def begin(self, request: Request, trace: Trace) -> Response:
+        check_open(self._service)
+        async with receiving(request, trace, self._service):
             facts, tenant = await self._whose(request, trace)
             _expect_none(trace)
             upload = await self._keys.begin(facts, tenant)
-        except (Refusal, HEInferError) as error:
-            await self._refuse(body, error, trace, request)
-            raise
         location = f"{request.url.path.rstrip('/')}/{upload.id}"
-        return JSONResponse(
-            _state(upload.id, upload.bytes, 0), status_code=202, headers={"location": location}
-        )
+        return JSONResponse(_state(upload, 0), status_code=202, headers={"location": location})
 
-    async def upload(self, request: Request) -> Response:
-        trace = trace_of(request, f"{request.method.lower()}_upload")
-        body = self._body(request)
-        try:
-            return await self._upload(request, body, trace)
-        except (Refusal, HEInferError) as error:
-            await self._refuse(body, error, trace, request)
-            raise
-        finally:
-            trace.received_bytes = body.received_bytes
-
-    async def _upload(self, request: Request, body: Body, trace: Trace) -> Response:
-        facts, tenant = await self._whose(request, trace)
-        upload = await self._keys.find(facts, tenant, request.path_params["upload"])
-        if request.method != "PATCH":
+    async def received(self, request: Request, trace: Trace) -> Response:
+        async with receiving(request, trace, self._service):
+            _, upload = await self._upload(request, trace)
             _expect_none(trace)
-        if request.method == "GET":
-            return Response(status_code=204, headers=_range(upload.received))
-        if request.method == "DELETE":
+        return Response(status_code=204, headers=range_header(upload.received))
+
+    async def abandon(self, request: Request, trace: Trace) -> Response:
+        async with receiving(request, trace, self._service):
+            _, upload = await self._upload(request, trace)
+            _expect_none(trace)
             await self._keys.abandon(upload)
-            return Response(status_code=204)
-        self._check_open()
-        try:
-            if request.method == "PATCH":
-                received = await self._receive(request, body, facts, upload, trace)
-                return JSONResponse(
-                    _state(upload.id, upload.bytes, received),
-                    status_code=202,
-                    headers=_range(received),
-                )
-            digest = request.query_params.get("digest", "")
+        return Response(status_code=204)
+
+    async def piece(self, request: Request, trace: Trace) -> Response:
+        async with receiving(request, trace, self._service) as body:
+            facts, upload = await self._upload(request, trace)
+            check_open(self._service)
+            length = content_length(request.headers.get("content-length"))
+            start, size = parse_range(request.headers.get("content-range"), total=upload.bytes)
+            expect_length(length, size, what="this piece")
+            if start != upload.received:
+                raise out_of_order(upload.received)
+            with self._quota.reserved(length), trace.stage("receive"):
+                piece = await body.rest()
+            trace.body_open = False
+            with trace.stage("store"):
+                received = await self._keys.append(facts, upload, start, piece)
+        headers = range_header(received)
+        return JSONResponse(_state(upload, received), status_code=202, headers=headers)
+
+    async def complete(self, request: Request, trace: Trace) -> Response:
+        digest = request.query_params.get("digest", "")
+        async with receiving(request, trace, self._service):
+            facts, upload = await self._upload(request, trace)
+            _expect_none(trace)
+            check_open(self._service)
             with trace.stage("load"):
                 await self._keys.finish(facts, upload, digest, trace.id)
-            return JSONResponse({"keys": digest}, status_code=201)
-        except OutOfOrderError as error:
-            content = {"error": str(error), "code": "out_of_order", "received": error.received}
-            headers = _range(error.received)
-            if trace.body_open:
-                headers["connection"] = "close"
-            return JSONResponse(content, status_code=416, headers=headers)
-
-    async def _receive(
-        self, request: Request, body: Body, facts: HostFacts, upload: Upload, trace: Trace
-    ) -> int:
-        length = content_length(request.headers.get("content-length"))
-        start, size = parse_range(request.headers.get("content-range"), total=upload.bytes)
-        expect_length(length, size, what="this piece")
-        if start != upload.received:
-            raise OutOfOrderError(upload.received)
-        with self._quota.reserved(length), trace.stage("receive"):
-            piece = await body.rest()
-        trace.body_open = False
-        with trace.stage("store"):
-            return await self._keys.append(facts, upload, start, piece)
-
-    def _body(self, request: Request) -> Body:
-        return Body.of(request.receive, request.headers, settings=self._service.settings)
-
-    async def _refuse(self, body: Body, error: Exception, trace: Trace, request: Request) -> None:
-        """Raise another refusal if what was posted may hold a secret key."""
-        await refuse_burnt(body, error, trace, request=request, access=self._service.access)
+        return JSONResponse({"keys": digest}, status_code=201)
 
     async def _whose(self, request: Request, trace: Trace) -> tuple[HostFacts, str]:
-        parameters = request.path_params
-        facts = self._service.catalog.find(parameters["model"], parameters.get("version"))
-        trace.model = facts.name
+        facts = trace.facts_of(request, self._service.catalog)
         tenant = await self._service.access.tenant(request)
         trace.tenant = tenant.name
         return facts, tenant.name
 
-    def _check_open(self) -> None:
-        if self._service.draining:
-            raise Refusal(503, "draining", "this server is stopping: retry", retry_after_s=1)
+    async def _upload(self, request: Request, trace: Trace) -> tuple[HostFacts, Upload]:
+        facts, tenant = await self._whose(request, trace)
+        return facts, await self._keys.find(facts, tenant, request.path_params["upload"])
 
 
 def _expect_none(trace: Trace) -> None:
@@ -149,9 +138,5 @@ def _expect_none(trace: Trace) -> None:
         raise Refusal(400, "unexpected_body", "only PATCH takes bytes of keys: send them in pieces")
 
 
-def _state(identity: str, total: int, received: int) -> dict[str, str | int]:
-    return {"upload": identity, "bytes": total, "received": received}
-
-
-def _range(received: int) -> dict[str, str]:
-    return {"range": f"bytes=0-{received - 1}"} if received else {}
+def _state(upload: Upload, received: int) -> dict[str, str | int]:
+    return {"upload": upload.id, "bytes": upload.bytes, "received": received}

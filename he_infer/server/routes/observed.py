@@ -15,10 +15,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from he_infer.errors import HEInferError
+from he_infer.server.catalog import Catalog
 from he_infer.server.logs import log_event, where_raised
-from he_infer.server.metrics import Metrics
 from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
+from he_infer.server.routes.metrics import Metrics
 from he_infer.server.routes.responses import RefusalResponse
+from he_infer.server.workers.hosting import HostFacts
 from he_infer.wire.protocol import request_id
 
 
@@ -34,6 +36,13 @@ class Trace:
     body_open: bool = False
     received_bytes: int = 0
     stages_ms: dict[str, float] = field(default_factory=dict)
+
+    def facts_of(self, request: Request, catalog: Catalog) -> HostFacts:
+        """The model that the request's path names, noted here; raises Refusal 404 or 410."""
+        parameters = request.path_params
+        facts = catalog.find(parameters["model"], parameters.get("version"))
+        self.model = facts.name
+        return facts
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

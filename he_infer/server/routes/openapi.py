@@ -1,33 +1,27 @@
-"""The service described in OpenAPI 3.1, for people's tools and for tests that drive it."""
+"""Operations as rows of a table, and the OpenAPI 3.1 document that follows from the table.
+
+A row is all that a route needs: adding one adds the route, its name in logs and metrics, and its
+entry in the document.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
+from starlette.requests import Request
+from starlette.responses import Response
+
+from he_infer.server.routes.observed import Trace
 from he_infer.version import __version__
+from he_infer.wire.protocol import DIGEST, NAME, UPLOAD, VERSION
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
-_MODEL: Final = {
-    "name": "model",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"},
-}
-_VERSION: Final = {
-    "name": "version",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^[0-9a-f]{12}$"},
-}
-_UPLOAD: Final = {
-    "name": "upload",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
-}
-_DIGEST_SCHEMA: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_DIGEST: Final = {"name": "digest", "in": "path", "required": True, "schema": _DIGEST_SCHEMA}
+MODEL_BASES: Final = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+_IN_PATHS: Final = {"model": NAME, "version": VERSION, "upload": UPLOAD, "digest": DIGEST}
+_BYTES: Final = {"type": "string", "format": "binary"}
 _ERROR: Final = {
     "type": "object",
     "required": ["error", "code"],
@@ -51,27 +45,31 @@ _REFUSALS: Final = {
 }
 
 
-def describe() -> dict[str, Any]:
+class Operation(NamedTuple):
+    """One method of one path, with what it is called in logs and metrics.
+
+    ``answers``: descriptions by status, refusals apart. ``parameters``: in headers or the query;
+    those in the path are known. ``takes_bytes``: whether it has a request body.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    answers: Mapping[str, Any]
+    handle: Callable[[Request, Trace], Awaitable[Response]]
+    parameters: tuple[dict[str, Any], ...] = ()
+    takes_bytes: bool = False
+
+
+def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     """The document."""
-    paths: dict[str, Any] = {
-        "/": {"get": _operation("status page", {"200": _body("text/html", {"type": "string"})})},
-        "/openapi.json": {"get": _operation("this document", {"200": _object()})},
-        "/metrics": {
-            "get": _operation("Prometheus", {"200": _body("text/plain", {"type": "string"})})
-        },
-        "/v2": {"get": _operation("server metadata", {"200": _object("name", "version")})},
-        "/v2/health/live": {"get": _operation("liveness", {"200": _object("live")})},
-        "/v2/health/ready": {"get": _operation("readiness", _ready())},
-        "/v2/models": {"get": _operation("models and versions", {"200": _object("models")})},
-        "/v2/budget": {
-            "get": _operation("budget left", {"200": _object("tenant", "records_left")})
-        },
-    }
-    for base, parameters in (
-        ("/v2/models/{model}", [_MODEL]),
-        ("/v2/models/{model}/versions/{version}", [_MODEL, _VERSION]),
-    ):
-        paths |= _of_model(base, parameters)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        names = re.findall(r"{(\w+)}", operation.path)
+        shared = {"parameters": [parameter(n, "path", matching(_IN_PATHS[n])) for n in names]}
+        entry = paths.setdefault(operation.path, shared if names else {})
+        entry[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -89,87 +87,37 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _of_model(base: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
-    uploads = f"{base}/keys/uploads"
-    return {
-        base: {
-            "parameters": parameters,
-            "get": _operation("metadata", {"200": _object("name", "versions", "parameters")}),
-        },
-        f"{base}/ready": {
-            "parameters": parameters,
-            "get": _operation("readiness", _ready()),
-        },
-        f"{base}/infer": {
-            "parameters": parameters,
-            "post": {
-                **_operation(
-                    "answer an encrypted query",
-                    {"200": _body(BINARY, {"type": "string", "format": "binary"})},
-                ),
-                "parameters": [
-                    _header("Inference-Header-Content-Length", {"type": "integer", "minimum": 1}),
-                    _header(
-                        "Idempotency-Key",
-                        {"type": "string", "pattern": "^[A-Za-z0-9-]{16,64}$"},
-                        required=False,
-                    ),
-                ],
-                "requestBody": _bytes(),
-            },
-        },
-        f"{base}/keys/{{digest}}": {
-            "parameters": [*parameters, _DIGEST],
-            "head": _operation("whether keys are stored", {"200": {"description": "they are"}}),
-            "delete": _operation("delete keys", {"204": {"description": "gone"}}),
-        },
-        uploads: {
-            "parameters": parameters,
-            "post": _operation("begin an upload of keys", {"202": _object("upload", "bytes")}),
-        },
-        f"{uploads}/{{upload}}": {
-            "parameters": [*parameters, _UPLOAD],
-            "get": _operation("how much is here", {"204": {"description": "see Range"}}),
-            "patch": {
-                **_operation("send a piece", {"202": _object("upload", "received")}),
-                "parameters": [
-                    _header("Content-Range", {"type": "string", "pattern": "^bytes [0-9]+-"})
-                ],
-                "requestBody": _bytes(),
-            },
-            "put": {
-                **_operation("complete", {"201": _object("keys")}),
-                "parameters": [
-                    {"name": "digest", "in": "query", "required": True, "schema": _DIGEST_SCHEMA}
-                ],
-            },
-            "delete": _operation("give up", {"204": {"description": "gone"}}),
-        },
-    }
-
-
-def _operation(summary: str, answers: dict[str, Any]) -> dict[str, Any]:
+def _operation(operation: Operation) -> dict[str, Any]:
     error = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
     refusals = {status: {"description": text, **error} for status, text in _REFUSALS.items()}
-    return {"summary": summary, "responses": {**refusals, **answers}}
+    found: dict[str, Any] = {
+        "summary": operation.summary,
+        "responses": {**refusals, **operation.answers},
+    }
+    if operation.parameters:
+        found["parameters"] = list(operation.parameters)
+    if operation.takes_bytes:
+        found["requestBody"] = {"required": True, "content": {BINARY: {"schema": _BYTES}}}
+    return found
 
 
-def _object(*required: str) -> dict[str, Any]:
-    return _body(JSON, {"type": "object", "required": list(required)})
+def parameter(
+    name: str, place: str, schema: Mapping[str, Any], *, required: bool = True
+) -> dict[str, Any]:
+    """A parameter in the ``place`` path, query or header."""
+    return {"name": name, "in": place, "required": required, "schema": schema}
 
 
-def _ready() -> dict[str, Any]:
-    return {"200": _object("ready"), "503": _object("ready")}
+def matching(pattern: re.Pattern[str]) -> dict[str, str]:
+    """The schema of a string that matches as a whole."""
+    return {"type": "string", "pattern": f"^{pattern.pattern}$"}
 
 
-def _body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+def json_object(*required: str) -> dict[str, Any]:
+    """An answer that is a JSON object with these members at least."""
+    return content(JSON, {"type": "object", "required": list(required)})
+
+
+def content(kind: str, schema: Mapping[str, Any] = _BYTES) -> dict[str, Any]:
+    """An answer of a media type."""
     return {"description": "success", "content": {kind: {"schema": schema}}}
-
-
-def _header(name: str, schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": required, "schema": schema}
-
-
-def _bytes() -> dict[str, Any]:
-    schema = {"type": "string", "format": "binary"}
-    return {"required": True, "content": {BINARY: {"schema": schema}}}

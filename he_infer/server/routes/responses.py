@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -31,8 +31,11 @@ class RefusalResponse(Response):
             headers["www-authenticate"] = "Bearer"
         if linger:
             headers["connection"] = "close"
-        content = json.dumps({"error": refusal.message, "code": refusal.code})
-        super().__init__(content, status_code=refusal.status, headers=headers)
+        content: dict[str, Any] = {"error": refusal.message, "code": refusal.code}
+        if refusal.received is not None:
+            content["received"] = refusal.received
+            headers |= range_header(refusal.received)
+        super().__init__(json.dumps(content), status_code=refusal.status, headers=headers)
         self._linger = linger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,8 +54,8 @@ class EnvelopeResponse(Response):
     media_type = "application/octet-stream"
 
     def __init__(self, head: bytes, envelope: bytes, *, timeout_s: float) -> None:
-        self._content = head + envelope
-        length = str(len(self._content))
+        self._head, self._envelope = head, envelope
+        length = str(len(head) + len(envelope))
         super().__init__(
             b"", headers={HEAD_LENGTH_HEADER: str(len(head)), "content-length": length}
         )
@@ -63,10 +66,16 @@ class EnvelopeResponse(Response):
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send({**start, "headers": self.raw_headers})
-                for first in range(0, len(self._content), _PIECE_BYTES):
-                    body = self._content[first : first + _PIECE_BYTES]
-                    more = first + _PIECE_BYTES < len(self._content)
+                await send({"type": "http.response.body", "body": self._head, "more_body": True})
+                for first in range(0, len(self._envelope), _PIECE_BYTES):
+                    body = self._envelope[first : first + _PIECE_BYTES]
+                    more = first + _PIECE_BYTES < len(self._envelope)
                     await send({"type": "http.response.body", "body": body, "more_body": more})
         except TimeoutError:
             # The head is out, so no other status can be sent: the connection is dropped.
             raise ClientGoneError from None
+
+
+def range_header(received: int) -> dict[str, str]:
+    """The header that says how many bytes from the beginning are here."""
+    return {"range": f"bytes=0-{received - 1}"} if received else {}

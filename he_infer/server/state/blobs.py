@@ -44,7 +44,7 @@ class Blobs:
                 "fsspec package is installed"
             ) from error
 
-    def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+    def write(self, name: str, chunks: Iterable[bytes | bytearray | memoryview]) -> int:
         """Store the chunks in a row under ``name``; how many bytes. Raises NoRoomError."""
         path = self._path(name)
         written = 0

@@ -26,9 +26,11 @@ class InProgressError(HEInferError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptReply:
-    reply: bytes
-    evaluate_ms: float
+class Answer:
+    """An encrypted reply envelope, and how long its evaluation took; empty for keys alone."""
+
+    reply: bytes = b""
+    evaluate_ms: float = 0.0
 
 
 def begin(
@@ -38,11 +40,11 @@ def begin(
     request_digest: str,
     *,
     now: float,
-    patience_s: float,
-) -> KeptReply | None:
+    timeout_s: float,
+) -> Answer | None:
     """Reserve a key, or return the reply that is kept under it.
 
-    A reservation older than ``patience_s`` is taken over: who made it has died. Raises
+    A reservation older than ``timeout_s`` is taken over: who made it has died. Raises
     OtherRequestError or InProgressError.
     """
     given = {"tenant": tenant, "key": key, "digest": request_digest, "now": now}
@@ -55,8 +57,8 @@ def begin(
             "this idempotency key belongs to a request with other bytes: draw a new one"
         )
     if row.reply is not None:
-        return KeptReply(reply=row.reply, evaluate_ms=row.evaluate_ms)
-    if row.created + patience_s > now:
+        return Answer(reply=row.reply, evaluate_ms=row.evaluate_ms)
+    if row.created + timeout_s > now:
         raise InProgressError("a request with this idempotency key is being answered: retry")
     connection.execute(update(replies).where(where).values(created=now))
     return None
@@ -66,15 +68,21 @@ def keep(
     connection: Connection,
     tenant: str,
     key: str,
-    reply: bytes,
-    evaluate_ms: float,
+    answer: Answer,
     *,
     now: float,
     most: int,
 ) -> None:
     """Keep the reply to a reserved request; the tenant's oldest beyond ``most`` go."""
     connection.execute(
-        _KEEP, {"tenant": tenant, "key": key, "reply": reply, "ms": evaluate_ms, "now": now}
+        _KEEP,
+        {
+            "tenant": tenant,
+            "key": key,
+            "reply": answer.reply,
+            "ms": answer.evaluate_ms,
+            "now": now,
+        },
     )
     # Counting costs more than keeping: every eighth time is often enough. Which time that is
     # must not be for the client to choose, who chooses the key.

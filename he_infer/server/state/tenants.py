@@ -16,10 +16,10 @@ from sqlalchemy.engine import Connection
 
 from he_infer.errors import HEInferError, ParameterError
 from he_infer.server.state.schema import tenants, tokens
+from he_infer.wire.protocol import NAME
 
 ANONYMOUS: Final = "anonymous"
 TOKEN_PREFIX: Final = "hei_"  # lets scanners for leaked secrets know one
-TENANT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TOKEN: Final = re.compile(r"hei_[A-Za-z0-9_-]{43}")
 
 
@@ -62,7 +62,7 @@ def add_tenant(
     period_s: float | None = None,
 ) -> None:
     """Add a tenant; raises ParameterError for a bad name, a budget below 0 or a name in use."""
-    if not TENANT_NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ParameterError(
             f"a tenant's name has 1 to 100 letters, digits, dots, dashes, underscores: got {name!r}"
         )

@@ -22,6 +22,7 @@ from he_infer.plan.plan import Plan
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
 from he_infer.server.state.blobs import Blobs
+from he_infer.server.state.replies import Answer
 from he_infer.server.workers.dialogue import (
     Message,
     WorkerLostError,
@@ -30,7 +31,7 @@ from he_infer.server.workers.dialogue import (
     task_of,
 )
 from he_infer.server.workers.evaluator import Evaluator
-from he_infer.server.workers.hosting import Answer, Task
+from he_infer.server.workers.hosting import Task
 from he_infer.server.workers.plan_host import facts_of, hosts_of
 
 ATTEMPTS: Final = 8

@@ -18,8 +18,9 @@ from typing import Any
 from he_infer.errors import HEInferError
 from he_infer.server.logs import log_event, where_raised
 from he_infer.server.refusal import Refusal, refusal_for
+from he_infer.server.state.replies import Answer
 from he_infer.server.workers.evaluator import Evaluator
-from he_infer.server.workers.hosting import Answer, Buffer, HostFacts, Task
+from he_infer.server.workers.hosting import Buffer, HostFacts, Task
 
 Message = tuple[dict[str, Any], Buffer]
 

@@ -10,7 +10,8 @@ from he_infer.errors import WireError
 from he_infer.server.settings import Settings
 from he_infer.server.state.blobs import Blobs, MissingBlobError, keys_blob
 from he_infer.server.state.key_index import UnknownKeysError
-from he_infer.server.workers.hosting import Answer, Host, Task
+from he_infer.server.state.replies import Answer
+from he_infer.server.workers.hosting import Host, Task
 from he_infer.server.workers.key_cache import KeyCache
 
 

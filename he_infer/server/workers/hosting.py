@@ -54,14 +54,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An encrypted reply envelope, and how long its evaluation took; empty for keys alone."""
-
-    reply: bytes = b""
-    evaluate_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """A parsed query: the keys it was encrypted for and its validated ciphertexts."""
 

@@ -19,10 +19,11 @@ from he_infer.errors import ServiceError
 from he_infer.server.logs import log_event
 from he_infer.server.refusal import Refusal
 from he_infer.server.settings import Settings
+from he_infer.server.state.replies import Answer
 from he_infer.server.workers import pipes
 from he_infer.server.workers.dialogue import Message, WorkerLostError, converse
 from he_infer.server.workers.environment import worker_environment
-from he_infer.server.workers.hosting import Answer, HostFacts, Task
+from he_infer.server.workers.hosting import HostFacts, Task
 
 ATTEMPTS: Final = 3
 _LINE_BYTES: Final = 1 << 20

@@ -17,8 +17,9 @@ from typing import Protocol
 from he_infer.server.admission import Gate
 from he_infer.server.settings import Settings
 from he_infer.server.state.blobs import Blobs
+from he_infer.server.state.replies import Answer
 from he_infer.server.workers.evaluator import Evaluator
-from he_infer.server.workers.hosting import Answer, Host, HostFacts, Task
+from he_infer.server.workers.hosting import Host, HostFacts, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,16 +133,17 @@ def test_budgets_hold_under_concurrent_charges(database: Database) -> None:
 
 
 def test_a_reply_is_kept_for_the_same_bytes_only(database: Database) -> None:
-    def begin(digest: str, now: float) -> replies.KeptReply | None:
+    def begin(digest: str, now: float) -> replies.Answer | None:
         with database.transaction() as c:
-            return replies.begin(c, "acme", "k" * 16, digest, now=now, patience_s=10.0)
+            return replies.begin(c, "acme", "k" * 16, digest, now=now, timeout_s=10.0)
 
     assert begin("a" * 64, 0.0) is None
     with pytest.raises(InProgressError):
         begin("a" * 64, 1.0)
     assert begin("a" * 64, 20.0) is None  # whoever reserved it has died
+    kept_reply = replies.Answer(reply=b"reply", evaluate_ms=1.5)
     with database.transaction() as c:
-        replies.keep(c, "acme", "k" * 16, b"reply", 1.5, now=21.0, most=10)
+        replies.keep(c, "acme", "k" * 16, kept_reply, now=21.0, most=10)
     kept = begin("a" * 64, 22.0)
     assert kept is not None and (kept.reply, kept.evaluate_ms) == (b"reply", 1.5)
     with pytest.raises(OtherRequestError):
@@ -157,11 +158,12 @@ def test_a_reply_is_kept_for_the_same_bytes_only(database: Database) -> None:
 
 def test_kept_replies_are_bounded_whatever_their_keys(database: Database) -> None:
     # One in eight prunes: that 128 in a row do not has a probability of 4e-8.
+    kept_reply = replies.Answer(reply=b"r", evaluate_ms=1.0)
     for index in range(200):
         key = f"{index:015x}1"
         with database.transaction() as c:
-            replies.begin(c, "acme", key, "a" * 64, now=index, patience_s=10.0)
-            replies.keep(c, "acme", key, b"r", 1.0, now=index, most=8)
+            replies.begin(c, "acme", key, "a" * 64, now=index, timeout_s=10.0)
+            replies.keep(c, "acme", key, kept_reply, now=index, most=8)
     with database.transaction() as c:
         count = c.scalar(text("SELECT count(*) FROM replies"))
     assert count is not None and count <= 8 + 128
