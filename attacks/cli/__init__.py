@@ -57,7 +57,7 @@ def add_commands(commands: Any) -> None:
     catalogue = commands.add_parser(
         "attacks", help="list the attacks: name, reference, what the oracle must answer"
     )
-    catalogue.add_argument("--json", action="store_true")
+    catalogue.add_argument("--json", action="store_true", help="print JSON, not tables")
     catalogue.set_defaults(run=_run_attacks)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attacks.audit.config import config_of, read_toml
+from attacks.audit.config import AuditConfig, config_of, read_toml
+from attacks.audit.document.records import DONE, AttackRecord, AuditRecord
 from attacks.audit.run import Audit, run_audit
 from attacks.cli.errors import readable_errors
 from attacks.errors import AuditError
+from attacks.progress import Progress
+from attacks.report import write_report
 from he_infer.cli.console import print_json, print_table, progress_bars, warn
 
 
@@ -23,12 +26,24 @@ def run_audit_command(
     """
     with readable_errors(), training_on(cluster), progress_bars() as progress:
         settings = {} if file is None else read_toml(file)
-        audit = run_audit(config_of(settings | dict(flags)), progress=progress, tell=warn)
+        audit = audit_and_report(config_of(settings | dict(flags)), progress=progress, tell=warn)
     if as_json:
         print_json(audit.document)
     else:
         print_summary(audit)
     return 0
+
+
+def audit_and_report(
+    config: AuditConfig,
+    *,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Audit:
+    """Run or resume the audit and write its report beside audit.json; raises what they raise."""
+    audit = run_audit(config, progress=progress, tell=tell)
+    write_report(audit.document, audit.report_path)
+    return audit
 
 
 @contextmanager
@@ -59,40 +74,36 @@ def training_on(cluster: str | None) -> Iterator[None]:
 
 def print_summary(audit: Audit) -> None:
     """The primary figure of every attack by twin, then the findings, then the files."""
-    document = audit.document
-    print_attacks(document)
-    blind = document["blind"]
-    if blind is not None:
-        print(f"\nblind baseline: {'holds' if blind['holds'] else 'FAILS'}: {blind['note']}")
+    record = audit.record
+    print_table(*attack_table(record))
+    if record.blind is not None:
+        print(
+            f"\nblind baseline: {'holds' if record.blind.holds else 'FAILS'}: {record.blind.note}"
+        )
     print()
-    for finding in document["findings"]:
-        print(f"[{finding['severity']}] {finding['title']}\n    {finding['text']}")
-        if finding["advice"]:
-            print(f"    → {finding['advice']}")
+    for finding in record.findings:
+        print(f"[{finding.severity}] {finding.title}\n    {finding.text}")
+        if finding.advice:
+            print(f"    → {finding.advice}")
     if audit.resumed:
         print(f"\nresumed: {audit.resumed} results were there already")
     print(f"\nfigures: {audit.json_path}\nreport:  {audit.report_path}")
 
 
-def print_attacks(document: Mapping[str, Any]) -> None:
-    """One line per attack, one column per twin."""
-    print_table(*attack_table(document))
-
-
-def attack_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def attack_table(record: AuditRecord) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the primary figure of every attack by twin, with its interval."""
-    twins = document["twins"]
-    rows = []
-    for attack in document["attacks"]:
-        cells = [_cell(attack["cells"].get(twin), attack["primary"]) for twin in twins]
-        rows.append([attack["name"], attack["primary"] or "–", *cells])
-    return ["attack", "figure", *twins], rows
+    rows = [
+        [attack.name, attack.primary or "–", *(_cell(attack, twin) for twin in record.twins)]
+        for attack in record.attacks
+    ]
+    return ["attack", "figure", *record.twins], rows
 
 
-def _cell(cell: Mapping[str, Any] | None, primary: str | None) -> str:
-    if cell is None:
+def _cell(attack: AttackRecord, twin: str) -> str:
+    trial = attack.cells.get(twin)
+    if trial is None:
         return "–"
-    if cell["status"] != "done" or primary is None:
-        return str(cell["status"])
-    figure = cell["metrics"][primary]
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    if trial.status != DONE or attack.primary is None:
+        return trial.status
+    figure = trial.metrics[attack.primary]
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from attacks.audit.config import AuditConfig
-from attacks.audit.run import run_audit
+from attacks.audit.document.records import AuditRecord
 from attacks.catalogue import CIPHERTEXT
-from attacks.cli.audit import attack_table
+from attacks.cli.audit import attack_table, audit_and_report
 from attacks.progress import Progress
 
 # Small enough for a minute on one core; the intervals are as wide as that allows.
@@ -19,7 +19,7 @@ SIZES: Final[Mapping[str, int]] = {"targets": 2, "shadows": 6, "epochs": 30, "bu
 
 def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
     """Audit digits-mlp into ``folder``/audit and return what to print; raises AttackError."""
-    audit = run_audit(
+    audit = audit_and_report(
         AuditConfig(
             model="digits-mlp",
             data="digits",
@@ -32,30 +32,32 @@ def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
         ),
         progress=progress,
     )
-    return render(audit.document, audit.report_path)
+    return render(audit.record, audit.report_path)
 
 
-def render(document: Mapping[str, Any], report: Path) -> str:
+def render(record: AuditRecord, report: Path) -> str:
     """The table of figures, the findings that matter, and the path of the report."""
-    header, rows = attack_table(document)
+    header, rows = attack_table(record)
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     table = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (header, *rows)
     ]
-    blind = document["blind"]
+    blind = [] if record.blind is None else [record.blind.auc]
     return "\n".join(
         [
             "What a client learns although the service is encrypted (digits-mlp, a small audit):",
             "",
             *table,
-            f"blind baseline, which never asks: {blind['auc']['value']:.3f} "
-            f"[{blind['auc']['low']:.3f}, {blind['auc']['high']:.3f}]",
+            *(
+                f"blind baseline, which never asks: {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
+                for auc in blind
+            ),
             "",
             *(
-                f"[{finding['severity']}] {finding['title']}"
-                for finding in document["findings"]
-                if finding["severity"] in ("high", "medium")
+                f"[{finding.severity}] {finding.title}"
+                for finding in record.findings
+                if finding.severity in ("high", "medium")
             ),
             "",
             f"report: {report}",

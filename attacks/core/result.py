@@ -9,11 +9,15 @@ from typing import Any
 
 from attacks.core.intervals import Estimate
 from attacks.core.oracle import Spent
+from attacks.errors import AttackError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Points to draw: ``x``, ``y`` and the band ``low`` … ``high``, all of one length."""
+    """Points to draw: ``x``, ``y`` and the band ``low`` … ``high``, all of one length.
+
+    Raises AttackError if the lengths differ.
+    """
 
     x: tuple[float, ...]
     y: tuple[float, ...]
@@ -21,6 +25,10 @@ class Curve:
     high: tuple[float, ...]
     x_label: str
     y_label: str
+
+    def __post_init__(self) -> None:
+        if len({len(column) for column in (self.x, self.y, self.low, self.high)}) != 1:
+            raise AttackError("x, y, low and high must be of one length")
 
     @classmethod
     def of(cls, x: Iterable[float], y: Iterable[Estimate], *, x_label: str, y_label: str) -> Curve:

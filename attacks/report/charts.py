@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: bands, logarithmic axes, marks that need no colour to tell apart."""
+"""Line charts as inline SVG: bands, logarithmic axes, and dashes, so that no colour is needed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from attacks.report.markup import Child, Markup, tag
+from attacks.core.result import Curve
+from attacks.report.markup import Attributes, Child, Markup, tag
 
 _WIDTH: Final = 560
 _HEIGHT: Final = 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 28, 14, 48
+_FLOOR: Final = _HEIGHT - _BOTTOM
 # Classes s0 … s5 colour a series; the dash tells it apart in grey.
 _DASHES: Final = ("", "8 4", "2 3", "10 3 2 3", "5 2", "1 4")
 MOST_SERIES: Final = len(_DASHES)
@@ -19,14 +21,19 @@ MOST_SERIES: Final = len(_DASHES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Points, the band around them, and where in the palette they stand."""
+    """A curve with the band around it, and where in the palette it stands."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    curve: Curve
     slot: int
+
+    @property
+    def style(self) -> str:
+        return f"s{self.slot % MOST_SERIES}"
+
+    @property
+    def dashes(self) -> str | None:
+        return _DASHES[self.slot % MOST_SERIES] or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,167 +88,94 @@ def line_chart(
     levels: Sequence[Level] = (),
 ) -> Markup:
     """A figure with its legend. ``diagonal``: draw y = x. ``unsupported_below``: shade x below."""
-    parts: list[Child] = [tag("title", {}, title), tag("desc", {}, description)]
-    parts += _grid(x, y)
+    parts: list[Child] = [tag("title", {}, title), tag("desc", {}, description), *_grid(x, y)]
     if unsupported_below is not None and unsupported_below > x.low:
-        parts.append(
-            tag(
-                "rect",
-                {
-                    "class": "unsupported",
-                    "x": _LEFT,
-                    "y": _TOP,
-                    "width": _number(_px(x, unsupported_below) - _LEFT),
-                    "height": _HEIGHT - _TOP - _BOTTOM,
-                },
-            )
-        )
+        size: Attributes = {
+            "width": _number(_px(x, unsupported_below) - _LEFT),
+            "height": _FLOOR - _TOP,
+        }
+        parts.append(tag("rect", {"class": "unsupported", "x": _LEFT, "y": _TOP, **size}))
     if diagonal:
         low = max(x.low, y.low)
-        points = [(low * (x.high / low) ** (i / 40), 0.0) for i in range(41)]
-        chance = " ".join(f"{_number(_px(x, v))},{_number(_py(y, v))}" for v, _ in points)
+        values = [low * (x.high / low) ** (i / 40) for i in range(41)]
+        chance = _points(x, y, values, values)
         parts.append(tag("polyline", {"class": "reference", "points": chance}))
-    for level in levels:
-        height = _number(_py(y, level.value))
-        parts.append(
-            tag(
-                "line",
-                {
-                    "class": "reference",
-                    "x1": _LEFT,
-                    "x2": _WIDTH - _RIGHT,
-                    "y1": height,
-                    "y2": height,
-                },
-            )
-        )
+    parts += [_level_line("reference", y, level.value) for level in levels]
     for each in series:
         parts += _drawn(each, x, y)
-    drawing = tag(
-        "svg",
-        {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "class": "chart"},
-        *parts,
-    )
-    notes = [_key(each) for each in series]
-    if diagonal:
-        notes.append(_reference_key("chance"))
-    notes += [_reference_key(level.name) for level in levels]
+    view: Attributes = {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "class": "chart"}
+    keys = [_key(each.name, f"curve {each.style}", each.dashes) for each in series]
+    references = [*(["chance"] if diagonal else []), *(level.name for level in levels)]
+    keys += [_key(name, "reference") for name in references]
     return tag(
         "figure",
         {},
         tag("figcaption", {}, title),
-        drawing,
-        tag("ul", {"class": "legend"}, *notes),
+        tag("svg", view, *parts),
+        tag("ul", {"class": "legend"}, *keys),
     )
 
 
 def _grid(x: Axis, y: Axis) -> list[Child]:
     parts: list[Child] = []
-    bottom = _HEIGHT - _BOTTOM
     for value in x.ticks():
         at = _number(_px(x, value))
-        parts.append(tag("line", {"class": "grid", "x1": at, "x2": at, "y1": _TOP, "y2": bottom}))
-        parts.append(
-            tag("text", {"x": at, "y": bottom + 17, "text-anchor": "middle"}, x.text(value))
-        )
+        parts.append(tag("line", {"class": "grid", "x1": at, "x2": at, "y1": _TOP, "y2": _FLOOR}))
+        parts.append(_text(x.text(value), {"x": at, "y": _FLOOR + 17}))
     for value in y.ticks():
-        at = _number(_py(y, value))
-        parts.append(
-            tag("line", {"class": "grid", "x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": at, "y2": at})
-        )
-        parts.append(
-            tag(
-                "text",
-                {"x": _LEFT - 7, "y": at, "dy": "0.35em", "text-anchor": "end"},
-                y.text(value),
-            )
-        )
+        place: Attributes = {"x": _LEFT - 7, "y": _number(_py(y, value)), "dy": "0.35em"}
+        parts.append(_level_line("grid", y, value))
+        parts.append(_text(y.text(value), place, anchor="end"))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(
-        tag(
-            "text",
-            {"x": middle, "y": _HEIGHT - 8, "text-anchor": "middle", "class": "label"},
-            x.label,
-        )
-    )
-    parts.append(
-        tag(
-            "text",
-            {
-                "transform": f"translate(14 {(_TOP + bottom) / 2}) rotate(-90)",
-                "text-anchor": "middle",
-                "class": "label",
-            },
-            y.label,
-        )
-    )
+    turned = f"translate(14 {(_TOP + _FLOOR) / 2}) rotate(-90)"
+    parts.append(_text(x.label, {"x": middle, "y": _HEIGHT - 8, "class": "label"}))
+    parts.append(_text(y.label, {"transform": turned, "class": "label"}))
     return parts
+
+
+def _text(text: str, place: Attributes, *, anchor: str = "middle") -> Markup:
+    return tag("text", {**place, "text-anchor": anchor}, text)
+
+
+def _level_line(style: str, y: Axis, value: float) -> Markup:
+    """A horizontal line over the whole width."""
+    height = _number(_py(y, value))
+    ends: Attributes = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": height, "y2": height}
+    return tag("line", {"class": style, **ends})
 
 
 def _drawn(series: Series, x: Axis, y: Axis) -> list[Child]:
-    there = [i for i, value in enumerate(series.x) if x.low <= value <= x.high]
+    curve, style = series.curve, series.style
+    there = [i for i, value in enumerate(curve.x) if x.low <= value <= x.high]
     if not there:
         return []
-    upper = [(series.x[i], series.high[i]) for i in there]
-    lower = [(series.x[i], series.low[i]) for i in reversed(there)]
-
-    def points(pairs: Sequence[tuple[float, float]]) -> str:
-        return " ".join(f"{_number(_px(x, a))},{_number(_py(y, b))}" for a, b in pairs)
-
-    name = f"s{series.slot % MOST_SERIES}"
+    at, upper, middle, lower = (
+        [column[i] for i in there] for column in (curve.x, curve.high, curve.y, curve.low)
+    )
     parts: list[Child] = []
     if len(there) > 1:
-        parts.append(tag("polygon", {"class": f"band {name}", "points": points(upper + lower)}))
-    parts.append(
-        tag(
-            "polyline",
-            {
-                "class": f"curve {name}",
-                "stroke-dasharray": _DASHES[series.slot % MOST_SERIES] or None,
-                "points": points([(series.x[i], series.y[i]) for i in there]),
-            },
-        )
-    )
+        band = _points(x, y, [*at, *reversed(at)], [*upper, *reversed(lower)])
+        parts.append(tag("polygon", {"class": f"band {style}", "points": band}))
+    dashed: Attributes = {"class": f"curve {style}", "stroke-dasharray": series.dashes}
+    parts.append(tag("polyline", {**dashed, "points": _points(x, y, at, middle)}))
     if len(there) <= 12:
-        parts += [
-            tag(
-                "circle",
-                {
-                    "class": f"point {name}",
-                    "cx": _number(_px(x, series.x[i])),
-                    "cy": _number(_py(y, series.y[i])),
-                    "r": 3,
-                },
-            )
-            for i in there
-        ]
+        for a, b in zip(at, middle, strict=True):
+            center: Attributes = {"cx": _number(_px(x, a)), "cy": _number(_py(y, b))}
+            parts.append(tag("circle", {"class": f"point {style}", **center, "r": 3}))
     return parts
 
 
-def _key(series: Series) -> Markup:
-    slot = series.slot % MOST_SERIES
-    sample = tag(
-        "svg",
-        {"viewBox": "0 0 34 10", "class": "key", "aria-hidden": "true"},
-        tag(
-            "polyline",
-            {
-                "class": f"curve s{slot}",
-                "stroke-dasharray": _DASHES[slot] or None,
-                "points": "1,5 33,5",
-            },
-        ),
-    )
-    return tag("li", {}, sample, series.name)
+def _key(name: str, style: str, dashes: str | None = None) -> Markup:
+    """A line of the legend."""
+    line: Attributes = {"class": style, "stroke-dasharray": dashes, "points": "1,5 33,5"}
+    view: Attributes = {"viewBox": "0 0 34 10", "class": "key", "aria-hidden": "true"}
+    return tag("li", {}, tag("svg", view, tag("polyline", line)), name)
 
 
-def _reference_key(name: str) -> Markup:
-    sample = tag(
-        "svg",
-        {"viewBox": "0 0 34 10", "class": "key", "aria-hidden": "true"},
-        tag("polyline", {"class": "reference", "points": "1,5 33,5"}),
+def _points(x: Axis, y: Axis, across: Sequence[float], up: Sequence[float]) -> str:
+    return " ".join(
+        f"{_number(_px(x, a))},{_number(_py(y, b))}" for a, b in zip(across, up, strict=True)
     )
-    return tag("li", {}, sample, name)
 
 
 def _px(axis: Axis, value: float) -> float:
@@ -249,7 +183,7 @@ def _px(axis: Axis, value: float) -> float:
 
 
 def _py(axis: Axis, value: float) -> float:
-    return _HEIGHT - _BOTTOM - axis.place(value) * (_HEIGHT - _TOP - _BOTTOM)
+    return _FLOOR - axis.place(value) * (_FLOOR - _TOP)
 
 
 def _number(value: float) -> str:

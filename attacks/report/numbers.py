@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
+
+from attacks.core.intervals import Estimate
+from attacks.core.oracle import Spent
+from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, SIMULATED
 
 # Figures that are shares of something, and read best in percent.
 _SHARES: Final = (
@@ -40,10 +43,10 @@ _NAMES: Final = {
     "total_variation_uniform": "total variation, uniform inputs",
 }
 _TWINS: Final = {
-    "plaintext-relu": "ReLU, in the clear",
-    "plaintext-polynomial": "polynomial, in the clear",
-    "simulated": "simulated service",
-    "encrypted": "encrypted service",
+    RELU: "ReLU, in the clear",
+    POLYNOMIAL: "polynomial, in the clear",
+    SIMULATED: "simulated service",
+    ENCRYPTED: "encrypted service",
 }
 
 
@@ -66,19 +69,17 @@ def value_text(value: float, metric: str) -> str:
     return number(value)
 
 
-def interval_text(estimate: Mapping[str, Any], metric: str) -> str:
+def interval_text(estimate: Estimate, metric: str) -> str:
     """[97.1, 98.0] %, or "exact" for a figure without sampling error."""
-    low, high = float(estimate["low"]), float(estimate["high"])
-    if estimate["method"] == "exact":
-        return "exact"
-    if low == high:
-        return str(estimate["method"])
+    low, high = estimate.low, estimate.high
+    if estimate.method == "exact" or low == high:
+        return estimate.method
     if is_share(metric):
         return f"[{100 * low:.1f}, {100 * high:.1f}] %"
     return f"[{number(low)}, {number(high)}]"
 
 
-def difference_text(estimate: Mapping[str, Any], metric: str) -> str:
+def difference_text(estimate: Estimate, metric: str) -> str:
     """−1.2 [−2.0, −0.3] in percentage points for shares, plain otherwise."""
     factor, unit, digits = (100.0, " points", 1) if is_share(metric) else (1.0, "", 3)
 
@@ -86,7 +87,7 @@ def difference_text(estimate: Mapping[str, Any], metric: str) -> str:
         text = f"{value * factor:+.{digits}f}"
         return text.replace("-", "−")
 
-    low, value, high = (signed(float(estimate[name])) for name in ("low", "value", "high"))
+    low, value, high = map(signed, (estimate.low, estimate.value, estimate.high))
     return f"{value} [{low}, {high}]{unit}"
 
 
@@ -126,11 +127,10 @@ def moment(iso: str) -> str:
     return f"{at:%Y-%m-%d, %H:%M} {at.tzname() or ''}".strip()
 
 
-def queries(spent: Mapping[str, Any]) -> str:
+def queries(spent: Spent) -> str:
     """1,024 records in 1 request."""
-    requests = int(spent["requests"])
-    records = int(spent["records"])
-    return (
-        f"{records:,} record{'' if records == 1 else 's'} in "
-        f"{requests:,} request{'' if requests == 1 else 's'}"
-    )
+    return f"{_counted(spent.records, 'record')} in {_counted(spent.requests, 'request')}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attacks.audit.config import AuditConfig
-from attacks.audit.run import run_audit
+from attacks.cli.audit import audit_and_report
 from attacks.errors import DataSplitError
 from attacks.progress import Progress
 
@@ -84,7 +84,7 @@ def run(
             seed=seed,
         )
         try:
-            audits[name] = run_audit(config, progress=progress, tell=tell).document
+            audits[name] = audit_and_report(config, progress=progress, tell=tell).document
         except DataSplitError as error:
             absent[name] = str(error)
     return document(audits, absent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attacks.audit.bench.state import CellName
+from attacks.audit.bench.state import TrialName
 from attacks.catalogue import ATTACKS, FAMILIES, Allowance, choose
 from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, OracleInfo
 from attacks.errors import AbilityError, AuditError, BudgetError
@@ -40,7 +40,7 @@ def test_every_attack_can_be_made(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_every_attack_says_what_a_reader_needs(name: str) -> None:
     entry = ATTACKS[name]
-    CellName(twin="encrypted", attack=name, target=0)
+    TrialName(twin="encrypted", attack=name, target=0)
     assert entry.family in FAMILIES and entry.title and entry.reference
     assert set(entry.needs) <= {LOGITS, PROBABILITIES, LABELS} and entry.needs
     assert entry.to_json(name)["needs"] == " or ".join(entry.needs)

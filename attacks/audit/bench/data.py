@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -54,15 +54,11 @@ class Split:
             inputs = records.inputs.reshape(len(records), *shape)
             return Records(inputs=inputs, labels=records.labels)
 
-        return Split(
-            name=self.name,
+        return replace(
+            self,
             pool=reshape(self.pool),
             population=reshape(self.population),
             test=reshape(self.test),
-            low=self.low,
-            high=self.high,
-            classes=self.classes,
-            digest=self.digest,
         )
 
 

@@ -1,11 +1,11 @@
-"""Finished cells on disk, so that an interrupted audit goes on where it stopped.
+"""Finished trials on disk, so that an interrupted audit goes on where it stopped.
 
     OUT/state/<key>/config.json                       what the key stands for
-    OUT/state/<key>/cells/<twin>.<attack>.<target>.json   one finished cell
+    OUT/state/<key>/cells/<twin>.<attack>.<target>.json   one finished trial
     OUT/state/<key>/answers/…                         what targets answered and was paid for
 
-A cell appears by a rename, whole or not at all. The key is the hash of everything that decides
-the figures, so a changed configuration finds an empty folder and never a stale cell.
+A trial appears by a rename, whole or not at all. The key is the hash of everything that decides
+the figures, so a changed configuration finds an empty folder and never a stale trial.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellName:
+class TrialName:
     """One attack on one twin of one target; names in lower case letters, digits and dashes."""
 
     twin: str
@@ -36,14 +36,14 @@ class CellName:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.twin) or not _NAME.fullmatch(self.attack) or self.target < 0:
-            raise AuditError(f"not the name of a cell: {self.twin}.{self.attack}.{self.target}")
+            raise AuditError(f"not the name of a trial: {self.twin}.{self.attack}.{self.target}")
 
     def __str__(self) -> str:
         return f"{self.twin}.{self.attack}.{self.target}"
 
 
 class StateStore:
-    """The cells of one configuration below ``out``; ``key`` is AuditConfig.key's."""
+    """The trials of one configuration below ``out``; ``key`` is AuditConfig.key's."""
 
     def __init__(self, out: Path, key: str, *, description: Mapping[str, Any]) -> None:
         """Raises AuditError if ``out`` cannot be written to or holds a file in the way."""
@@ -67,7 +67,7 @@ class StateStore:
         """The folder for recorded answers."""
         return self._folder / "answers"
 
-    def load(self, name: CellName) -> dict[str, Any] | None:
+    def load(self, name: TrialName) -> dict[str, Any] | None:
         """What was saved under ``name``; None if nothing was, or if it is damaged."""
         path = self._path(name)
         try:
@@ -80,14 +80,14 @@ class StateStore:
             intact = False
         if intact:
             return body
-        # A disk that was full or an edit by hand: the cell is measured again.
+        # A disk that was full or an edit by hand: the trial is made again.
         with contextlib.suppress(OSError):
             path.unlink()
         return None
 
-    def save(self, name: CellName, cell: Mapping[str, Any]) -> None:
-        """Keep ``cell``, JSON without NaN; raises AuditError if it cannot be written."""
-        body = json.loads(dump(cell))
+    def save(self, name: TrialName, trial: Mapping[str, Any]) -> None:
+        """Keep ``trial``, JSON without NaN; raises AuditError if it cannot be written."""
+        body = json.loads(dump(trial))
         document = dump({"key": self.key, "digest": _digest(body), "cell": body})
         try:
             write_atomically(self._path(name), document)
@@ -95,10 +95,10 @@ class StateStore:
             raise AuditError(f"cannot save {name}: {error.strerror or error}") from error
 
     def finished(self) -> int:
-        """How many cells there are."""
+        """How many trials there are."""
         return sum(1 for _ in self._cells.glob("*.json"))
 
-    def _path(self, name: CellName) -> Path:
+    def _path(self, name: TrialName) -> Path:
         return self._cells / f"{name}.json"
 
 

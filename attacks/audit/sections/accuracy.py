@@ -1,72 +1,36 @@
-"""How good each twin is at its work: the other side of what it leaks."""
+"""How accurate each twin is, beside what it leaks."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from attacks.catalogue import ANYTHING, Allowance, CatalogueEntry
-from attacks.core.intervals import Estimate, clopper_pearson
-from attacks.core.oracle import Oracle
-from attacks.core.records import Records
-from attacks.core.result import AttackResult
-
-ACCURACY: Final = "accuracy"
+from attacks.audit.bench.accuracy import ACCURACY, TRAIN_ACCURACY
+from attacks.audit.bench.state import TrialName
+from attacks.audit.document.records import AuditRecord
+from attacks.audit.figures.pooling import pool
+from attacks.audit.section import AuditSetting, Section
+from attacks.core.intervals import Estimate
+from attacks.oracles.twins import TWINS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AccuracyData:
-    """``test``: held out; ``pool`` with ``is_member``: what was trained on, and what was not."""
+def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
+    trials, targets = setting.answer_trials, setting.bench.targets
+    pooled = {
+        twin: pool([trials[TrialName(twin=twin, attack=ACCURACY, target=t)] for t in targets])
+        for twin in TWINS
+    }
 
-    test: Records
-    pool: Records
-    is_member: NDArray[np.bool_]
+    def by_twin(metric: str) -> Mapping[str, Estimate]:
+        return {
+            twin: trial.metrics[metric] for twin, trial in pooled.items() if metric in trial.metrics
+        }
 
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Asks about the test records and the members, as the owner would; no attack."""
-
-    def run(self, oracle: Oracle, data: AccuracyData, rng: np.random.Generator) -> AttackResult:
-        """Metrics "accuracy" on the test records and "train_accuracy" on the members."""
-        del rng
-        start, before = time.perf_counter(), oracle.ledger.spent
-        # All at once, the pool too: membership attacks ask it again and reuse the answers.
-        labels = oracle.query(np.concatenate([data.test.inputs, data.pool.inputs])).labels
-        tested, pooled = np.split(labels, [len(data.test)])
-        members = pooled[data.is_member] == data.pool.labels[data.is_member]
-        return AttackResult(
-            attack=ACCURACY,
-            oracle=oracle.info.name,
-            threat_model="none",
-            primary="accuracy",
-            metrics={
-                "accuracy": _share(tested == data.test.labels),
-                "train_accuracy": _share(members),
-            },
-            spent=oracle.ledger.spent - before,
-            seconds=time.perf_counter() - start,
-        )
+    model = dataclasses.replace(
+        record.model, accuracy=by_twin(ACCURACY), train_accuracy=by_twin(TRAIN_ACCURACY)
+    )
+    return dataclasses.replace(record, model=model)
 
 
-def _accuracy(allowance: Allowance) -> Accuracy:
-    del allowance
-    return Accuracy()
-
-
-def _share(right: NDArray[np.bool_]) -> Estimate:
-    return clopper_pearson(int(np.count_nonzero(right)), len(right))
-
-
-ENTRY: Final = CatalogueEntry(
-    title="Accuracy",
-    family=ACCURACY,
-    reference="",
-    threat_model="none",
-    needs=ANYTHING,
-    build=_accuracy,
-)
+SECTION: Final = Section(run=_run)

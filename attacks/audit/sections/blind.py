@@ -1,80 +1,87 @@
-"""The blind baseline of an audit: pooled over targets, since one model's split says little."""
+"""The blind baseline: can members be told from others without asking the model at all?
+
+It is pooled over targets, since the split of one model says little. If it succeeds, the split
+itself leaks, and no membership figure of the audit means anything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attacks.audit.bench.cell import DONE, Cell
-from attacks.audit.bench.state import CellName, StateStore
-from attacks.audit.figures.crosswise import draw_crosswise
-from attacks.core.intervals import Estimate
-from attacks.core.records import Records
+from attacks.audit.bench.state import TrialName
+from attacks.audit.bench.trial import Trial
+from attacks.audit.document.codec import from_json, to_json
+from attacks.audit.document.records import DONE, AuditRecord, BlindRecord, Finding
+from attacks.audit.figures.resampling import resample_twins
+from attacks.audit.figures.wording import sentence
+from attacks.audit.section import AuditSetting, Section
+from attacks.core.entry import MEMBERSHIP
 from attacks.core.roc import auc
 from attacks.membership.blind import BlindBaseline
 from attacks.membership.run import MembershipScores
-from attacks.progress import Progress
 
-NOBODY = "nobody"  # the twin that a blind attacker asks
-BLIND = "blind"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlindFigure:
-    """``holds``: 0.5 is not below the interval of ``auc``."""
-
-    auc: Estimate
-    holds: bool
-    note: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {"auc": self.auc.to_json(), "holds": self.holds, "note": self.note}
+NOBODY: Final = "nobody"  # the twin that a blind attacker asks
+BLIND: Final = "blind"
 
 
-def blind_figure(
-    pool: Records,
-    masks: Mapping[int, NDArray[np.bool_]],
-    store: StateStore,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-) -> BlindFigure:
-    """Judge the split of every target in ``masks`` without a single query."""
-    found: list[MembershipScores] = []
-    for done, (target, mask) in enumerate(masks.items(), start=1):
-        name = CellName(twin=NOBODY, attack=BLIND, target=target)
-        saved = store.load(name)
-        if saved is None:
-            # One stream for all targets, so that each is judged on the same records.
-            scored = BlindBaseline().scores(pool, mask, np.random.default_rng([seed, 3]))
-            figure = auc(scored.scores, scored.is_member)
-            cell = Cell(status=DONE, primary="auc", metrics={"auc": figure}, scored=scored)
-            store.save(name, cell.to_json())
-        else:
-            cell = Cell.from_json(saved)
-        assert cell.scored is not None
-        found.append(cell.scored)
-        if progress is not None:
-            progress("blind baseline", done, len(masks))
-    return judge_blind(found, np.random.default_rng([seed, 4]))
+def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
+    if not setting.of_family(MEMBERSHIP):
+        return record
+    found = []
+    for done, target in enumerate(setting.bench.targets, start=1):
+        found.append(_scores(setting, target))
+        setting.progress("blind baseline", done, len(setting.bench.targets))
+    rng = np.random.default_rng([setting.config.seed, 4])
+    return dataclasses.replace(record, blind=judge_blind(found, rng))
 
 
-def judge_blind(found: Sequence[MembershipScores], rng: np.random.Generator) -> BlindFigure:
+def _scores(setting: AuditSetting, target: int) -> MembershipScores:
+    """Of every record of the pool, from the audit's state if they are there."""
+    name = TrialName(twin=NOBODY, attack=BLIND, target=target)
+    saved = setting.store.load(name)
+    if saved is not None and (kept := from_json(Trial, saved, str(name)).scored) is not None:
+        return kept
+    # One stream for all targets, so that each is judged on the same records.
+    rng = np.random.default_rng([setting.config.seed, 3])
+    pool, members = setting.subject.split.pool, setting.bench.masks[target]
+    scored = BlindBaseline().scores(pool, members, rng)
+    figure = auc(scored.scores, scored.is_member)
+    trial = Trial(status=DONE, primary="auc", metrics={"auc": figure}).with_scores(scored)
+    setting.store.save(name, to_json(trial))
+    return scored
+
+
+def judge_blind(found: Sequence[MembershipScores], rng: np.random.Generator) -> BlindRecord:
     """The verdict on one or more targets."""
     if len(found) > 1:
-        figure = draw_crosswise({NOBODY: found}, rng).metrics(NOBODY)["auc"]
+        figure = resample_twins({NOBODY: found}, rng).metrics(NOBODY)["auc"]
     else:
         figure = auc(found[0].scores, found[0].is_member)
-    holds = figure.low <= 0.5
-    if holds:
+    if figure.low <= 0.5:
         note = f"a classifier that never asks the model gets AUC {figure}: no better than a coin"
-    else:
-        note = (
-            f"the split leaks: a classifier that never asks the model tells members from "
-            f"non-members with AUC {figure}, so no membership figure of this audit means anything"
+        return BlindRecord(auc=figure, holds=True, note=note)
+    note = (
+        f"the split leaks: a classifier that never asks the model tells members from "
+        f"non-members with AUC {figure}, so no membership figure of this audit means anything"
+    )
+    return BlindRecord(auc=figure, holds=False, note=note)
+
+
+def _findings(record: AuditRecord) -> list[Finding]:
+    if record.blind is None or record.blind.holds:
+        return []
+    return [
+        Finding(
+            severity="high",
+            title="The split leaks by itself",
+            text=sentence(record.blind.note),
+            advice="Draw members and non-members from the same records at random.",
         )
-    return BlindFigure(auc=figure, holds=holds, note=note)
+    ]
+
+
+SECTION: Final = Section(run=_run, findings=_findings)

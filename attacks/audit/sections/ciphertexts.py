@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+import dataclasses
+import itertools
+from typing import Final
 
 import numpy as np
 
-from attacks.audit.bench.bench import TrainedBench
-from attacks.audit.bench.state import CellName, StateStore
-from attacks.audit.figures.findings import Finding
+from attacks.audit.document.records import AuditRecord, Finding
+from attacks.audit.section import AuditSetting, Section
 from attacks.catalogue import CIPHERTEXT
-from attacks.ciphertext.suite import Effort, run_suite
+from attacks.ciphertext.suite import Check, Effort, run_suite
 from attacks.errors import AuditError
 from attacks.oracles.channels import PlanBench
-from attacks.progress import Progress
 from he_infer.compiler.pipeline import compile
 from he_infer.errors import HEInferError
 from he_infer.plan.privacy import FunctionPrivacy
 
 EFFORT: Final = Effort(replies=64, queries=30, noise_replies=30, timings=200, observed=120)
-_NAME: Final = CellName(twin=CIPHERTEXT, attack="suite", target=0)
 
 
-def ciphertext_checks(
-    bench: TrainedBench, store: StateStore, *, seed: int, progress: Progress | None
-) -> list[dict[str, Any]]:
-    """The checks' JSON, from the audit's state if they are there.
+def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
+    if not setting.wants(CIPHERTEXT):
+        return record
+    checks = setting.remembered(CIPHERTEXT, Check, lambda: _measure(setting))
+    return dataclasses.replace(record, ciphertext=checks)
 
-    The network is the first target's polynomial twin, one record a query: the layout that leaves
-    the most slots outside a reply. Raises AuditError if it cannot be compiled so.
-    """
-    saved = store.load(_NAME)
-    if saved is not None:
-        found: list[dict[str, Any]] = saved["checks"]
-        return found
+
+def _measure(setting: AuditSetting) -> list[Check]:
+    """On the first target's polynomial twin, one record a query: the layout that leaves the most
+    slots outside a reply. Raises AuditError if it cannot be compiled so."""
+    bench = setting.bench
     with bench.open(bench.targets[0]) as target:
         network, sample = target.twins.polynomial, target.twins.sample
         try:
@@ -47,32 +44,28 @@ def ciphertext_checks(
         records = np.asarray(sample[: EFFORT.observed], dtype=np.float64)
         answers = target.twins.answers(records)
         suite = PlanBench(plan, undefended, records=records, classes=answers.argmax(axis=1))
-        done = 0
+        done = itertools.count()
 
         def tell(_: str) -> None:
-            nonlocal done
-            if progress is not None:
-                progress("attacks on ciphertexts", done, 11)
-            done += 1
+            setting.progress("attacks on ciphertexts", next(done), 11)
 
-        checks = [c.to_json() for c in run_suite(suite, EFFORT, seed=seed, tell=tell)]
-    store.save(_NAME, {"checks": checks})
-    return checks
+        return run_suite(suite, EFFORT, seed=setting.config.seed, tell=tell)
 
 
-def ciphertext_findings(checks: Sequence[dict[str, Any]]) -> list[Finding]:
-    """What the checks mean: one finding for all that hold, one for each that does not."""
+def _findings(record: AuditRecord) -> list[Finding]:
+    """One for all checks that hold, and one for each that does not."""
+    checks = record.ciphertext
     found = [
         Finding(
             severity="high",
-            title=f"{check['title']}: the service gives it away",
-            text=f"{check['defended']}. Where nothing defends: {check['control']}.",
+            title=f"{check.title}: the service gives it away",
+            text=f"{check.defended}. Where nothing defends: {check.control}.",
             advice="Compile without unchecked options, and report this as a fault of the service.",
         )
         for check in checks
-        if not check["holds"]
+        if not check.holds
     ]
-    blunt = [check["title"] for check in checks if check["control_broken"] is False]
+    blunt = [check.title for check in checks if check.control_broken is False]
     if blunt:
         found.append(
             Finding(
@@ -82,7 +75,7 @@ def ciphertext_findings(checks: Sequence[dict[str, Any]]) -> list[Finding]:
                 advice="Run `python -m benchmarks service`, which asks for much more.",
             )
         )
-    held = [check for check in checks if check["holds"] and check["control_broken"]]
+    held = [check for check in checks if check.holds and check.control_broken]
     if held:
         found.append(
             Finding(
@@ -93,3 +86,6 @@ def ciphertext_findings(checks: Sequence[dict[str, Any]]) -> list[Finding]:
             )
         )
     return found
+
+
+SECTION: Final = Section(run=_run, findings=_findings)

@@ -1,7 +1,7 @@
-"""The audit's attacks by evasion: every one on every twin, sanity checks, and what they mean.
+"""Evasion: can a client make inputs that the model gets wrong, and are the attacks sound?
 
-    targets, packed for few records a request ──► attacks, checks ──► cells
-    cells ──► rows of the paired table      checks ──► a section      both ──► findings
+    targets, packed for few records a request ──► attacks, checks ──► trials
+    attacks ──► the paired table      checks ──► a section      both ──► findings
 
 high    a client without the weights has half of the records taken for something else, or more, at
         the lower end of the interval
@@ -13,18 +13,25 @@ ok      no client fooled it more than noise does; the checks hold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from attacks.audit.bench.bench import TrainedBench
-from attacks.audit.bench.cell import DONE, Cell
-from attacks.audit.bench.cells import run_cells
-from attacks.audit.bench.state import CellName, StateStore
-from attacks.audit.config import AuditConfig
-from attacks.audit.figures.findings import Finding, Row, percent
-from attacks.catalogue import (
+from attacks.audit.bench.state import TrialName
+from attacks.audit.bench.trained import epsilon_for
+from attacks.audit.bench.trial import Trial
+from attacks.audit.document.records import (
+    DONE,
+    AttackRecord,
+    AuditRecord,
+    EvasionRecord,
+    Finding,
+    SanityCheckRecord,
+)
+from attacks.audit.figures.wording import percent, within
+from attacks.audit.section import UNLIMITED, AuditSetting, Section
+from attacks.core.entry import (
     ANYTHING,
-    ATTACKS,
     EVASION,
     MALICIOUS_CLIENT,
     WEIGHT_HOLDER,
@@ -34,7 +41,6 @@ from attacks.catalogue import (
 from attacks.core.intervals import Estimate
 from attacks.evasion.checks import TELLING, TITLES, SanityChecks
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU
-from attacks.progress import Progress
 
 CHECKS: Final = "evasion-checks"
 # One request for each question about all records; a larger one would be mostly empty.
@@ -57,108 +63,100 @@ CHECKS_ENTRY: Final = CatalogueEntry(
 )
 
 
-def evasion_cells(
-    bench: TrainedBench,
-    chosen: Mapping[str, CatalogueEntry],
-    store: StateStore,
-    config: AuditConfig,
-    *,
-    progress: Progress | None,
-    tell: Callable[[str], None] | None,
-) -> dict[CellName, Cell]:
-    """A cell for each attack of the family that was chosen, and one for the checks, on each twin
-    of each target; none if no attack was chosen.
-
-    Answers are not recorded: a cell takes seconds and is asked anew if it was interrupted.
-    """
-    attacks = {name: entry for name, entry in chosen.items() if entry.family == EVASION}
+def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
+    attacks = setting.of_family(EVASION)
     if not attacks:
-        return {}
-    # The checks are the evaluator's: what they ask is no attacker's.
-    budgets = {**dict.fromkeys(attacks, config.evasion_budget), CHECKS: 10**9}
-    return run_cells(
-        bench.packed(min(PACKED, config.packed_for)),
+        return record
+    trials = evasion_trials(setting, attacks)
+    record = setting.with_attacks(record, setting.bench, attacks, trials)
+    evasion = EvasionRecord(
+        epsilon=epsilon_for(setting.config, setting.subject.split),
+        checks=check_records(trials, record.twins, setting.bench.targets),
+    )
+    return dataclasses.replace(record, evasion=evasion)
+
+
+def evasion_trials(
+    setting: AuditSetting, attacks: Mapping[str, CatalogueEntry]
+) -> dict[TrialName, Trial]:
+    """One for each of ``attacks``, and one for the checks, on each twin of each target.
+
+    Answers are not recorded: a trial takes seconds and is asked anew if it was interrupted.
+    """
+    config = setting.config
+    return setting.run_trials(
+        setting.bench.packed(min(PACKED, config.packed_for)),
         {**attacks, CHECKS: CHECKS_ENTRY},
-        store,
-        budgets=budgets,
-        seed=config.seed,
-        recorded=frozenset(),
-        progress=progress,
-        tell=tell,
+        budgets={**dict.fromkeys(attacks, config.evasion_budget), CHECKS: UNLIMITED},
     )
 
 
-def check_rows(
-    cells: Mapping[CellName, Cell], twins: Sequence[str], targets: Sequence[int]
-) -> list[dict[str, Any]]:
-    """One for each check: name, title, ``held`` and ``tried`` by twin, as numbers of targets,
-    and notes on those that failed; none without cells."""
+def check_records(
+    trials: Mapping[TrialName, Trial], twins: Sequence[str], targets: Sequence[int]
+) -> tuple[SanityCheckRecord, ...]:
+    """One for each check, with notes on those that failed; none if the checks never ran."""
     done = {
         twin: [
-            cells[name]
+            trials[name]
             for target in targets
-            if (name := CellName(twin=twin, attack=CHECKS, target=target)) in cells
-            and cells[name].status == DONE
+            if (name := TrialName(twin=twin, attack=CHECKS, target=target)) in trials
+            and trials[name].status == DONE
         ]
         for twin in twins
     }
     if not any(done.values()):
-        return []
-    rows = []
-    for check, title in TITLES.items():
-        tried = {twin: [c for c in found if check in c.metrics] for twin, found in done.items()}
-        rows.append(
-            {
-                "name": check,
-                "title": title,
-                "tried": {twin: len(found) for twin, found in tried.items()},
-                "held": {
-                    twin: sum(cell.metrics[check].value == 1.0 for cell in found)
-                    for twin, found in tried.items()
-                },
-                "notes": [
-                    f"{twin}: {note.partition(': ')[2]}"
-                    for twin, found in tried.items()
-                    for cell in found
-                    for note in cell.notes
-                    if note.startswith(f"{check}: ")
-                ],
-            }
+        return ()
+    tried = {
+        check: {twin: [t for t in found if check in t.metrics] for twin, found in done.items()}
+        for check in TITLES
+    }
+    return tuple(
+        SanityCheckRecord(
+            name=check,
+            title=TITLES[check],
+            tried={twin: len(found) for twin, found in by_twin.items()},
+            held={
+                twin: sum(trial.metrics[check].value == 1.0 for trial in found)
+                for twin, found in by_twin.items()
+            },
+            notes=tuple(
+                f"{twin}: {note.partition(': ')[2]}"
+                for twin, found in by_twin.items()
+                for trial in found
+                for note in trial.notes
+                if note.startswith(f"{check}: ")
+            ),
         )
-    return rows
+        for check, by_twin in tried.items()
+    )
 
 
-def evasion_findings(
-    rows: Sequence[Row], checks: Sequence[Mapping[str, Any]], *, epsilon: float
-) -> list[Finding]:
-    """What evasion means for the served model; nothing if no attack of the family was run."""
-    mine = [row for row in rows if row.family == EVASION]
-    found = []
-    served = [row for row in mine if _done(row, ENCRYPTED)]
-    asking = [row for row in served if ATTACKS[row.name].threat_model == MALICIOUS_CLIENT]
-    if asking:
-        found.append(_fooled(asking, served, epsilon))
-    found += _compared(mine)
-    if checks:
-        found.append(_sound(checks))
+def _findings(record: AuditRecord) -> list[Finding]:
+    if record.evasion is None:
+        return []
+    attacks = [attack for attack in record.attacks if attack.family == EVASION]
+    served = [attack for attack in attacks if ENCRYPTED in attack.done]
+    asking = [attack for attack in served if attack.threat_model == MALICIOUS_CLIENT]
+    found = [_fooled(asking, served, record.evasion.epsilon)] if asking else []
+    found += _compared(attacks)
+    if record.evasion.checks:
+        found.append(_sound(record.evasion.checks))
     return found
 
 
-def _fooled(asking: Sequence[Row], served: Sequence[Row], epsilon: float) -> Finding:
-    best = max(asking, key=lambda row: _success(row, ENCRYPTED).low)
-    cell = best.cells[ENCRYPTED]
-    success, noise = cell.metrics["success"], cell.baseline["success"]
-    holders = [row for row in served if ATTACKS[row.name].threat_model == WEIGHT_HOLDER]
-    worst = max(holders, key=lambda row: _success(row, ENCRYPTED).value, default=None)
-    held = (
-        ""
-        if worst is None
-        else f" Who holds the weights fools {percent(_success(worst, ENCRYPTED))}."
-    )
+def _fooled(
+    asking: Sequence[AttackRecord], served: Sequence[AttackRecord], epsilon: float
+) -> Finding:
+    best = max(asking, key=lambda attack: _success(attack, ENCRYPTED).low)
+    trial = best.cells[ENCRYPTED]
+    success, noise = trial.metrics["success"], trial.baseline["success"]
+    holders = [attack for attack in served if attack.threat_model == WEIGHT_HOLDER]
+    worst = max((_success(attack, ENCRYPTED) for attack in holders), key=_value, default=None)
+    held = "" if worst is None else f" Who holds the weights fools {percent(worst)}."
     text = (
-        f"With changes of up to {epsilon:.3g} in a value, {best.title.lower()} had "
+        f"With changes of up to {epsilon:.3g} in a value, {within(best)} had "
         f"{percent(success)} of the records that the encrypted service labels right taken for "
-        f"something else, with {cell.spent.records:,} records asked; random changes of that size "
+        f"something else, with {trial.spent.records:,} records asked; random changes of that size "
         f"do so with {percent(noise)}.{held}"
     )
     advice = (
@@ -179,15 +177,15 @@ def _fooled(asking: Sequence[Row], served: Sequence[Row], epsilon: float) -> Fin
     )
 
 
-def _compared(rows: Sequence[Row]) -> list[Finding]:
+def _compared(attacks: Sequence[AttackRecord]) -> list[Finding]:
     """ReLU, polynomial and served, at equal budget."""
     twins = (RELU, POLYNOMIAL, ENCRYPTED)
-    common = [row for row in rows if all(_done(row, twin) for twin in twins)]
+    common = [attack for attack in attacks if set(twins) <= attack.done.keys()]
     if not common:
         return []
     listed = "; ".join(
-        f"{row.title.lower()} {' / '.join(f'{_success(row, twin).value:.0%}' for twin in twins)}"
-        for row in common
+        f"{within(attack)} {' / '.join(f'{_success(attack, twin).value:.0%}' for twin in twins)}"
+        for attack in common
     )
     return [
         Finding(
@@ -199,8 +197,8 @@ def _compared(rows: Sequence[Row]) -> list[Finding]:
     ]
 
 
-def _sound(checks: Sequence[Mapping[str, Any]]) -> Finding:
-    failed = [check for check in checks if sum(check["held"].values()) < _tried(check)]
+def _sound(checks: Sequence[SanityCheckRecord]) -> Finding:
+    failed = [check for check in checks if _held(check) < _tried(check)]
     if not failed:
         return Finding(
             severity="ok",
@@ -208,10 +206,10 @@ def _sound(checks: Sequence[Mapping[str, Any]]) -> Finding:
             text=f"{len(checks)} checks on every twin: more effort is never weaker, gradients are "
             "worth more than queries, and with no bound every record falls.",
         )
-    masked = any(check["name"] in TELLING for check in failed)
+    masked = any(check.name in TELLING for check in failed)
     listed = "; ".join(
-        f"{check['title'].lower()} fails on {_tried(check) - sum(check['held'].values())} of "
-        f"{_tried(check)} ({check['notes'][0]})"
+        f"{check.title.lower()} fails on {_tried(check) - _held(check)} of {_tried(check)} "
+        f"({check.notes[0]})"
         for check in failed
     )
     return Finding(
@@ -225,13 +223,20 @@ def _sound(checks: Sequence[Mapping[str, Any]]) -> Finding:
     )
 
 
-def _tried(check: Mapping[str, Any]) -> int:
-    return int(sum(check["tried"].values()))
+def _tried(check: SanityCheckRecord) -> int:
+    return sum(check.tried.values())
 
 
-def _done(row: Row, twin: str) -> bool:
-    return twin in row.cells and row.cells[twin].status == DONE
+def _held(check: SanityCheckRecord) -> int:
+    return sum(check.held.values())
 
 
-def _success(row: Row, twin: str) -> Estimate:
-    return row.cells[twin].metrics["success"]
+def _success(attack: AttackRecord, twin: str) -> Estimate:
+    return attack.cells[twin].metrics["success"]
+
+
+def _value(estimate: Estimate) -> float:
+    return estimate.value
+
+
+SECTION: Final = Section(run=_run, findings=_findings)

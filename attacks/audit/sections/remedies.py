@@ -1,7 +1,7 @@
 """What an owner could do about it, tried on the audited model itself: same targets, same seeds.
 
     "none" ──────────────┐
-    serving defences ────┤   each is a twin of its own:      cells ──► attacks/audit/advice.py
+    serving defences ────┤   each is a twin of its own:      trials ──► sections/advice.py
     training defences ───┤   the polynomial network, with     (attack, option, target)
     a smaller budget ────┘   the defence around or within it
 
@@ -22,21 +22,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.audit.bench.bench import TrainedBench, epsilon_for
-from attacks.audit.bench.cell import REFUSED, Cell
-from attacks.audit.bench.cells import Bench, Target, run_cells
-from attacks.audit.bench.models import Subject
-from attacks.audit.bench.state import CellName, StateStore
-from attacks.audit.config import AuditConfig
-from attacks.audit.sections.accuracy import ACCURACY, ENTRY
-from attacks.catalogue import ATTACKS, EVASION, EXTRACTION, MEMBERSHIP, Allowance
+from attacks.audit.bench.accuracy import ACCURACY, ENTRY
+from attacks.audit.bench.state import TrialName
+from attacks.audit.bench.trained import TrainedBench, epsilon_for
+from attacks.audit.bench.trial import Trial
+from attacks.audit.bench.trials import Bench, Target
+from attacks.audit.document.records import REFUSED
+from attacks.audit.section import UNLIMITED, AuditSetting
+from attacks.catalogue import ATTACKS
+from attacks.core.entry import EVASION, EXTRACTION, MEMBERSHIP, Allowance
 from attacks.core.oracle import Answer, MeteredOracle, Oracle
 from attacks.defences.adversarial_training import ProjectedGradient, adversarial_training
 from attacks.defences.serving import SPREAD, ServingDefence, calibrated_noise, serving_defences
 from attacks.errors import AbilityError, ShadowError
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.oracles.twins import POLYNOMIAL
-from attacks.progress import Progress
 from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence
 
 NONE: Final = "none"
@@ -81,27 +81,27 @@ class Option:
         )
 
 
-def options_of(
-    bench: TrainedBench, subject: Subject, config: AuditConfig, *, progress: Progress | None
-) -> Iterator[Option]:
+def options_of(setting: AuditSetting) -> Iterator[Option]:
     """All options, "none" first; training defences train their models when they are reached."""
+    config = setting.config
 
     def around(name: str, defence: ServingDefence | None) -> Callable[[Sequence[int]], Bench]:
-        return functools.partial(DefendedBench, bench, name, defence, seed=config.seed)
+        return functools.partial(DefendedBench, setting.bench, name, defence, config.seed)
 
     yield Option(
         name=NONE, title="As it is", cost="", budget=config.budget, bench=around(NONE, None)
     )
+    smaller = max(1, config.budget // SMALLER)
     yield Option(
         name="budget",
-        title=f"A budget of {max(1, config.budget // SMALLER):,} records a client",
+        title=f"A budget of {smaller:,} records a client",
         cost="clients who need more must ask for it",
-        budget=max(1, config.budget // SMALLER),
+        budget=smaller,
         bench=around("budget", None),
         # Each record that is asked tells as much as before.
         skipped=(MEMBERSHIP,),
     )
-    for defence in serving_defences(noise_std=_noise(bench, subject, config)).values():
+    for defence in serving_defences(noise_std=_noise(setting)).values():
         name = defence.name.replace("+", "-and-")
         yield Option(
             name=name,
@@ -116,83 +116,61 @@ def options_of(
         title="adversarial training, PGD inside the training loop",
         apply=functools.partial(
             adversarial_training,
-            against=ProjectedGradient(epsilon=epsilon_for(config, subject.split)),
+            against=ProjectedGradient(epsilon=epsilon_for(config, setting.subject.split)),
         ),
     )
     for training in (*TRAINING_DEFENCES, hardened):
-        yield _retrained(training, subject, config, progress)
+        yield _retrained(training, setting)
 
 
 def measure(
-    options: Sequence[Option],
-    store: StateStore,
-    config: AuditConfig,
-    *,
-    targets: Sequence[int],
-    progress: Progress | None,
-    tell: Callable[[str], None] | None,
-) -> dict[CellName, Cell]:
-    """Accuracy and every attack of TRIED under every option; refused cells for what cannot be.
+    options: Sequence[Option], setting: AuditSetting, targets: Sequence[int]
+) -> dict[TrialName, Trial]:
+    """Accuracy and every attack of TRIED under every option; refused for an option that cannot be.
 
     ``targets``: of the options' benches; attacks of minutes take the first MOST_TARGETS of them.
     """
-    cells: dict[CellName, Cell] = {}
+    trials: dict[TrialName, Trial] = {}
     for option in options:
-        for slow in (False, True):
-            attacks = {
-                name: ATTACKS[name]
-                for name in option.attacks
-                if slow is (ATTACKS[name].family != MEMBERSHIP)
-            }
-            if not slow:
-                attacks = {ACCURACY: ENTRY, **attacks}
-            chosen = targets[:MOST_TARGETS] if slow else targets
+        quick = [name for name in option.attacks if ATTACKS[name].family == MEMBERSHIP]
+        slow = [name for name in option.attacks if name not in quick]
+        for names, chosen in (((ACCURACY, *quick), targets), (slow, targets[:MOST_TARGETS])):
             if option.bench is None:
-                refused = Cell(status=REFUSED, reason=option.reason)
-                for target in chosen:
-                    for name in attacks:
-                        cells[CellName(twin=option.name, attack=name, target=target)] = refused
+                trials |= {
+                    TrialName(twin=option.name, attack=name, target=target): Trial(
+                        status=REFUSED, reason=option.reason
+                    )
+                    for target in chosen
+                    for name in names
+                }
                 continue
-            cells |= run_cells(
+            trials |= setting.run_trials(
                 option.bench(chosen),
-                attacks,
-                store,
-                budgets={ACCURACY: 10**9, **dict.fromkeys(option.attacks, option.budget)},
-                seed=config.seed,
-                recorded=frozenset(),
-                progress=_named(progress, option.title),
-                tell=tell,
+                {name: ENTRY if name == ACCURACY else ATTACKS[name] for name in names},
+                budgets={**dict.fromkeys(names, option.budget), ACCURACY: UNLIMITED},
+                about=f", {option.title[0].lower()}{option.title[1:]}",
             )
-    return cells
+    return trials
 
 
+@dataclass(frozen=True)
 class DefendedBench:
     """The polynomial twins of some of a bench's targets, a serving defence around each."""
 
-    def __init__(
-        self,
-        bench: TrainedBench,
-        name: str,
-        defence: ServingDefence | None,
-        targets: Sequence[int],
-        *,
-        seed: int,
-    ) -> None:
-        self._bench, self._name, self._defence = bench, name, defence
-        self._targets, self._seed = targets, seed
+    bench: TrainedBench
+    name: str
+    defence: ServingDefence | None
+    seed: int
+    targets: Sequence[int]
 
     @property
     def twins(self) -> Sequence[str]:
-        return (self._name,)
-
-    @property
-    def targets(self) -> Sequence[int]:
-        return self._targets
+        return (self.name,)
 
     @contextmanager
     def open(self, target: int) -> Iterator[Target]:
-        with self._bench.open(target) as opened:
-            yield DefendedTarget(opened, self._defence, seed=[self._seed, 7, target])
+        with self.bench.open(target) as opened:
+            yield DefendedTarget(opened, self.defence, seed=[self.seed, 7, target])
 
 
 class DefendedTarget:
@@ -254,19 +232,18 @@ def _made_for(defence: ServingDefence) -> str:
     return "ratio-extraction" if defence.keeps_labels else "network-matching"
 
 
-def _noise(bench: TrainedBench, subject: Subject, config: AuditConfig) -> float:
+def _noise(setting: AuditSetting) -> float:
     """The noise that costs one point of the first target's accuracy, after scaling as well."""
+    bench, test = setting.bench, setting.subject.split.test
     with bench.open(bench.targets[0]) as target:
-        test = subject.split.test
         logits = target.oracle(POLYNOMIAL).query(test.inputs).require_logits()
-    rng = np.random.default_rng([config.seed, 8])
+    rng = np.random.default_rng([setting.config.seed, 8])
     return calibrated_noise(logits, test.labels, rng, spread=SPREAD)
 
 
-def _retrained(
-    defence: TrainingDefence, subject: Subject, config: AuditConfig, progress: Progress | None
-) -> Option:
+def _retrained(defence: TrainingDefence, setting: AuditSetting) -> Option:
     """Targets and shadows trained anew with the defence, from the same members and seeds."""
+    subject, config = setting.subject, setting.config
     cost = "training anew"
     if defence.private is not None:
         cost = "training anew, each model many times as long; no batch norm"
@@ -274,11 +251,9 @@ def _retrained(
         cost = "training anew, each step several times as long"
     bench, reason = None, ""
     try:
-        recipe = defence.apply(subject.recipe)
-        trained = TrainedBench(
-            dataclasses.replace(subject, recipe=recipe), config, progress=progress
-        )
-        bench = functools.partial(DefendedBench, trained, defence.name, None, seed=config.seed)
+        retrained = dataclasses.replace(subject, recipe=defence.apply(subject.recipe))
+        trained = TrainedBench(retrained, config, progress=setting.progress)
+        bench = functools.partial(DefendedBench, trained, defence.name, None, config.seed)
     except (AbilityError, ShadowError) as error:
         reason = str(error)
     return Option(
@@ -289,13 +264,3 @@ def _retrained(
         bench=bench,
         reason=reason,
     )
-
-
-def _named(progress: Progress | None, title: str) -> Progress | None:
-    if progress is None:
-        return None
-
-    def report(stage: str, done: int, total: int) -> None:
-        progress(f"{stage}, {title[0].lower()}{title[1:]}", done, total)
-
-    return report

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from attacks.audit.document.codec import from_json
+from attacks.core.intervals import Estimate
 from attacks.errors import AuditError
 from attacks.report import render, write_report
 from attacks.report.charts import Axis
@@ -236,9 +238,13 @@ def test_text_and_curves_contrast_with_the_page(index: int) -> None:
 def test_numbers_read_well() -> None:
     assert value_text(0.9731, "fidelity_test") == "97.3 %"
     assert value_text(0.7640001, "auc") == "0.764"
-    assert interval_text(estimate(0.5, 0.1), "accuracy") == "[40.0, 60.0] %"
-    assert interval_text(estimate(3, 0, "exact"), "rank") == "exact"
-    assert difference_text(estimate(-0.02, 0.01), "accuracy") == "−2.0 [−3.0, −1.0] points"
+    half, rank, less = (
+        from_json(Estimate, each)
+        for each in (estimate(0.5, 0.1), estimate(3, 0, "exact"), estimate(-0.02, 0.01))
+    )
+    assert interval_text(half, "accuracy") == "[40.0, 60.0] %"
+    assert interval_text(rank, "rank") == "exact"
+    assert difference_text(less, "accuracy") == "−2.0 [−3.0, −1.0] points"
     assert [number(v) for v in (0, 1e-7, 0.0123, 12345.6)] == ["0", "1.00e-07", "0.0123", "12,346"]
     assert [size(v) for v in (12, 4096, 9e6, 2e9)] == ["12 B", "4.1 kB", "9 MB", "2 GB"]
     assert [duration(v) for v in (0.01, 30, 600, 9000)] == ["10 ms", "30.0 s", "10.0 min", "2.5 h"]

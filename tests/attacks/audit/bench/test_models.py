@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.audit.bench.bench import chosen_targets, shadows_of
 from attacks.audit.bench.data import Split, load_records, split_records
 from attacks.audit.bench.models import Subject, fresh_relu_model, read_subject
+from attacks.audit.bench.trained import chosen_targets, shadows_of
 from attacks.audit.config import config_of
 from attacks.errors import AuditError, DataSplitError
 from he_infer.activations.layer import PolynomialActivation

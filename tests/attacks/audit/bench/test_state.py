@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from attacks.audit.bench.state import CellName, StateStore, write_atomically
+from attacks.audit.bench.state import StateStore, TrialName, write_atomically
 from attacks.errors import AuditError
 
-NAME = CellName(twin="encrypted", attack="lira", target=3)
+NAME = TrialName(twin="encrypted", attack="lira", target=3)
 
 
 def store_in(folder: Path, key: str = "a" * 64) -> StateStore:
@@ -79,5 +79,5 @@ def test_a_file_in_the_way_is_an_error_with_its_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "Lira", "a/b", "a.b", "-a"])
 def test_names_that_are_no_file_names_are_refused(name: str) -> None:
-    with pytest.raises(AuditError, match="not the name of a cell"):
-        CellName(twin="encrypted", attack=name, target=0)
+    with pytest.raises(AuditError, match="not the name of a trial"):
+        TrialName(twin="encrypted", attack=name, target=0)

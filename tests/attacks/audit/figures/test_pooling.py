@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attacks.audit.bench.cell import DONE, FAILED, REFUSED, Cell
-from attacks.audit.figures.crosswise import draw_crosswise
-from attacks.audit.figures.document import compared_twins
-from attacks.audit.figures.pooling import is_significant, pool, pool_twins
+from attacks.audit.bench.trial import Trial
+from attacks.audit.document.records import DONE, FAILED, REFUSED, is_significant
+from attacks.audit.figures.comparison import compared_twins
+from attacks.audit.figures.pooling import pool, pool_twins
+from attacks.audit.figures.resampling import resample_twins
 from attacks.audit.sections.blind import judge_blind
 from attacks.core.intervals import clopper_pearson
 from attacks.core.oracle import Spent
@@ -19,22 +20,21 @@ from attacks.membership.run import MembershipScores
 MEMBERS = np.arange(300) % 2 == 0
 
 
-def guessing(rng: np.random.Generator, shift: float) -> Cell:
+def guessing(rng: np.random.Generator, shift: float) -> Trial:
     scored = MembershipScores(
         scores=rng.normal(0, 1, len(MEMBERS)) + shift * MEMBERS, is_member=MEMBERS
     )
-    return Cell(
+    return Trial(
         status=DONE,
         primary="auc",
         metrics={"auc": auc(scored.scores, MEMBERS)},
         spent=Spent(records=300, requests=1),
         notes=("no figure at 0.01 FPR: too few", "kept"),
-        scored=scored,
-    )
+    ).with_scores(scored)
 
 
-def stealing(hits: int) -> Cell:
-    return Cell(
+def stealing(hits: int) -> Trial:
+    return Trial(
         status=DONE, primary="fidelity_test", metrics={"fidelity_test": clopper_pearson(hits, 100)}
     )
 
@@ -72,7 +72,7 @@ def test_membership_is_paired_on_the_same_resamples() -> None:
     assert cells["clear"].curves["roc"].x[0] < 0.01
 
 
-def test_crosswise_resamples_cover_the_truth() -> None:
+def test_resamples_cover_the_truth() -> None:
     # 40 draws; at 95 % or more (this bootstrap errs on the wide side) P(fewer than 33) < 1e-3.
     hits = 0
     for seed in range(40):
@@ -106,9 +106,9 @@ def test_twins_with_other_members_are_never_compared() -> None:
     other = MembershipScores(scores=scored.scores, is_member=~scored.is_member)
     rng = np.random.default_rng(0)
     with pytest.raises(DataSplitError, match="same members"):
-        draw_crosswise({"a": [scored, scored], "b": [other, other]}, rng)
+        resample_twins({"a": [scored, scored], "b": [other, other]}, rng)
     with pytest.raises(TooFewRecordsError):
-        draw_crosswise({"a": [scored]}, rng)
+        resample_twins({"a": [scored]}, rng)
 
 
 def test_extraction_is_paired_by_target() -> None:
@@ -122,8 +122,8 @@ def test_extraction_is_paired_by_target() -> None:
 
 
 def test_missing_cells_are_told_not_dropped() -> None:
-    refused = Cell(status=REFUSED, reason="the minimum is 500")
-    failed = Cell(status=FAILED, reason="it broke")
+    refused = Trial(status=REFUSED, reason="the minimum is 500")
+    failed = Trial(status=FAILED, reason="it broke")
     rng = np.random.default_rng(0)
     cells, found = pool_twins(
         {

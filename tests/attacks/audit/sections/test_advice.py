@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from attacks.audit.bench.cell import DONE, REFUSED, Cell
-from attacks.audit.bench.state import CellName
-from attacks.audit.sections.advice import METRIC, Remedy, remedies, remedy_findings
+from attacks.audit.bench.state import TrialName
+from attacks.audit.bench.trial import Trial
+from attacks.audit.document.records import DONE, REFUSED, Finding, RemedyRecord
+from attacks.audit.sections.advice import METRIC, SECTION, remedies
 from attacks.audit.sections.remedies import NONE, TRIED, Option
 from attacks.catalogue import ATTACKS
 from attacks.core.intervals import Estimate, clopper_pearson
+from tests.attacks.audit.records import record
 
 TARGETS = (0, 2)
 FAMILY_OF = {attack: family for family, attacks in TRIED.items() for attack in attacks}
@@ -25,7 +27,7 @@ def auc(value: float) -> Estimate:
     return Estimate(value=value, low=value - 0.01, high=value + 0.01, method="x", count=500)
 
 
-def cells_of(option_name: str, figures: Mapping[str, float]) -> dict[CellName, Cell]:
+def cells_of(option_name: str, figures: Mapping[str, float]) -> dict[TrialName, Trial]:
     """The same figure on both targets but for a thousandth, so that intervals have a width."""
     found = {}
     for attack, value in figures.items():
@@ -36,15 +38,15 @@ def cells_of(option_name: str, figures: Mapping[str, float]) -> dict[CellName, C
                 if metric == "auc"
                 else clopper_pearson(round(1000 * value) + index, 1000)
             )
-            name = CellName(twin=option_name, attack=attack, target=target)
-            found[name] = Cell(status=DONE, primary=metric, metrics={metric: estimate})
+            name = TrialName(twin=option_name, attack=attack, target=target)
+            found[name] = Trial(status=DONE, primary=metric, metrics={metric: estimate})
     return found
 
 
 PLAIN = {"accuracy": 0.95, "quadratic-extraction": 0.99, "knockoff": 0.9, "lira-fixed": 0.7}
 
 
-def ranked(**others: Mapping[str, float]) -> dict[str, Remedy]:
+def ranked(**others: Mapping[str, float]) -> dict[str, RemedyRecord]:
     cells = cells_of(NONE, PLAIN)
     for name, figures in others.items():
         cells |= cells_of(name, figures)
@@ -91,21 +93,25 @@ def test_a_loss_that_cannot_be_measured_is_not_divided_by() -> None:
 def test_a_remedy_that_could_not_be_tried_is_last_and_says_why() -> None:
     cells = cells_of(NONE, PLAIN) | cells_of("idle", {"accuracy": 0.95, "lira-fixed": 0.7})
     for target in TARGETS:
-        name = CellName(twin="dp-sgd", attack="accuracy", target=target)
-        cells[name] = Cell(status=REFUSED, reason="install the extra")
+        name = TrialName(twin="dp-sgd", attack="accuracy", target=target)
+        cells[name] = Trial(status=REFUSED, reason="install the extra")
     options = [option(NONE), option("dp-sgd", reason="install the extra"), option("idle")]
     found = remedies(options, cells, TARGETS)
     assert [remedy.name for remedy in found] == ["idle", "dp-sgd"]
-    assert found[1].accuracy is None and found[1].to_json()["reason"] == "install the extra"
+    assert found[1].accuracy is None and found[1].reason == "install the extra"
+
+
+def findings(found: Mapping[str, RemedyRecord]) -> list[Finding]:
+    return SECTION.findings(record(remedies=tuple(found.values())))
 
 
 def test_findings_name_what_helps_and_what_does_nothing() -> None:
     found = ranked(
         decay={"accuracy": 0.94, "lira-fixed": 0.6}, idle={"accuracy": 0.95, "lira-fixed": 0.7}
     )
-    (finding,) = remedy_findings(list(found.values()))
+    (finding,) = findings(found)
     assert "Decay: 20.0 points of membership less for 1.0 points of accuracy" in finding.text
     assert "Without measurable effect: Idle" in finding.text
-    (nothing,) = remedy_findings(list(ranked(idle=dict(PLAIN)).values()))
+    (nothing,) = findings(ranked(idle=dict(PLAIN)))
     assert "No remedy" in nothing.title
-    assert remedy_findings([]) == []
+    assert findings({}) == []

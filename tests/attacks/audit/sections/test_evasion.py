@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from attacks.audit.bench.bench import EPSILON_SHARE, TrainedBench, epsilon_for
-from attacks.audit.bench.cell import DONE, FAILED, Cell
 from attacks.audit.bench.data import Split, load_records, split_records
 from attacks.audit.bench.models import read_subject
-from attacks.audit.bench.state import CellName, StateStore
+from attacks.audit.bench.state import StateStore, TrialName
+from attacks.audit.bench.trained import EPSILON_SHARE, TrainedBench, epsilon_for
+from attacks.audit.bench.trial import Trial
 from attacks.audit.config import AuditConfig, config_of
-from attacks.audit.figures.findings import Finding, Row
-from attacks.audit.sections.evasion import CHECKS, check_rows, evasion_cells, evasion_findings
+from attacks.audit.document.records import (
+    DONE,
+    FAILED,
+    AttackRecord,
+    EvasionRecord,
+    Finding,
+    PooledTrial,
+    SanityCheckRecord,
+)
+from attacks.audit.section import AuditSetting
+from attacks.audit.sections.evasion import CHECKS, SECTION, check_records, evasion_trials
 from attacks.catalogue import ATTACKS, EVASION, Allowance, choose
 from attacks.core.intervals import Estimate, exact
 from attacks.core.oracle import LABELS, LOGITS, OracleInfo, Spent
@@ -23,6 +33,7 @@ from attacks.errors import AuditError, BudgetError, DataSplitError
 from attacks.evasion.checks import TITLES
 from attacks.evasion.outcome import OVERHEAD
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
+from tests.attacks.audit.records import attack, record
 
 LEAST = {"model": "digits-mlp", "data": "digits", "out": "audit"}
 INFO = OracleInfo(
@@ -40,22 +51,29 @@ def estimate(low: float, high: float) -> Estimate:
     return Estimate(value=(low + high) / 2, low=low, high=high, method="test", count=2)
 
 
-def fooled(low: float, high: float, noise: float = 0.02) -> Cell:
-    return Cell(
+def fooled(low: float, high: float, noise: float = 0.02) -> PooledTrial:
+    return PooledTrial(
         status=DONE,
-        primary="success",
         metrics={"success": estimate(low, high)},
         baseline={"success": estimate(0.0, noise)},
         spent=Spent(records=5000, requests=90),
     )
 
 
-def row(name: str, cells: Mapping[str, Cell]) -> Row:
-    return Row(name=name, title=name.title(), family=EVASION, cells=cells, differences=())
+def row(name: str, cells: Mapping[str, PooledTrial]) -> AttackRecord:
+    threat_model = ATTACKS[name].threat_model
+    return attack(name, EVASION, cells, primary="success", threat_model=threat_model)
 
 
-def checked(*, fails: str = "", note: str = "half of them") -> Cell:
-    return Cell(
+def findings(
+    attacks: Sequence[AttackRecord], checks: Sequence[SanityCheckRecord] = ()
+) -> list[Finding]:
+    evasion = EvasionRecord(epsilon=0.1, checks=tuple(checks))
+    return SECTION.findings(record(attacks=tuple(attacks), evasion=evasion))
+
+
+def checked(*, fails: str = "", note: str = "half of them") -> Trial:
+    return Trial(
         status=DONE,
         primary="checks_held",
         metrics={name: exact(float(name != fails), count=1) for name in TITLES},
@@ -77,9 +95,9 @@ def only(found: list[Finding], words: str) -> Finding:
         (fooled(0.01, 0.1), "more than random changes", "ok"),
     ],
 )
-def test_what_a_client_reaches_decides(cell: Cell, words: str, severity: str) -> None:
+def test_what_a_client_reaches_decides(cell: PooledTrial, words: str, severity: str) -> None:
     rows = [row("square", {ENCRYPTED: cell}), row("pgd", {ENCRYPTED: fooled(0.9, 1.0)})]
-    finding = only(evasion_findings(rows, [], epsilon=0.1), words)
+    finding = only(findings(rows), words)
     assert finding.severity == severity
     # Who holds the weights is named beside it and does not decide.
     assert "holds the weights fools 95.0%" in finding.text and "5,000 records" in finding.text
@@ -91,40 +109,40 @@ def test_the_three_networks_stand_side_by_side() -> None:
         POLYNOMIAL: fooled(0.4, 0.6),
         ENCRYPTED: fooled(0.45, 0.55),
     }
-    missing = {**cells, RELU: Cell(status=FAILED, reason="it broke")}
-    found = evasion_findings([row("pgd", cells), row("square", missing)], [], epsilon=0.1)
+    missing = {**cells, RELU: PooledTrial(status=FAILED, reason="it broke")}
+    found = findings([row("pgd", cells), row("square", missing)])
     text = only(found, "How easily each network").text
-    assert "pgd 30% / 50% / 50%" in text and "square" not in text
+    assert "pgd (PGD) 30% / 50% / 50%" in text and "square" not in text
 
 
 def test_checks_are_counted_by_twin_and_a_failed_one_is_a_finding() -> None:
     cells = {
-        CellName(twin=twin, attack=CHECKS, target=target): cell
+        TrialName(twin=twin, attack=CHECKS, target=target): cell
         for (twin, target), cell in {
             (RELU, 0): checked(),
             (RELU, 2): checked(fails="gradients_present"),
             (ENCRYPTED, 0): checked(),
-            (ENCRYPTED, 2): Cell(status=FAILED, reason="it broke"),
+            (ENCRYPTED, 2): Trial(status=FAILED, reason="it broke"),
         }.items()
     }
-    rows = check_rows(cells, (RELU, ENCRYPTED), (0, 2))
-    assert [each["name"] for each in rows] == list(TITLES)
-    (flat,) = [each for each in rows if each["name"] == "gradients_present"]
-    assert flat["tried"] == {RELU: 2, ENCRYPTED: 1} and flat["held"] == {RELU: 1, ENCRYPTED: 1}
-    assert flat["notes"] == [f"{RELU}: half of them"]
-    finding = only(evasion_findings([], rows, epsilon=0.1), "gradient is masked")
+    rows = check_records(cells, (RELU, ENCRYPTED), (0, 2))
+    assert [each.name for each in rows] == list(TITLES)
+    (flat,) = [each for each in rows if each.name == "gradients_present"]
+    assert flat.tried == {RELU: 2, ENCRYPTED: 1} and flat.held == {RELU: 1, ENCRYPTED: 1}
+    assert flat.notes == (f"{RELU}: half of them",)
+    finding = only(findings([], rows), "gradient is masked")
     assert finding.severity == "medium" and "fails on 1 of 3" in finding.text
-    cells[CellName(twin=RELU, attack=CHECKS, target=2)] = checked(fails="more_steps")
-    rows = check_rows(cells, (RELU, ENCRYPTED), (0, 2))
-    assert only(evasion_findings([], rows, epsilon=0.1), "A sanity check").severity == "medium"
-    cells[CellName(twin=RELU, attack=CHECKS, target=2)] = checked()
-    rows = check_rows(cells, (RELU, ENCRYPTED), (0, 2))
-    assert only(evasion_findings([], rows, epsilon=0.1), "checks of evasion hold").severity == "ok"
+    cells[TrialName(twin=RELU, attack=CHECKS, target=2)] = checked(fails="more_steps")
+    rows = check_records(cells, (RELU, ENCRYPTED), (0, 2))
+    assert only(findings([], rows), "A sanity check").severity == "medium"
+    cells[TrialName(twin=RELU, attack=CHECKS, target=2)] = checked()
+    rows = check_records(cells, (RELU, ENCRYPTED), (0, 2))
+    assert only(findings([], rows), "checks of evasion hold").severity == "ok"
 
 
 def test_without_evasion_there_is_nothing_to_say() -> None:
-    assert check_rows({}, (RELU,), (0,)) == []
-    assert evasion_findings([], [], epsilon=0.1) == []
+    assert check_records({}, (RELU,), (0,)) == ()
+    assert findings([]) == [] and SECTION.findings(record()) == []
 
 
 @pytest.mark.parametrize("name", choose((EVASION,)))
@@ -188,18 +206,23 @@ def test_all_twins_are_moved_alike_and_no_answer_is_kept(tmp_path: Path) -> None
     bench = TrainedBench(subject, config)
     store = StateStore(tmp_path, "k" * 64, description={})
     chosen = {name: ATTACKS[name] for name in ("knockoff", "pgd", "square")}
-    cells = evasion_cells(bench, chosen, store, config, progress=None, tell=None)
+    setting = AuditSetting(config=config, chosen=chosen, subject=subject, bench=bench, store=store)
+    cells = evasion_trials(setting, setting.of_family(EVASION))
     assert {name.attack for name in cells} == {"pgd", "square", CHECKS}
     assert all(cell.status == DONE for cell in cells.values())
-    for attack in ("pgd", "square"):
+    for name in ("pgd", "square"):
         clear, served = (
-            cells[CellName(twin=twin, attack=attack, target=0)].metrics["success"]
+            cells[TrialName(twin=twin, attack=name, target=0)].metrics["success"]
             for twin in (POLYNOMIAL, ENCRYPTED)
         )
         assert served.low <= clear.value <= served.high
-    spent = cells[CellName(twin=ENCRYPTED, attack="square", target=0)].spent
+    spent = cells[TrialName(twin=ENCRYPTED, attack="square", target=0)].spent
     assert spent.records <= config.evasion_budget and spent.bytes_sent > 0
-    rows = check_rows(cells, TWINS, bench.targets)
-    assert all(each["tried"] == dict.fromkeys(TWINS, 1) for each in rows)
+    rows = check_records(cells, TWINS, bench.targets)
+    assert all(each.tried == dict.fromkeys(TWINS, 1) for each in rows)
     assert not list(tmp_path.rglob("answers/*"))
-    assert evasion_cells(bench, {}, store, config, progress=None, tell=None) == {}
+    filled = SECTION.run(setting, record())
+    assert [each.name for each in filled.attacks] == ["pgd", "square"]
+    assert filled.evasion is not None and filled.evasion.checks == rows
+    idle = dataclasses.replace(setting, chosen={})
+    assert SECTION.run(idle, record()) == record()

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attacks.audit.bench.bench import TrainedBench
 from attacks.audit.bench.data import load_records, split_records
 from attacks.audit.bench.models import read_subject
 from attacks.audit.bench.state import StateStore
+from attacks.audit.bench.trained import TrainedBench
 from attacks.audit.config import AuditConfig
-from attacks.audit.sections.poisoning import poisoning_checks, poisoning_findings
+from attacks.audit.document.codec import from_json, to_json
+from attacks.audit.document.records import AuditRecord, Finding, PoisoningRecord
+from attacks.audit.section import AuditSetting
+from attacks.audit.sections.poisoning import SECTION
 from attacks.catalogue import choose
+from attacks.errors import AuditError
 from attacks.oracles.twins import TWINS
-from attacks.report.check import check
 from attacks.report.page import render
-from attacks.report.poisoning import poisoning_section
+from tests.attacks.audit.records import record
 from tests.attacks.report.made_up import audit, estimate
 
 FIGURES = ("poison_success", "accuracy", "clean_poison_success", "clean_accuracy")
@@ -50,21 +53,26 @@ def test_poisoning_is_a_suite_and_no_row_of_the_catalogue() -> None:
     assert choose(("poisoning",)) == ()
 
 
+def findings(*checks: dict[str, Any]) -> list[Finding]:
+    read = tuple(from_json(PoisoningRecord, check) for check in checks)
+    return SECTION.findings(record(poisoning=read))
+
+
 def test_findings_follow_from_the_figures() -> None:
-    assert poisoning_findings([]) == []
-    (bad,) = poisoning_findings([made_up(0.9)])
+    assert findings() == []
+    (bad,) = findings(made_up(0.9))
     assert bad.severity == "medium" and "Encryption changed nothing" in bad.text
-    (good,) = poisoning_findings([made_up(0.01)])
+    (good,) = findings(made_up(0.01))
     assert good.severity == "ok"
     changed = made_up(0.9)
     changed["figures"]["encrypted"]["poison_success_served"] = estimate(-0.3)
-    (found,) = poisoning_findings([changed])
+    (found,) = findings(changed)
     assert "Encryption changed it for Backdoor trigger" in found.text
 
 
 def test_the_report_shows_every_twin_and_escapes_what_it_is_given() -> None:
     document = audit()
-    assert poisoning_section(document) is None
+    assert "Poisoned training sets" not in render(document)
     document["poisoning"] = [made_up(0.9)]
     page = render(document)
     assert "Poisoned training sets" in page and "without poison 1.0 %" in page
@@ -76,8 +84,10 @@ def test_a_document_without_a_figure_is_refused(missing: str) -> None:
     document = audit()
     document["poisoning"] = [made_up(0.9)]
     del document["poisoning"][0]["figures"]["encrypted"][missing]
-    with pytest.raises(Exception, match=missing):
-        check(document)
+    with pytest.raises(
+        AuditError, match=rf"poisoning\[0\]\.figures\.encrypted\.{missing}: missing"
+    ):
+        from_json(AuditRecord, document)
 
 
 @pytest.mark.slow
@@ -98,14 +108,15 @@ def test_poison_is_the_same_on_all_twins(tmp_path: Path) -> None:
     subject = read_subject(config, split)
     bench = TrainedBench(subject, config)
     store = StateStore(tmp_path, "k" * 64, description={})
-    checks = poisoning_checks(subject, bench, store, seed=0, progress=None)
-    assert [each["name"] for each in checks] == ["label-flipping", "backdoor"]
+    setting = AuditSetting(config=config, chosen={}, subject=subject, bench=bench, store=store)
+    checks = SECTION.run(setting, record()).poisoning
+    assert [each.name for each in checks] == ["label-flipping", "backdoor"]
     for each in checks:
-        assert set(each["figures"]) == set(TWINS)
-        served = each["figures"]["encrypted"]["poison_success_served"]
-        assert served["low"] <= 0 <= served["high"]
-    backdoor = checks[1]["figures"]["encrypted"]
-    assert backdoor["poison_success"]["low"] > 0.8 > 0.1 > backdoor["clean_poison_success"]["high"]
+        assert set(each.figures) == set(TWINS)
+        served = each.figures["encrypted"].poison_success_served
+        assert served.low <= 0 <= served.high
+    backdoor = checks[1].figures["encrypted"]
+    assert backdoor.poison_success.low > 0.8 > 0.1 > backdoor.clean_poison_success.high
     assert store.finished() == 1
-    again = poisoning_checks(subject, bench, store, seed=0, progress=None)
-    assert again == checks
+    again = SECTION.run(setting, record()).poisoning
+    assert to_json(again) == to_json(checks)

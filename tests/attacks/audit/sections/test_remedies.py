@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attacks.audit.bench.cells import Target
-from attacks.audit.bench.state import CellName, StateStore
+from attacks.audit.bench.state import StateStore, TrialName
+from attacks.audit.bench.trials import Target
 from attacks.audit.config import AuditConfig
+from attacks.audit.section import AuditSetting
 from attacks.audit.sections.remedies import DefendedTarget, Option, measure
 from attacks.catalogue import EXTRACTION, MEMBERSHIP, Allowance
 from attacks.core.oracle import Answer, MeteredOracle, Oracle, OracleInfo
@@ -124,6 +125,8 @@ def test_an_option_that_cannot_be_tried_refuses_with_its_reason(
     absent = Option(
         name="dp-sgd", title="DP", cost="", budget=1, bench=None, reason="absent", skipped=skipped
     )
-    cells = measure([absent], store, config, targets=(3,), progress=None, tell=None)
-    assert cells[CellName(twin="dp-sgd", attack="accuracy", target=3)].reason == "absent"
-    assert (CellName(twin="dp-sgd", attack="lira-fixed", target=3) in cells) == (not skipped)
+    nothing: Any = None  # what an option that is refused never asks for
+    setting = AuditSetting(config=config, chosen={}, subject=nothing, bench=nothing, store=store)
+    cells = measure([absent], setting, (3,))
+    assert cells[TrialName(twin="dp-sgd", attack="accuracy", target=3)].reason == "absent"
+    assert (TrialName(twin="dp-sgd", attack="lira-fixed", target=3) in cells) == (not skipped)

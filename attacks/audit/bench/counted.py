@@ -9,7 +9,7 @@ from attacks.core.oracle import Answer, Oracle, OracleInfo, QueryLedger, Spent
 from attacks.core.wrappers import Recorded
 
 
-class Tally:
+class CountedOracle:
     """An oracle whose own ledger holds the records and requests that this attack asked.
 
     Attacks of one audit ask the same target the same things, and a recorded answer is not paid

@@ -1,20 +1,22 @@
-"""Runs every attack on every twin of every target, one saved cell at a time."""
+"""Runs every attack on every twin of every target, and saves one trial at a time."""
 
 from __future__ import annotations
 
 import traceback
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from attacks.audit.bench.cell import FAILED, REFUSED, Cell
-from attacks.audit.bench.state import CellName, StateStore
-from attacks.audit.bench.tally import Tally
-from attacks.catalogue import Allowance, CatalogueEntry
+from attacks.audit.bench.counted import CountedOracle
+from attacks.audit.bench.state import StateStore, TrialName
+from attacks.audit.bench.trial import Trial
+from attacks.audit.document.codec import from_json, to_json
+from attacks.audit.document.records import FAILED, REFUSED
+from attacks.core.entry import Allowance, CatalogueEntry
 from attacks.core.oracle import Oracle
 from attacks.core.wrappers import Budget, Recorded
 from attacks.errors import (
@@ -54,81 +56,78 @@ class Bench(Protocol):
     def open(self, target: int) -> AbstractContextManager[Target]: ...
 
 
-def run_cells(
+def silent(stage: str, done: int, total: int) -> None:
+    """A Progress that nobody watches."""
+
+
+def unheard(line: str) -> None:
+    """What takes the place of a ``tell`` that was not given."""
+
+
+def run_trials(
     bench: Bench,
     attacks: Mapping[str, CatalogueEntry],
     store: StateStore,
     *,
     budgets: Mapping[str, int],
     seed: int,
-    recorded: frozenset[str],
-    progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    recorded: frozenset[str] = frozenset(),
+    progress: Progress = silent,
+    tell: Callable[[str], None] = unheard,
     prefix: str = "",
-) -> dict[CellName, Cell]:
-    """Every cell, from the store where it is finished.
+) -> dict[TrialName, Trial]:
+    """Every trial, taken from the store where it is finished.
 
-    ``budgets``: records that each attack may ask. ``recorded``: twins whose answers are kept,
-    in files whose names begin with ``prefix``.
+    ``budgets``: records that each attack may ask. ``recorded``: twins whose answers are kept, in
+    files whose names begin with ``prefix``. ``tell`` is given one line for each trial that fails.
 
-    ``tell`` is given one line for each cell that fails. A failed cell is not saved: the next run
-    tries it again. Raises InterruptedOracleError if a target dies; all that was finished and all
-    answers that were paid for are kept.
+    A failed trial is not saved: the next run tries it again. Raises InterruptedOracleError if a
+    target dies; finished trials and all answers that were paid for are kept.
     """
-    cells: dict[CellName, Cell] = {}
-    pending: dict[int, list[CellName]] = {}
+    trials: dict[TrialName, Trial] = {}
+    pending: dict[int, list[TrialName]] = {}
     for target in bench.targets:
         for twin in bench.twins:
             for attack in attacks:
-                name = CellName(twin=twin, attack=attack, target=target)
+                name = TrialName(twin=twin, attack=attack, target=target)
                 saved = store.load(name)
                 if saved is None:
                     pending.setdefault(target, []).append(name)
                 else:
-                    cells[name] = Cell.from_json(saved)
-    total = len(cells) + sum(map(len, pending.values()))
-
-    def advance() -> None:
-        if progress is not None:
-            progress("attack", len(cells), total)
-
-    advance()
+                    trials[name] = from_json(Trial, saved, str(name))
+    total = len(trials) + sum(map(len, pending.values()))
+    progress("attack", len(trials), total)
     for target, names in pending.items():
         with bench.open(target) as opened:
             for name in names:
-                keep = (
-                    store.answers / f"{prefix}{name.twin}.{target}"
-                    if name.twin in recorded
-                    else None
-                )
-                cell = run_cell(
+                kept = store.answers / f"{prefix}{name.twin}.{target}"
+                trial = run_trial(
                     opened,
                     name,
                     attacks[name.attack],
                     budget=budgets[name.attack],
                     seed=seed,
-                    keep=keep,
+                    keep=kept if name.twin in recorded else None,
                 )
-                if cell.status == FAILED:
-                    if tell is not None:
-                        tell(f"{name.attack} on {name.twin} of target {target}: {cell.reason}")
+                if trial.status == FAILED:
+                    tell(f"{name.attack} on {name.twin} of target {target}: {trial.reason}")
                 else:
-                    store.save(name, cell.to_json())
-                cells[name] = cell
-                advance()
-    return cells
+                    store.save(name, to_json(trial))
+                trials[name] = trial
+                progress("attack", len(trials), total)
+    return trials
 
 
-def run_cell(
+def run_trial(
     target: Target,
-    name: CellName,
+    name: TrialName,
     entry: CatalogueEntry,
     *,
     budget: int,
     seed: int,
     keep: Path | None,
-) -> Cell:
-    """One attack on one oracle; ``keep``: where its answers are recorded, None for nowhere.
+) -> Trial:
+    """One attack on one oracle; ``keep``: where its answers are recorded, if they are.
 
     The random stream depends on attack and target but not on the twin, so that every twin is
     asked the same questions.
@@ -142,45 +141,40 @@ def run_cell(
                     f"{', '.join(sorted(oracle.info.answers))}"
                 )
             attack = entry.build(target.allowance(name.twin, budget))
-            tally = Tally(oracle)
+            counted = CountedOracle(oracle)
             result = attack.run(
-                Budget(tally, records=budget), target.data(name.twin, entry.family), rng
+                Budget(counted, records=budget), target.data(name.twin, entry.family), rng
             )
-            return Cell.of(result, _notes(tally))
+            return Trial.of(result, _notes(counted))
     except InterruptedOracleError:
         raise
     except REFUSALS as error:
-        return Cell(status=REFUSED, reason=str(error))
+        return Trial(status=REFUSED, reason=str(error))
     except AttackError as error:
-        return Cell(status=FAILED, reason=str(error))
+        return Trial(status=FAILED, reason=str(error))
     except (ArithmeticError, ValueError, RuntimeError, np.linalg.LinAlgError) as error:
         # A defect in one attack must not cost the figures of the others; it stays visible.
         place = traceback.extract_tb(error.__traceback__)[-1]
-        return Cell(
+        return Trial(
             status=FAILED,
             reason=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {error}",
         )
 
 
-class _recording(AbstractContextManager[Oracle]):
-    """The oracle with its answers kept in a file while the block runs; as it is for None."""
-
-    def __init__(self, oracle: Oracle, path: Path | None) -> None:
-        self._recorded = None if path is None else Recorded(oracle, path)
-        self._oracle = oracle
-
-    def __enter__(self) -> Oracle:
-        return self._oracle if self._recorded is None else self._recorded
-
-    def __exit__(self, *_: object) -> None:
-        if self._recorded is not None:
-            self._recorded.close()
+@contextmanager
+def _recording(oracle: Oracle, path: Path | None) -> Iterator[Oracle]:
+    """The oracle, whose answers are kept in the file ``path``, if there is one."""
+    if path is None:
+        yield oracle
+        return
+    with closing(Recorded(oracle, path)) as recorded:
+        yield recorded
 
 
-def _notes(tally: Tally) -> tuple[str, ...]:
-    if not tally.reused:
+def _notes(counted: CountedOracle) -> tuple[str, ...]:
+    if not counted.reused:
         return ()
     return (
-        f"{tally.reused} of these records were asked by an attack before, so bytes and seconds "
+        f"{counted.reused} of these records were asked by an attack before, so bytes and seconds "
         "leave them out",
     )

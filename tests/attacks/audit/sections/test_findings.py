@@ -6,64 +6,65 @@ from collections.abc import Sequence
 
 import pytest
 
-from attacks.audit.bench.cell import DONE, REFUSED, Cell
-from attacks.audit.figures.findings import SEVERITIES, Difference, Finding, Row, enough, findings
-from attacks.audit.sections.blind import BlindFigure
+from attacks.audit.document.records import (
+    DONE,
+    REFUSED,
+    SEVERITIES,
+    AttackRecord,
+    BlindRecord,
+    Finding,
+    PairedDifference,
+    PooledTrial,
+)
+from attacks.audit.run import findings_of
+from attacks.audit.sections.extraction import enough
 from attacks.catalogue import EXTRACTION, MEMBERSHIP
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Spent
 from attacks.core.result import Curve
+from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU
+from tests.attacks.audit import records
 
-HOLDS = BlindFigure(auc=clopper_pearson(50, 100), holds=True, note="no better than a coin")
+HOLDS = BlindRecord(auc=clopper_pearson(50, 100), holds=True, note="no better than a coin")
 
 
 def estimate(low: float, high: float) -> Estimate:
     return Estimate(value=(low + high) / 2, low=low, high=high, method="test", count=2)
 
 
-def stolen(low: float, high: float, baseline: float = 0.5) -> Cell:
-    return Cell(
+def stolen(low: float, high: float, baseline: float = 0.5) -> PooledTrial:
+    return PooledTrial(
         status=DONE,
-        primary="fidelity_test",
         metrics={"fidelity_test": estimate(low, high), "logit_error_bits": estimate(18, 18)},
         baseline={"fidelity_test": estimate(baseline - 0.05, baseline + 0.05)},
         spent=Spent(records=3000, requests=1),
     )
 
 
-def guessed(low: float, high: float, rate: tuple[float, float] | None = None) -> Cell:
+def guessed(low: float, high: float, rate: tuple[float, float] | None = None) -> PooledTrial:
     metrics = {"auc": estimate(low, high)}
     if rate is not None:
         metrics["tpr_at_1pct"] = estimate(*rate)
-    return Cell(status=DONE, primary="auc", metrics=metrics)
+    return PooledTrial(status=DONE, metrics=metrics)
 
 
 def row(
-    cell: Cell, family: str, name: str = "attack", differences: Sequence[Difference] = ()
-) -> Row:
-    return Row(
-        name=name,
-        title=name.title(),
-        family=family,
-        cells={"served": cell},
-        differences=differences,
-    )
+    cell: PooledTrial,
+    family: str,
+    name: str = "attack",
+    differences: Sequence[PairedDifference] = (),
+) -> AttackRecord:
+    primary = "auc" if family == MEMBERSHIP else "fidelity_test"
+    cells = {ENCRYPTED: cell}
+    return records.attack(name, family, cells, primary=primary, paired=differences)
 
 
-def difference(before: str, after: str, low: float, high: float) -> Difference:
-    return Difference(before=before, after=after, metric="auc", value=estimate(low, high))
+def difference(before: str, after: str, low: float, high: float) -> PairedDifference:
+    return records.difference(before, after, "auc", estimate(low, high))
 
 
-def judged(rows: Sequence[Row], blind: BlindFigure | None = HOLDS) -> tuple[Finding, ...]:
-    return findings(
-        rows,
-        served="served",
-        clear="clear",
-        original="original",
-        accuracy={},
-        blind=blind,
-        notes=("a note",),
-    )
+def judged(rows: Sequence[AttackRecord], blind: BlindRecord | None = HOLDS) -> tuple[Finding, ...]:
+    return findings_of(records.record(attacks=tuple(rows), blind=blind, notes=("a note",)))
 
 
 def severity(found: Sequence[Finding], words: str) -> str:
@@ -80,7 +81,9 @@ def severity(found: Sequence[Finding], words: str) -> str:
         (stolen(0.4, 0.6), "No extraction", "ok"),
     ],
 )
-def test_extraction_by_fidelity_above_the_baseline(cell: Cell, words: str, expected: str) -> None:
+def test_extraction_by_fidelity_above_the_baseline(
+    cell: PooledTrial, words: str, expected: str
+) -> None:
     assert severity(judged([row(cell, EXTRACTION)]), words) == expected
 
 
@@ -94,14 +97,14 @@ def test_extraction_by_fidelity_above_the_baseline(cell: Cell, words: str, expec
         (guessed(0.49, 0.55), "better than a coin", "ok"),
     ],
 )
-def test_membership_by_the_lower_ends(cell: Cell, words: str, expected: str) -> None:
+def test_membership_by_the_lower_ends(cell: PooledTrial, words: str, expected: str) -> None:
     assert severity(judged([row(cell, MEMBERSHIP)]), words) == expected
 
 
 def test_an_exact_copy_of_an_easy_task_is_a_copy() -> None:
     cell = stolen(0.98, 1.0, baseline=0.97)
     assert severity(judged([row(cell, EXTRACTION)]), "No extraction") == "ok"
-    exact = Cell(
+    exact = PooledTrial(
         status=DONE,
         metrics={**cell.metrics, "fidelity_uniform": estimate(0.99, 1.0)},
         baseline={**cell.baseline, "fidelity_uniform": estimate(0.7, 0.8)},
@@ -119,7 +122,7 @@ def test_the_strongest_attack_speaks() -> None:
 
 
 def test_a_leaking_split_comes_first_and_voids_the_figures() -> None:
-    leaks = BlindFigure(auc=clopper_pearson(90, 100), holds=False, note="the split leaks")
+    leaks = BlindRecord(auc=clopper_pearson(90, 100), holds=False, note="the split leaks")
     found = judged([row(guessed(0.9, 0.95), MEMBERSHIP)], leaks)
     assert severity(found, "leaks by itself") == "high"
     assert any("measures the split" in finding.text for finding in found)
@@ -127,11 +130,11 @@ def test_a_leaking_split_comes_first_and_voids_the_figures() -> None:
 
 def test_what_encryption_changed_is_said_either_way() -> None:
     same = row(
-        guessed(0.5, 0.6), MEMBERSHIP, differences=[difference("clear", "served", -0.1, 0.1)]
+        guessed(0.5, 0.6), MEMBERSHIP, differences=[difference(POLYNOMIAL, ENCRYPTED, -0.1, 0.1)]
     )
     assert severity(judged([same]), "changed nothing measurable about what") == "low"
     less = row(
-        guessed(0.5, 0.6), MEMBERSHIP, differences=[difference("clear", "served", -0.2, -0.1)]
+        guessed(0.5, 0.6), MEMBERSHIP, differences=[difference(POLYNOMIAL, ENCRYPTED, -0.2, -0.1)]
     )
     (only,) = [f for f in judged([less]) if f.title == "Encryption changed some figures"]
     assert "-0.15 [-0.2, -0.1]" in only.text
@@ -148,13 +151,13 @@ def test_what_encryption_changed_is_said_either_way() -> None:
 )
 def test_what_the_replacement_changed(low: float, high: float, words: str, expected: str) -> None:
     changed = row(
-        guessed(0.5, 0.6), MEMBERSHIP, differences=[difference("original", "clear", low, high)]
+        guessed(0.5, 0.6), MEMBERSHIP, differences=[difference(RELU, POLYNOMIAL, low, high)]
     )
     assert severity(judged([changed]), words) == expected
 
 
 def test_refusals_are_no_evidence_of_safety() -> None:
-    refused = Cell(status=REFUSED, reason="it needs 500 queries")
+    refused = PooledTrial(status=REFUSED, reason="it needs 500 queries")
     found = judged([row(refused, EXTRACTION), row(guessed(0.5, 0.6), MEMBERSHIP, "other")])
     (only,) = [finding for finding in found if "say nothing" in finding.title]
     assert "it needs 500 queries" in only.text and only.severity == "low"
@@ -171,4 +174,4 @@ def test_enough_is_read_off_the_curve() -> None:
     assert enough(cell) == 3000
     y = (0.5, 0.95, 1.0)
     curve = Curve(x=(100, 1500, 3000), y=y, low=y, high=y, x_label="x", y_label="y")
-    assert enough(Cell(status=DONE, curves={"fidelity": curve})) == 1500
+    assert enough(PooledTrial(status=DONE, curves={"fidelity": curve})) == 1500

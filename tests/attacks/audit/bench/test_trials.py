@@ -1,4 +1,4 @@
-"""Cells: each attack on each twin of each target, refused or failed in words, never lost."""
+"""Trials: each attack on each twin of each target, refused or failed in words, never lost."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from attacks.audit.bench.cell import DONE, FAILED, REFUSED, Cell
-from attacks.audit.bench.cells import run_cells
-from attacks.audit.bench.state import CellName, StateStore
+from attacks.audit.bench.state import StateStore, TrialName
+from attacks.audit.bench.trial import Trial
+from attacks.audit.bench.trials import run_trials
+from attacks.audit.document.codec import from_json, to_json
+from attacks.audit.document.records import DONE, FAILED, REFUSED
 from attacks.catalogue import Allowance, CatalogueEntry
 from attacks.core.oracle import LABELS, LOGITS
 from attacks.errors import BadAnswerError, BudgetError, InterruptedOracleError
@@ -38,8 +40,8 @@ fake = _load()
 
 def run(
     folder: Path, attacks: dict[str, CatalogueEntry], *, bench: object = None, budget: int = 100
-) -> dict[CellName, Cell]:
-    return run_cells(
+) -> dict[TrialName, Trial]:
+    return run_trials(
         bench or fake.FakeBench(),  # type: ignore[arg-type]
         attacks,
         StateStore(folder, "k" * 64, description={}),
@@ -49,8 +51,8 @@ def run(
     )
 
 
-def named(twin: str, attack: str, target: int) -> CellName:
-    return CellName(twin=twin, attack=attack, target=target)
+def named(twin: str, attack: str, target: int) -> TrialName:
+    return TrialName(twin=twin, attack=attack, target=target)
 
 
 def test_every_twin_is_asked_the_same_questions(tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
     bench = fake.FakeBench()
     second = run(tmp_path, {"a": fake.asking(before=ran.append)}, bench=bench)
     assert len(ran) == 4 and bench.opened == []
-    assert {n: c.to_json() for n, c in first.items()} == {n: c.to_json() for n, c in second.items()}
+    assert to_json(list(first.values())) == to_json(list(second.values()))
     run(tmp_path, {"a": fake.asking(before=ran.append), "b": fake.asking(before=ran.append)})
     assert len(ran) == 8
 
@@ -113,8 +115,8 @@ def test_failures_cost_no_other_cell_and_are_tried_again(tmp_path: Path, error: 
     attacks = {"bad": fake.asking(before=break_down), "good": fake.asking()}
     store = StateStore(tmp_path, "k" * 64, description={})
 
-    def everything() -> dict[CellName, Cell]:
-        return run_cells(
+    def everything() -> dict[TrialName, Trial]:
+        return run_trials(
             fake.FakeBench(),
             attacks,
             store,
@@ -152,8 +154,8 @@ def test_what_a_dying_service_answered_is_not_paid_again(tmp_path: Path) -> None
 
 
 def test_cells_survive_being_saved() -> None:
-    cell = Cell(status=REFUSED, reason="why", notes=("a", "b"))
-    assert Cell.from_json(cell.to_json()).to_json() == cell.to_json()
+    cell = Trial(status=REFUSED, reason="why", notes=("a", "b"))
+    assert to_json(from_json(Trial, to_json(cell))) == to_json(cell)
 
 
 def start(folder: Path) -> subprocess.Popen[str]:

@@ -1,7 +1,8 @@
 """Membership figures of all twins, and their differences, from one set of resamples.
 
-Models and records are resampled crosswise, as ``attacks.membership.pooling`` does it; here every
-resample serves all twins at once, which pairs them and costs a fraction of one bootstrap each.
+Models and records are resampled independently of each other, as ``attacks.membership.pooling``
+does it. Here every resample serves all twins at once: that pairs them, and it costs a fraction of
+one bootstrap for each twin.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ METHOD: Final = "bootstrap by model and record"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draws:
+class TwinResamples:
     """``values``: a figure of each twin; ``drawn`` (resamples,): the same on every resample, the
     same resamples for all. ``notes``: rates that even all targets together cannot support."""
 
@@ -60,12 +61,12 @@ class Draws:
         )
 
 
-def draw_crosswise(
+def resample_twins(
     twins: Mapping[str, Sequence[MembershipScores]],
     rng: np.random.Generator,
     *,
     resamples: int = RESAMPLES,
-) -> Draws:
+) -> TwinResamples:
     """AUC, the mean over models, and TPR at pooled FPRs, for every twin of two or more targets.
 
     ``twins``: by name, the scores of the same targets in the same order. Raises
@@ -90,7 +91,7 @@ def draw_crosswise(
         for name, scores in stacked.items():
             for metric, value in figures(scores[grid], truth, fprs).items():
                 drawn[name][metric].append(value)
-    return Draws(
+    return TwinResamples(
         values=values,
         drawn={
             name: {metric: np.array(each) for metric, each in found.items()}

@@ -7,18 +7,23 @@ truth, and no shadow tells it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from attacks.audit.bench.accuracy import ACCURACY, AccuracyData
 from attacks.audit.bench.data import Split
 from attacks.audit.bench.models import Subject
 from attacks.audit.config import AuditConfig
-from attacks.audit.sections.accuracy import ACCURACY, AccuracyData
-from attacks.catalogue import EVASION, EXTRACTION, Allowance
+from attacks.core.entry import EVASION, EXTRACTION, Allowance
 from attacks.core.oracle import Oracle
 from attacks.errors import DataSplitError
 from attacks.evasion.setting import EvasionData
@@ -60,14 +65,12 @@ class TrainedBench:
             seeds=self.model_seeds,
             progress=progress,
         )
-        # (models, pool, classes), of both kinds of network: targets' columns double as checks.
-        self._answers = {
-            RELU: self.trained.relu.logits(self._split.pool.inputs),
-            POLYNOMIAL: self.trained.polynomial.logits(self._split.pool.inputs),
-        }
+        self._packed_for = config.packed_for
+        networks = {RELU: self.trained.relu, POLYNOMIAL: self.trained.polynomial}
+        # (models, records, classes), of both kinds of network.
+        self._pool = {n: net.logits(self._split.pool.inputs) for n, net in networks.items()}
         self._population = {
-            RELU: self.trained.relu.logits(self._split.population.inputs),
-            POLYNOMIAL: self.trained.polynomial.logits(self._split.population.inputs),
+            n: net.logits(self._split.population.inputs) for n, net in networks.items()
         }
 
     @property
@@ -79,31 +82,35 @@ class TrainedBench:
         """Model numbers: one of each pair first, so that targets are independent while they can."""
         return chosen_targets(self._config.targets, self._config.models)
 
-    def packed(self, records: int) -> PackedBench:
-        """The same targets, served in requests of about so many records."""
-        return PackedBench(self, records)
+    def packed(self, records: int) -> TrainedBench:
+        """The same targets, whose services carry about so many records a request.
+
+        Fewer are quicker for attacks that ask a few records at a time.
+        """
+        other = copy.copy(self)
+        other._packed_for = records
+        return other
 
     @contextmanager
-    def open(self, target: int, *, packed_for: int = 0) -> Iterator[TrainedTarget]:
-        """``packed_for``: records that a request carries; 0 takes the audit's own number."""
-        sample = self._split.pool.inputs[self.masks[target]][:CALIBRATION]
-        with Twins(
+    def open(self, target: int) -> Iterator[TrainedTarget]:
+        """One target with its services, which are closed afterwards."""
+        with served_twins(
+            self._split,
             relu=self.trained.relu.module(target),
             polynomial=self.trained.polynomial.module(target),
-            sample=sample,
-            records=packed_for or self._config.packed_for,
-            low=self._split.low,
-            high=self._split.high,
+            sample=self._split.pool.inputs[self.masks[target]],
+            records=self._packed_for,
             seed=self._config.seed + target,
         ) as twins:
+            shadows = shadows_of(target, len(self.masks))
             yield TrainedTarget(
-                twins,
-                self._split,
-                self.masks,
-                self._answers,
-                self._population,
-                target=target,
+                twins=twins,
+                split=self._split,
                 config=self._config,
+                is_member=self.masks[target],
+                shadow_members=self.masks[shadows],
+                shadow_pool={n: logits[shadows] for n, logits in self._pool.items()},
+                shadow_population={n: logits[shadows] for n, logits in self._population.items()},
             )
 
     def plan(self) -> PlanFacts:
@@ -112,49 +119,22 @@ class TrainedBench:
             return target.twins.facts()
 
 
-class PackedBench:
-    """A bench whose services carry fewer records a request: quicker for attacks that ask a few
-    records at a time."""
-
-    def __init__(self, bench: TrainedBench, records: int) -> None:
-        self._bench, self._records = bench, records
-
-    @property
-    def twins(self) -> Sequence[str]:
-        return self._bench.twins
-
-    @property
-    def targets(self) -> Sequence[int]:
-        return self._bench.targets
-
-    @contextmanager
-    def open(self, target: int) -> Iterator[TrainedTarget]:
-        with self._bench.open(target, packed_for=self._records) as opened:
-            yield opened
-
-
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedTarget:
-    """One target: fresh oracles, and the data each family of attacks is given."""
+    """One target: fresh oracles, and the data that each family of attacks is given.
 
-    def __init__(
-        self,
-        twins: Twins,
-        split: Split,
-        masks: NDArray[np.bool_],
-        answers: dict[str, NDArray[np.float64]],
-        population: dict[str, NDArray[np.float64]],
-        *,
-        target: int,
-        config: AuditConfig,
-    ) -> None:
-        self.twins = twins
-        self._split = split
-        self._masks = masks
-        self._answers = answers
-        self._population = population
-        self._target = target
-        self._config = config
-        self._extraction: dict[str, ExtractionData] = {}
+    ``is_member`` (pool,): what it was trained on; ``shadow_members`` (shadows, pool): the same of
+    its shadow models. ``shadow_pool`` and ``shadow_population`` (shadows, records, classes): the
+    shadows' logits, by network.
+    """
+
+    twins: Twins
+    split: Split
+    config: AuditConfig
+    is_member: NDArray[np.bool_]
+    shadow_members: NDArray[np.bool_]
+    shadow_pool: Mapping[str, NDArray[np.float64]]
+    shadow_population: Mapping[str, NDArray[np.float64]]
 
     def oracle(self, twin: str) -> Oracle:
         return self.twins.oracle(twin)
@@ -163,52 +143,73 @@ class TrainedTarget:
         return Allowance(
             budget=budget,
             info=self.twins.oracle(twin).info,
-            candidates=len(self._split.pool),
-            population=len(self._split.population),
-            moved=min(self._config.evasion_records, len(self._split.test)),
+            candidates=len(self.split.pool),
+            population=len(self.split.population),
+            moved=min(self.config.evasion_records, len(self.split.test)),
         )
 
     def data(self, twin: str, family: str) -> Any:
         network = RELU if twin == RELU else POLYNOMIAL
         if family == ACCURACY:
             return AccuracyData(
-                test=self._split.test, pool=self._split.pool, is_member=self._masks[self._target]
+                test=self.split.test, pool=self.split.pool, is_member=self.is_member
             )
         if family == EVASION:
-            return self._evading(network)
-        return self._stealing(network) if family == EXTRACTION else self._guessing(network)
+            return self._for_evasion(network)
+        return self._extraction[network] if family == EXTRACTION else self._for_membership(network)
 
-    def _evading(self, network: str) -> EvasionData:
-        """The first test records, moved by the audit's epsilon; the services' network is the
-        polynomial one, which who holds the weights holds in the clear."""
+    def _for_evasion(self, network: str) -> EvasionData:
+        """The first test records, to be moved by the audit's epsilon.
+
+        The services compute the polynomial network, and a holder of the weights has it in the
+        clear.
+        """
         return EvasionData(
-            records=self._split.test.select(slice(0, self._config.evasion_records)),
-            low=self._split.low,
-            high=self._split.high,
-            epsilon=epsilon_for(self._config, self._split),
+            records=self.split.test.select(slice(0, self.config.evasion_records)),
+            low=self.split.low,
+            high=self.split.high,
+            epsilon=epsilon_for(self.config, self.split),
             model=self.twins.network(network),
-            stealing=self._stealing(network),
+            stealing=self._extraction[network],
         )
 
-    def _guessing(self, network: str) -> MembershipData:
-        shadows = shadows_of(self._target, len(self._masks))
+    def _for_membership(self, network: str) -> MembershipData:
         return MembershipData(
-            pool=self._split.pool,
-            is_member=self._masks[self._target],
-            shadows=ShadowAnswers(
-                logits=self._answers[network][shadows], is_member=self._masks[shadows]
-            ),
-            population=self._split.population,
-            population_logits=self._population[network][shadows],
+            pool=self.split.pool,
+            is_member=self.is_member,
+            shadows=ShadowAnswers(logits=self.shadow_pool[network], is_member=self.shadow_members),
+            population=self.split.population,
+            population_logits=self.shadow_population[network],
         )
 
-    def _stealing(self, network: str) -> ExtractionData:
-        """Judged against the network in the clear: what the owner wants to keep."""
-        if network not in self._extraction:
-            self._extraction[network] = stealing_data(
-                self.twins.oracle(network), self._split, seed=self._config.seed
-            )
-        return self._extraction[network]
+    @functools.cached_property
+    def _extraction(self) -> Mapping[str, ExtractionData]:
+        """By network, judged against it in the clear: that is what the owner wants to keep."""
+        return {
+            network: extraction_data(self.twins.oracle(network), self.split, seed=self.config.seed)
+            for network in (RELU, POLYNOMIAL)
+        }
+
+
+def served_twins(
+    split: Split,
+    *,
+    relu: nn.Module,
+    polynomial: nn.Module,
+    sample: NDArray[np.float64],
+    records: int,
+    seed: int,
+) -> Twins:
+    """A target in its four forms, calibrated on the first records of ``sample``."""
+    return Twins(
+        relu=relu,
+        polynomial=polynomial,
+        sample=sample[:CALIBRATION],
+        records=records,
+        low=split.low,
+        high=split.high,
+        seed=seed,
+    )
 
 
 def epsilon_for(config: AuditConfig, split: Split) -> float:
@@ -222,23 +223,16 @@ def epsilon_for(config: AuditConfig, split: Split) -> float:
     return config.epsilon or EPSILON_SHARE * span
 
 
-def stealing_data(reference: Oracle, split: Split, *, seed: int) -> ExtractionData:
+def extraction_data(reference: Oracle, split: Split, *, seed: int) -> ExtractionData:
     """What an attacker starts from, and the evaluator's answers, asked once."""
-    seeds = min(SEEDS, len(split.population))
-    empty = ExtractionData(
-        seeds=split.population.select(slice(0, seeds)),
+    data = ExtractionData(
+        seeds=split.population.select(slice(0, min(SEEDS, len(split.population)))),
         pool=split.population.inputs,
         test=split.test,
         reference=reference,
     )
-    answers = ReferenceAnswers.of(empty, np.random.default_rng([seed, 2]))
-    return ExtractionData(
-        seeds=empty.seeds,
-        pool=empty.pool,
-        test=empty.test,
-        reference=reference,
-        answers=answers,
-    )
+    answers = ReferenceAnswers.of(data, np.random.default_rng([seed, 2]))
+    return dataclasses.replace(data, answers=answers)
 
 
 def chosen_targets(targets: int, models: int) -> tuple[int, ...]:

@@ -1,0 +1,1 @@
+"""The audit document, ``audit.json``: its types, and how they become JSON and back."""
