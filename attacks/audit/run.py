@@ -46,7 +46,8 @@ from attacks.audit.sections.ciphertexts import ciphertext_checks, ciphertext_fin
 from attacks.audit.sections.delivered import DELIVERED, delivered_rows
 from attacks.audit.sections.evasion import check_rows, evasion_cells, evasion_findings
 from attacks.audit.sections.poisoning import poisoning_checks, poisoning_findings
-from attacks.catalogue import ATTACKS, CIPHERTEXT, EVASION, MEMBERSHIP, POISONING, REMEDIES, choose
+from attacks.catalogue import ATTACKS, CIPHERTEXT, POISONING, REMEDIES, choose
+from attacks.core.entry import EVASION, MEMBERSHIP
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
 from attacks.progress import Progress
 from he_infer.cli.doctor import inspect_machine

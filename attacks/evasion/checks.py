@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from attacks.core.intervals import Estimate, clopper_pearson, exact
 from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
@@ -31,7 +32,7 @@ from attacks.evasion.gradient.apgd import search
 from attacks.evasion.gradient.fgsm import leap
 from attacks.evasion.gradient.gradients import in_hand, rise
 from attacks.evasion.gradient.pgd import PGD
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.outcome import Attempt
 from attacks.evasion.setting import EvasionData
 
 # Every check by the name of its metric.
@@ -94,7 +95,7 @@ class SanityChecks:
         return AttackResult(
             attack="sanity-checks",
             oracle=oracle.info.name,
-            threat_model=WEIGHT_HOLDER,
+            threat_model=ThreatModel.WEIGHT_HOLDER,
             primary="checks_held",
             metrics={
                 "checks_held": exact(1 - len(failed) / len(found), count=len(found)),

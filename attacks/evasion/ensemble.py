@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from attacks.core.intervals import exact
 from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
@@ -25,7 +26,7 @@ from attacks.evasion.goals import Goal, Loss, cross_entropy, difference_of_logit
 from attacks.evasion.gradient.apgd import check_tries, search
 from attacks.evasion.gradient.gradients import in_hand, predict
 from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.outcome import Attempt
 from attacks.evasion.setting import EvasionData
 
 _LEAST_CLASSES = 3  # that a ratio of differences of logits takes
@@ -88,7 +89,11 @@ class EvasionEnsemble:
                 best = best.at(chosen, _as_wrong_as(found))
             extra["after_square"] = exact(float(len(best.open)), count=len(attempt.inputs))
         return attempt.finish(
-            best.inputs, rng, threat_model=WEIGHT_HOLDER, notes=tuple(notes), extra=extra
+            best.inputs,
+            rng,
+            threat_model=ThreatModel.WEIGHT_HOLDER,
+            notes=tuple(notes),
+            extra=extra,
         )
 
     def _apgd(

@@ -18,13 +18,12 @@ from torch import Tensor
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle, Spent
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import TooFewRecordsError
 from attacks.evasion.asking import Asker, generator_of
 from attacks.evasion.goals import Goal
 from attacks.evasion.setting import EvasionData
 
-MALICIOUS_CLIENT: Final = "malicious client"
-WEIGHT_HOLDER: Final = "holder of the weights"
 # Clean labels, the judge's and the baseline's: what is asked of every record beside the attack.
 OVERHEAD: Final = 3
 
@@ -89,7 +88,7 @@ class Attempt:
         moved: Tensor,
         rng: np.random.Generator,
         *,
-        threat_model: str,
+        threat_model: ThreatModel,
         notes: tuple[str, ...] = (),
         extra: dict[str, Estimate] | None = None,
     ) -> AttackResult:

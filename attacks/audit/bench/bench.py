@@ -18,12 +18,11 @@ from attacks.audit.bench.data import Split
 from attacks.audit.bench.models import Subject
 from attacks.audit.config import AuditConfig
 from attacks.audit.sections.accuracy import ACCURACY, AccuracyData
-from attacks.catalogue import EVASION, EXTRACTION, Allowance
+from attacks.core.entry import EVASION, EXTRACTION, Allowance
 from attacks.core.oracle import Oracle
 from attacks.errors import DataSplitError
 from attacks.evasion.setting import EvasionData
-from attacks.extraction.fidelity import ReferenceAnswers
-from attacks.extraction.setting import ExtractionData
+from attacks.extraction.setting import ExtractionData, ReferenceAnswers
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.oracles.twins import POLYNOMIAL, RELU, TWINS, PlanFacts, Twins
 from attacks.progress import Progress

@@ -14,7 +14,7 @@ import numpy as np
 from attacks.audit.bench.cell import FAILED, REFUSED, Cell
 from attacks.audit.bench.state import CellName, StateStore
 from attacks.audit.bench.tally import Tally
-from attacks.catalogue import Allowance, CatalogueEntry
+from attacks.core.entry import Allowance, CatalogueEntry
 from attacks.core.oracle import Oracle
 from attacks.core.wrappers import Budget, Recorded
 from attacks.errors import (

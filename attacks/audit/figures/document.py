@@ -15,31 +15,32 @@ from attacks.audit.bench.state import CellName
 from attacks.audit.figures.findings import Difference, Row
 from attacks.audit.figures.pooling import is_significant, pool, pool_twins, pooled_to_json
 from attacks.audit.sections.accuracy import ACCURACY
-from attacks.catalogue import CatalogueEntry
+from attacks.core.entry import CatalogueEntry
+from attacks.core.threat import ThreatModel
 
 SCHEMA: Final = 1
 PACKAGES: Final = ("numpy", "scipy", "scikit-learn", "torch", "tenseal", "joblib", "safetensors")
 
 THREAT_MODELS: Final = (
     {
-        "name": "malicious client",
+        "name": ThreatModel.MALICIOUS_CLIENT,
         "text": "Holds the secret key of its own queries, asks what it likes within the budget, "
         "and sees everything it decrypts. It wants the model, to know who it was trained on, or "
         "inputs that it gets wrong. Every attack is of this kind unless it says otherwise.",
     },
     {
-        "name": "holder of the weights",
+        "name": ThreatModel.WEIGHT_HOLDER,
         "text": "Was given the network in the clear, or stole it exactly, and moves inputs along "
         "its gradients until it is wrong; the served form is asked once about each. Encryption "
         "hides queries, not what is done to them before.",
     },
     {
-        "name": "curious server",
+        "name": ThreatModel.CURIOUS_SERVER,
         "text": "Sees ciphertexts, evaluation keys, sizes and times. Encryption is there to stop "
         "it; the attacks on ciphertexts try to guess classes from all that it sees.",
     },
     {
-        "name": "training-time adversary",
+        "name": ThreatModel.TRAINING_TIME_ADVERSARY,
         "text": "Controls some records of the training set. Encryption changes nothing here; where "
         "poisoning was audited, the poisoned targets show so on every twin.",
     },

@@ -20,7 +20,7 @@ from typing import Any, Final
 from attacks.audit.bench.cell import DONE, FAILED, Cell
 from attacks.audit.figures.pooling import is_significant
 from attacks.audit.sections.blind import BlindFigure
-from attacks.catalogue import EXTRACTION, MEMBERSHIP
+from attacks.core.entry import EXTRACTION, MEMBERSHIP
 from attacks.core.intervals import Estimate
 
 COPIED: Final = 0.95

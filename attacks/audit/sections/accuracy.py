@@ -9,11 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.catalogue import ANYTHING, Allowance, CatalogueEntry
+from attacks.core.entry import ANYTHING, Allowance, CatalogueEntry
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 
 ACCURACY: Final = "accuracy"
 
@@ -42,7 +43,7 @@ class Accuracy:
         return AttackResult(
             attack=ACCURACY,
             oracle=oracle.info.name,
-            threat_model="none",
+            threat_model=ThreatModel.NONE,
             primary="accuracy",
             metrics={
                 "accuracy": _share(tested == data.test.labels),
@@ -66,7 +67,7 @@ ENTRY: Final = CatalogueEntry(
     title="Accuracy",
     family=ACCURACY,
     reference="",
-    threat_model="none",
+    threat_model=ThreatModel.NONE,
     needs=ANYTHING,
     build=_accuracy,
 )

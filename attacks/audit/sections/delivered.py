@@ -22,7 +22,7 @@ from attacks.audit.bench.state import StateStore
 from attacks.audit.config import AuditConfig
 from attacks.audit.figures.document import rows_of
 from attacks.audit.figures.findings import Row
-from attacks.catalogue import Allowance, CatalogueEntry
+from attacks.core.entry import Allowance, CatalogueEntry
 from attacks.core.oracle import Oracle
 from attacks.extraction.setting import ExtractionData
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, SIMULATED, Twins

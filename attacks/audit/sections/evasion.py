@@ -22,16 +22,10 @@ from attacks.audit.bench.cells import run_cells
 from attacks.audit.bench.state import CellName, StateStore
 from attacks.audit.config import AuditConfig
 from attacks.audit.figures.findings import Finding, Row, percent
-from attacks.catalogue import (
-    ANYTHING,
-    ATTACKS,
-    EVASION,
-    MALICIOUS_CLIENT,
-    WEIGHT_HOLDER,
-    Allowance,
-    CatalogueEntry,
-)
+from attacks.catalogue import ATTACKS
+from attacks.core.entry import ANYTHING, EVASION, Allowance, CatalogueEntry
 from attacks.core.intervals import Estimate
+from attacks.core.threat import ThreatModel
 from attacks.evasion.checks import TELLING, TITLES, SanityChecks
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU
 from attacks.progress import Progress
@@ -51,7 +45,7 @@ CHECKS_ENTRY: Final = CatalogueEntry(
     title="Sanity checks of evasion",
     family=EVASION,
     reference="Carlini et al. 2019",
-    threat_model=WEIGHT_HOLDER,
+    threat_model=ThreatModel.WEIGHT_HOLDER,
     needs=ANYTHING,
     build=_checks,
 )
@@ -135,7 +129,9 @@ def evasion_findings(
     mine = [row for row in rows if row.family == EVASION]
     found = []
     served = [row for row in mine if _done(row, ENCRYPTED)]
-    asking = [row for row in served if ATTACKS[row.name].threat_model == MALICIOUS_CLIENT]
+    asking = [
+        row for row in served if ATTACKS[row.name].threat_model == ThreatModel.MALICIOUS_CLIENT
+    ]
     if asking:
         found.append(_fooled(asking, served, epsilon))
     found += _compared(mine)
@@ -148,7 +144,7 @@ def _fooled(asking: Sequence[Row], served: Sequence[Row], epsilon: float) -> Fin
     best = max(asking, key=lambda row: _success(row, ENCRYPTED).low)
     cell = best.cells[ENCRYPTED]
     success, noise = cell.metrics["success"], cell.baseline["success"]
-    holders = [row for row in served if ATTACKS[row.name].threat_model == WEIGHT_HOLDER]
+    holders = [row for row in served if ATTACKS[row.name].threat_model == ThreatModel.WEIGHT_HOLDER]
     worst = max(holders, key=lambda row: _success(row, ENCRYPTED).value, default=None)
     held = (
         ""

@@ -22,12 +22,13 @@ from attacks.audit.bench.state import CellName, StateStore
 from attacks.audit.figures.findings import Finding
 from attacks.catalogue import POISONING
 from attacks.core.oracle import Oracle
+from attacks.core.threat import ThreatModel
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, TWINS, Twins
 from attacks.poisoning.backdoor import Backdoor, quiet_trigger
 from attacks.poisoning.flipping import LabelFlipping
 from attacks.poisoning.networks import pooled_sets
 from attacks.poisoning.outcome import ACCURACY, SUCCESS, Asked, Crafted, Verdicts, paired_change
-from attacks.poisoning.setting import TRAINING_TIME_ADVERSARY, PoisonBudget, PoisoningData
+from attacks.poisoning.setting import PoisonBudget, PoisoningData
 from attacks.progress import Progress
 from attacks.training.recipe import TrainedTwins, train_twins
 
@@ -147,7 +148,7 @@ def _about(
         "name": name,
         "title": title,
         "reference": reference,
-        "threat_model": TRAINING_TIME_ADVERSARY,
+        "threat_model": ThreatModel.TRAINING_TIME_ADVERSARY,
         "share": budget.fraction,
         "notes": [note],
     }

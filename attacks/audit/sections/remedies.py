@@ -29,7 +29,8 @@ from attacks.audit.bench.models import Subject
 from attacks.audit.bench.state import CellName, StateStore
 from attacks.audit.config import AuditConfig
 from attacks.audit.sections.accuracy import ACCURACY, ENTRY
-from attacks.catalogue import ATTACKS, EVASION, EXTRACTION, MEMBERSHIP, Allowance
+from attacks.catalogue import ATTACKS
+from attacks.core.entry import EVASION, EXTRACTION, MEMBERSHIP, Allowance
 from attacks.core.oracle import Answer, MeteredOracle, Oracle
 from attacks.defences.adversarial_training import ProjectedGradient, adversarial_training
 from attacks.defences.serving import SPREAD, ServingDefence, calibrated_noise, serving_defences

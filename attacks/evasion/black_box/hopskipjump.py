@@ -21,12 +21,13 @@ from torch import Tensor
 from attacks.core.intervals import bootstrap
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import Asker, generator_of
 from attacks.evasion.black_box.square import check_queries
 from attacks.evasion.goals import Goal
 from attacks.evasion.norms import Linf, Norm
-from attacks.evasion.outcome import MALICIOUS_CLIENT, Attempt
+from attacks.evasion.outcome import Attempt
 from attacks.evasion.setting import EvasionData
 
 _FIRST_PROBE: Final = 0.1  # of the interval: how far around the first border point is asked
@@ -102,7 +103,9 @@ class HopSkipJump:
             if len(away) == len(sizes)
             else (f"{len(sizes) - len(away)} records had no start with a wanted label",)
         )
-        return attempt.finish(moved, rng, threat_model=MALICIOUS_CLIENT, notes=notes, extra=extra)
+        return attempt.finish(
+            moved, rng, threat_model=ThreatModel.MALICIOUS_CLIENT, notes=notes, extra=extra
+        )
 
 
 def _nearest_starts(data: EvasionData, attempt: Attempt) -> Tensor:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
 from attacks.evasion.goals import Goal, Loss, cross_entropy, difference_of_logits_ratio
 from attacks.evasion.gradient.gradients import in_hand, rise
 from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.outcome import Attempt
 from attacks.evasion.setting import EvasionData
 
 # Section 3 of the paper: the first checkpoint, how much nearer each next one lies, and how near
@@ -80,7 +81,7 @@ class APGD:
             restarts=self.restarts,
             generator=generator_of(rng),
         )
-        return attempt.finish(best.inputs, rng, threat_model=WEIGHT_HOLDER)
+        return attempt.finish(best.inputs, rng, threat_model=ThreatModel.WEIGHT_HOLDER)
 
 
 def search(

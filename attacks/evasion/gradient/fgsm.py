@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.goals import Goal, cross_entropy
 from attacks.evasion.gradient.gradients import in_hand, rise
 from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.outcome import Attempt
 from attacks.evasion.setting import EvasionData
 
 
@@ -74,4 +75,4 @@ class FGSM:
             low=data.low,
             high=data.high,
         )
-        return attempt.finish(moved, rng, threat_model=WEIGHT_HOLDER)
+        return attempt.finish(moved, rng, threat_model=ThreatModel.WEIGHT_HOLDER)

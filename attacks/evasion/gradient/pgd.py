@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
 from attacks.evasion.goals import Goal, Loss, cross_entropy
 from attacks.evasion.gradient.gradients import in_hand, rise
 from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.outcome import Attempt
 from attacks.evasion.setting import EvasionData
 
 
@@ -56,7 +57,7 @@ class PGD:
         model = in_hand(data.require_model())
         attempt = Attempt.start(self.name, oracle, data, repeats=self.repeats)
         best = self.search(model, attempt.inputs, attempt.goal, data, generator_of(rng))
-        return attempt.finish(best.inputs, rng, threat_model=WEIGHT_HOLDER)
+        return attempt.finish(best.inputs, rng, threat_model=ThreatModel.WEIGHT_HOLDER)
 
     def search(
         self,

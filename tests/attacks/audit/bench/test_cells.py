@@ -17,7 +17,7 @@ import pytest
 from attacks.audit.bench.cell import DONE, FAILED, REFUSED, Cell
 from attacks.audit.bench.cells import run_cells
 from attacks.audit.bench.state import CellName, StateStore
-from attacks.catalogue import Allowance, CatalogueEntry
+from attacks.core.entry import Allowance, CatalogueEntry
 from attacks.core.oracle import LABELS, LOGITS
 from attacks.errors import BadAnswerError, BudgetError, InterruptedOracleError
 

@@ -9,7 +9,7 @@ import pytest
 from attacks.audit.bench.cell import DONE, REFUSED, Cell
 from attacks.audit.figures.findings import SEVERITIES, Difference, Finding, Row, enough, findings
 from attacks.audit.sections.blind import BlindFigure
-from attacks.catalogue import EXTRACTION, MEMBERSHIP
+from attacks.core.entry import EXTRACTION, MEMBERSHIP
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Spent
 from attacks.core.result import Curve

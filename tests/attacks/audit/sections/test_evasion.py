@@ -16,7 +16,8 @@ from attacks.audit.bench.state import CellName, StateStore
 from attacks.audit.config import AuditConfig, config_of
 from attacks.audit.figures.findings import Finding, Row
 from attacks.audit.sections.evasion import CHECKS, check_rows, evasion_cells, evasion_findings
-from attacks.catalogue import ATTACKS, EVASION, Allowance, choose
+from attacks.catalogue import ATTACKS, choose
+from attacks.core.entry import EVASION, Allowance
 from attacks.core.intervals import Estimate, exact
 from attacks.core.oracle import LABELS, LOGITS, OracleInfo, Spent
 from attacks.errors import AuditError, BudgetError, DataSplitError
@@ -134,7 +135,7 @@ def test_no_attack_may_ask_more_than_its_budget(name: str) -> None:
         Allowance(budget=budget, info=INFO, candidates=0, population=200, moved=moved)
     )
     asked = getattr(attack, "queries", 0) * moved
-    stolen = getattr(getattr(attack, "thief", None), "queries", 0)
+    stolen = getattr(getattr(attack, "extraction", None), "queries", 0)
     assert asked + stolen + OVERHEAD * moved <= budget
 
 

@@ -13,7 +13,7 @@ from attacks.audit.bench.cells import Target
 from attacks.audit.bench.state import CellName, StateStore
 from attacks.audit.config import AuditConfig
 from attacks.audit.sections.remedies import DefendedTarget, Option, measure
-from attacks.catalogue import EXTRACTION, MEMBERSHIP, Allowance
+from attacks.core.entry import EXTRACTION, MEMBERSHIP, Allowance
 from attacks.core.oracle import Answer, MeteredOracle, Oracle, OracleInfo
 from attacks.core.records import Records
 from attacks.defences.serving import ServingDefence, serving_defences
