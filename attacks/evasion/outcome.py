@@ -41,7 +41,7 @@ class Evasion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Attempt:
+class EvasionAttempt:
     """One attack under way. ``right``: indices of the records that the target labels right, the
     only ones that are attacked; ``inputs`` and ``goal``: theirs. ``labels``: what the target said
     to all records."""
@@ -57,7 +57,9 @@ class Attempt:
     goal: Goal
 
     @classmethod
-    def start(cls, attack: str, oracle: Oracle, data: EvasionData, *, repeats: int = 1) -> Attempt:
+    def start(
+        cls, attack: str, oracle: Oracle, data: EvasionData, *, repeats: int = 1
+    ) -> EvasionAttempt:
         """Ask for the clean labels; TooFewRecordsError if not one of them is right."""
         data.check_fits(oracle.info)
         asker = Asker(oracle=oracle, repeats=repeats)

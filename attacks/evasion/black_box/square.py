@@ -25,7 +25,7 @@ from attacks.evasion.best import Best
 from attacks.evasion.black_box.windows import Windows, grid_of, pattern, share_at, sides
 from attacks.evasion.goals import Goal, cross_entropy, margin
 from attacks.evasion.norms import L2, Norm
-from attacks.evasion.outcome import OVERHEAD, Attempt
+from attacks.evasion.outcome import OVERHEAD, EvasionAttempt
 from attacks.evasion.setting import EvasionData
 from attacks.extraction.outcome import check_scores
 
@@ -62,7 +62,7 @@ class Square:
         check_scores("square", oracle.info)
         check_queries("square", self.queries, 1)
         data = data.within(self.norm)
-        attempt = Attempt.start("square", oracle, data, repeats=self.repeats)
+        attempt = EvasionAttempt.start("square", oracle, data, repeats=self.repeats)
         best = self.search(attempt.asker, attempt.inputs, attempt.goal, data, generator_of(rng))
         return attempt.finish(best.inputs, rng, threat_model=ThreatModel.MALICIOUS_CLIENT)
 

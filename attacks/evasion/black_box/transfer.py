@@ -20,7 +20,7 @@ from attacks.evasion.asking import generator_of
 from attacks.evasion.black_box.stolen import as_network
 from attacks.evasion.gradient.pgd import PGD
 from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import Attempt
+from attacks.evasion.outcome import EvasionAttempt
 from attacks.evasion.setting import EvasionData
 from attacks.extraction.papernot import PapernotSubstitute
 from attacks.extraction.setting import ExtractionData
@@ -55,10 +55,11 @@ class Transfer:
         """
         data = data.within(self.norm)
         stealing = data.require_stealing()
-        attempt = Attempt.start(self.name, oracle, data, repeats=self.repeats)
+        attempt = EvasionAttempt.start(self.name, oracle, data, repeats=self.repeats)
         theft = self.extraction.run(oracle, stealing, rng)
         network = as_network(theft.artifact)
-        best = self.craft.search(network, attempt.inputs, attempt.goal, data, generator_of(rng))
+        stream = generator_of(rng)
+        best = self.craft.search(network, attempt.inputs, attempt.goal, data.ball, stream)
         return attempt.finish(
             best.inputs,
             rng,
