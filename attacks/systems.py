@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Final
 
-CLIENT: Final = "malicious client"
-WEIGHTS: Final = "holder of the weights"
-TRAINING: Final = "training-time adversary"
-SERVER: Final = "curious or malicious server"
+from attacks.core.threat import ThreatModel
+
 OWNER: Final = "none: the owner's side"
 _AUDIT: Final = "he-infer audit --model digits-mlp --data digits --out audit --attacks "
 _REFERENCE: Final = "python -m benchmarks leakage --reference --groups "
@@ -42,56 +40,56 @@ SYSTEMS: Final[tuple[System, ...]] = (
     _system(
         "Adversarial examples: FGSM, PGD, APGD",
         "Goodfellow et al. 2015; Madry et al. 2018; Croce and Hein 2020",
-        WEIGHTS,
+        ThreatModel.WEIGHT_HOLDER,
         f"{_AUDIT}evasion",
         "attacks/evasion",
     ),
     _system(
         "Adversarial examples from answers alone: Square, HopSkipJump, transfer",
         "Andriushchenko et al. 2020; Chen et al. 2020; Papernot et al. 2017",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         f"{_AUDIT}square,hopskipjump,transfer",
         "attacks/evasion",
     ),
     _system(
         "Defences against adversarial examples: training, smoothing, detection",
         "Madry et al. 2018; Cohen et al. 2019; Xu et al. 2018; Lee et al. 2018",
-        WEIGHTS,
+        ThreatModel.WEIGHT_HOLDER,
         f"{_REFERENCE}robustness",
         "attacks/defences",
     ),
     _system(
         "Extraction through prediction interfaces",
         "Tramèr et al. 2016",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         f"{_REFERENCE}tramer,tramer-encrypted",
         "attacks/extraction",
     ),
     _system(
         "Practical black-box attacks: substitute by Jacobian augmentation",
         "Papernot et al. 2017",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         f"{_REFERENCE}stealing,evasion",
         "attacks/extraction/papernot.py",
     ),
     _system(
         "Knockoff nets",
         "Orekondy et al. 2019",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         f"{_AUDIT}knockoff",
         "attacks/extraction/knockoff.py",
     ),
     _system(
         "Exact extraction of polynomial networks",
         "Fornasier et al. 2019; Usevich et al. 2025",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         f"{_AUDIT}quadratic-extraction",
         "attacks/extraction/exact/quadratic.py",
     ),
     _system(
         "Membership inference with shadow models",
         "Shokri et al. 2017",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         f"{_AUDIT}shokri",
         "attacks/membership/shokri.py",
     ),
@@ -99,21 +97,21 @@ SYSTEMS: Final[tuple[System, ...]] = (
         "Membership inference: loss, entropy, LiRA, RMIA, labels only",
         "Yeom et al. 2018; Song and Mittal 2021; Carlini et al. 2022; Zarifzadeh et al. 2024; "
         "Choquette-Choo et al. 2021",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         f"{_AUDIT}membership",
         "attacks/membership",
     ),
     _system(
         "Certified defences against poisoning",
         "Steinhardt, Koh and Liang 2017",
-        TRAINING,
+        ThreatModel.TRAINING_TIME_ADVERSARY,
         f"{_REFERENCE}certified",
         "attacks/poisoning, attacks/defences/outliers.py",
     ),
     _system(
         "Poison Frogs: clean-label feature collision",
         "Shafahi et al. 2018",
-        TRAINING,
+        ThreatModel.TRAINING_TIME_ADVERSARY,
         f"{_REFERENCE}poisoning",
         "attacks/poisoning/frogs.py",
     ),
@@ -121,21 +119,21 @@ SYSTEMS: Final[tuple[System, ...]] = (
         "Flipped labels, backdoors, Truth Serum, and defences against poison",
         "Biggio et al. 2011; Gu et al. 2017; Tramèr et al. 2022; Tran et al. 2018; "
         "Chen et al. 2018",
-        TRAINING,
+        ThreatModel.TRAINING_TIME_ADVERSARY,
         f"{_REFERENCE}poisoning",
         "attacks/poisoning, attacks/defences",
     ),
     _system(
         "Attacks on ciphertexts: slots, noise, timing, key recovery",
         "Li and Micciancio 2021; Peng 2019",
-        f"{CLIENT}; {SERVER}",
+        f"{ThreatModel.MALICIOUS_CLIENT}; curious or malicious server",
         f"{_AUDIT}ciphertext",
         "attacks/ciphertext",
     ),
     _system(
         "Defences that work under encryption, and who knows them",
         "this project",
-        CLIENT,
+        ThreatModel.MALICIOUS_CLIENT,
         "python -m benchmarks defences",
         "he_infer/plan/privacy.py, attacks/defences",
     ),

@@ -12,7 +12,7 @@ from typing import Final
 import attacks
 import he_infer
 from attacks.audit.config import AuditConfig
-from he_infer.cli.doctor import inspect_machine
+from he_infer.runtime.machine import inspect_machine
 
 PACKAGES: Final = ("numpy", "scipy", "scikit-learn", "torch", "tenseal", "joblib", "safetensors")
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, Oracle, OracleInfo
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 
 EXTRACTION: Final = "extraction"
 MEMBERSHIP: Final = "membership"
 EVASION: Final = "evasion"
-MALICIOUS_CLIENT: Final = "malicious client"
-# Who was given the weights, or stole them exactly.
-WEIGHT_HOLDER: Final = "holder of the weights"
 SCORES: Final = (LOGITS, PROBABILITIES)
 ANYTHING: Final = (LABELS,)
 
@@ -30,9 +30,12 @@ class Attack(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What an attack may use: ``budget`` records of the target described by ``info``, about
-    whose training ``candidates`` records are in question; ``population`` records of its own;
-    ``moved`` records that evasion moves."""
+    """What an attack may use.
+
+    ``budget``: records of the target described by ``info`` that it may ask about.
+    ``candidates``: records whose membership in the training set is in question.
+    ``population``: records that the attacker has. ``moved``: records that evasion moves.
+    """
 
     budget: int
     info: OracleInfo
@@ -41,17 +44,41 @@ class Allowance:
     moved: int = 1
 
 
+# Makes an attack for an allowance. May raise BudgetError, which says the least budget.
+Build = Callable[[Allowance], Attack]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Makes the attack ``name`` of ``module`` with these ``options``.
+
+    The module is imported when the attack is made, so that listing all attacks stays quick.
+    ``asks``: whether the attack takes the budget as its number of ``queries``.
+    """
+
+    module: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    asks: bool = False
+
+    def __call__(self, allowance: Allowance) -> Attack:
+        options = dict(self.options)
+        if self.asks:
+            options["queries"] = allowance.budget
+        attack: Attack = getattr(importlib.import_module(self.module), self.name)(**options)
+        return attack
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
-    """``needs``: what an answer has to carry, any one of these. ``build`` makes the attack for
-    an allowance and may raise BudgetError, which says the least budget."""
+    """``needs``: what an answer has to carry, any one of these. ``build`` makes the attack."""
 
     title: str
     family: str
     reference: str
-    needs: tuple[str, ...]
-    build: Callable[[Allowance], Attack]
-    threat_model: str = MALICIOUS_CLIENT
+    build: Build
+    needs: tuple[str, ...] = ANYTHING
+    threat_model: ThreatModel = ThreatModel.MALICIOUS_CLIENT
 
     @property
     def needs_text(self) -> str:

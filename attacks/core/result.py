@@ -9,6 +9,7 @@ from typing import Any
 
 from attacks.core.intervals import Estimate
 from attacks.core.oracle import Spent
+from attacks.core.threat import ThreatModel
 from attacks.errors import AttackError
 
 
@@ -52,15 +53,14 @@ class AttackResult:
     """One attack on one oracle.
 
     ``metrics``: the figures by name; ``primary`` names the one that tables show. ``baseline``:
-    the same figures for an attacker with no oracle, where there is one. ``threat_model``: one of
-    "malicious client", "holder of the weights", "curious server", "training-time adversary".
+    the same figures for an attacker with no oracle, where there is one.
     ``notes``: warnings a reader must see. ``artifact``: what was stolen or the per-record scores,
     for a caller that goes on with it; never part of the JSON.
     """
 
     attack: str
     oracle: str
-    threat_model: str
+    threat_model: ThreatModel
     primary: str
     metrics: Mapping[str, Estimate]
     spent: Spent

@@ -20,7 +20,7 @@ from attacks.errors import DataSplitError
 from attacks.evasion.goals import Goal, margin
 from attacks.evasion.gradient.gradients import in_hand, logits_of, predict
 from attacks.evasion.gradient.pgd import ascend
-from attacks.evasion.norms import Linf, Norm
+from attacks.evasion.norms import Ball, Linf, Norm
 from attacks.training.perturbed import Batch
 
 # Scores are measured in thresholds; one of 0 would leave nothing to measure in.
@@ -75,13 +75,10 @@ class AdaptiveEvasion:
                 both,
                 inputs,
                 goal,
+                Ball(norm=self.norm, epsilon=self.epsilon, low=batch.low, high=batch.high),
                 loss=loss,
-                epsilon=self.epsilon,
-                norm=self.norm,
                 steps=self.steps,
                 step=self.step_share * self.epsilon,
-                low=batch.low,
-                high=batch.high,
                 generator=batch.generator,
             ):
                 wrong = goal.reached(logits[:, :-1].argmax(dim=1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attacks.evasion.goals import Goal
+from attacks.evasion.norms import beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,9 +40,8 @@ class Best:
         better = (other.reached & ~self.reached) | (
             (other.reached == self.reached) & (other.losses > self.losses)
         )
-        wide = better.reshape(-1, *[1] * (self.inputs.ndim - 1))
         return Best(
-            inputs=torch.where(wide, other.inputs, self.inputs),
+            inputs=torch.where(beside(better, self.inputs), other.inputs, self.inputs),
             reached=torch.where(better, other.reached, self.reached),
             losses=torch.where(better, other.losses, self.losses),
         )
@@ -58,3 +59,23 @@ class Best:
     def open(self) -> Tensor:
         """Indices of the records whose goal nothing reached yet."""
         return torch.nonzero(~self.reached)[:, 0]
+
+
+# Iterates (B, *shape) with their logits (B, classes) and losses (B,), the start first.
+Iterates = Iterator[tuple[Tensor, Tensor, Tensor]]
+
+
+def best_of_starts(
+    inputs: Tensor, goal: Goal, climb: Callable[[Tensor, Goal], Iterates], *, starts: int
+) -> Best:
+    """The best of all iterates of all starts; only records still open are started again."""
+    best = Best.none_yet(inputs)
+    for _ in range(starts):
+        chosen = best.open
+        if not len(chosen):
+            break
+        found, part = Best.none_yet(inputs[chosen]), goal.select(chosen)
+        for moved, logits, losses in climb(inputs[chosen], part):
+            found = found.with_try(moved, logits, losses, part)
+        best = best.at(chosen, found)
+    return best

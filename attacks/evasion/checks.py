@@ -22,16 +22,17 @@ from torch import Tensor, nn
 from attacks.core.intervals import Estimate, clopper_pearson, exact
 from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
 from attacks.evasion.black_box.square import Square
 from attacks.evasion.goals import cross_entropy, difference_of_logits_ratio
 from attacks.evasion.gradient.apgd import search
-from attacks.evasion.gradient.fgsm import leap
+from attacks.evasion.gradient.fgsm import step
 from attacks.evasion.gradient.gradients import in_hand, rise
 from attacks.evasion.gradient.pgd import PGD
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.outcome import EvasionAttempt
 from attacks.evasion.setting import EvasionData
 
 # Every check by the name of its metric.
@@ -86,7 +87,7 @@ class SanityChecks:
         A metric with a check's name is 1 where it holds. AbilityError without weights.
         """
         model = in_hand(data.require_model())
-        attempt = Attempt.start("sanity-checks", oracle, data, repeats=self.repeats)
+        attempt = EvasionAttempt.start("sanity-checks", oracle, data, repeats=self.repeats)
         trial = _Trial(model=model, attempt=attempt, data=data, steps=self.steps, rng=rng)
         found = self._checks(trial)
         failed = [check for check in found if not check.holds]
@@ -94,7 +95,7 @@ class SanityChecks:
         return AttackResult(
             attack="sanity-checks",
             oracle=oracle.info.name,
-            threat_model=WEIGHT_HOLDER,
+            threat_model=ThreatModel.WEIGHT_HOLDER,
             primary="checks_held",
             metrics={
                 "checks_held": exact(1 - len(failed) / len(found), count=len(found)),
@@ -109,17 +110,17 @@ class SanityChecks:
     def _checks(self, trial: _Trial) -> tuple[Check, ...]:
         data, few = trial.data, self.steps // _FEW_STEPS
         widest = data.norm.diameter(data.high - data.low, math.prod(data.records.shape))
-        step = trial.fgsm()
+        once = trial.fgsm()
         many = trial.pgd(self.steps, data)
         hurried = trial.pgd(few, data)
         sized = trial.apgd(data)
         half = trial.pgd(self.steps, replace(data, epsilon=data.epsilon / 2))
         everywhere = replace(data, epsilon=widest)
         unbounded = trial.pgd(self.steps, everywhere) | trial.apgd(everywhere)
-        white = step | many | sized
+        white = once | many | sized
         flat = trial.flat()
         found = [
-            _no_stronger("pgd_over_fgsm", "one step", step, "many steps", many),
+            _no_stronger("pgd_over_fgsm", "one step", once, "many steps", many),
             _no_stronger("apgd_over_pgd", "fixed steps", many, "steps that size themselves", sized),
             _no_stronger("more_steps", f"{few} steps", hurried, f"{self.steps} steps", many),
             _no_stronger("more_epsilon", "half of epsilon", half, "all of it", many),
@@ -147,17 +148,12 @@ class SanityChecks:
         return tuple(found)
 
 
-def masks_gradient(checks: tuple[Check, ...]) -> bool:
-    """Whether what failed is what a masked gradient makes fail."""
-    return any(check.name in TELLING and not check.holds for check in checks)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Trial:
     """Attacks on the same records, each judged by the oracle; all answer (B,) who was fooled."""
 
     model: nn.Module
-    attempt: Attempt
+    attempt: EvasionAttempt
     data: EvasionData
     steps: int
     rng: np.random.Generator
@@ -167,23 +163,14 @@ class _Trial:
         return bool(self.attempt.asker.oracle.info.answers & {LOGITS, PROBABILITIES})
 
     def fgsm(self) -> Tensor:
-        return self._judge(
-            leap(
-                self.model,
-                self.attempt.inputs,
-                self.attempt.goal,
-                epsilon=self.data.epsilon,
-                norm=self.data.norm,
-                low=self.data.low,
-                high=self.data.high,
-            )
-        )
+        moved = step(self.model, self.attempt.inputs, self.attempt.goal, self.data.ball)
+        return self._judge(moved)
 
     def pgd(self, steps: int, data: EvasionData) -> Tensor:
         # The same starts for all, so that fewer steps are the first of more.
         stream = torch.Generator().manual_seed(0)
         best = PGD(steps=steps).search(
-            self.model, self.attempt.inputs, self.attempt.goal, data, stream
+            self.model, self.attempt.inputs, self.attempt.goal, data.ball, stream
         )
         return self._judge(best.inputs)
 
@@ -198,7 +185,7 @@ class _Trial:
                 self.model,
                 self.attempt.inputs,
                 self.attempt.goal,
-                data,
+                data.ball,
                 loss=loss,
                 steps=self.steps,
                 restarts=1,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from attacks.core.intervals import exact
 from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
 from attacks.evasion.best import Best
@@ -25,7 +26,7 @@ from attacks.evasion.goals import Goal, Loss, cross_entropy, difference_of_logit
 from attacks.evasion.gradient.apgd import check_tries, search
 from attacks.evasion.gradient.gradients import in_hand, predict
 from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.outcome import EvasionAttempt
 from attacks.evasion.setting import EvasionData
 
 _LEAST_CLASSES = 3  # that a ratio of differences of logits takes
@@ -59,7 +60,7 @@ class EvasionEnsemble:
         """Move, judge; metrics "after_…" say how many records were open after each attack."""
         data = data.within(self.norm)
         model = in_hand(data.require_model())
-        attempt = Attempt.start("evasion-ensemble", oracle, data, repeats=self.repeats)
+        attempt = EvasionAttempt.start("evasion-ensemble", oracle, data, repeats=self.repeats)
         best, extra, notes = Best.none_yet(attempt.inputs), {}, []
         stream, classes = generator_of(rng), oracle.info.classes
         losses: list[tuple[str, Loss]] = [("apgd_ce", cross_entropy)]
@@ -70,13 +71,11 @@ class EvasionEnsemble:
                 f"ratios of logits are not defined for {classes} classes and were left out"
             )
         for name, loss in losses:
-            best = self._apgd(model, best, attempt.goal, attempt, data, loss, stream)
+            best = self._apgd(model, best, attempt.goal, attempt, loss, stream)
             extra[f"after_{name}"] = exact(float(len(best.open)), count=len(attempt.inputs))
         if data.wanted is None and self.classes and classes >= _LEAST_CLASSES_WANTED:
             for goal in self._wanted(model, attempt, classes):
-                best = self._apgd(
-                    model, best, goal, attempt, data, difference_of_logits_ratio, stream
-                )
+                best = self._apgd(model, best, goal, attempt, difference_of_logits_ratio, stream)
             extra["after_wanted"] = exact(float(len(best.open)), count=len(attempt.inputs))
         if self.queries and oracle.info.answers & {LOGITS, PROBABILITIES}:
             chosen = best.open
@@ -88,7 +87,11 @@ class EvasionEnsemble:
                 best = best.at(chosen, _as_wrong_as(found))
             extra["after_square"] = exact(float(len(best.open)), count=len(attempt.inputs))
         return attempt.finish(
-            best.inputs, rng, threat_model=WEIGHT_HOLDER, notes=tuple(notes), extra=extra
+            best.inputs,
+            rng,
+            threat_model=ThreatModel.WEIGHT_HOLDER,
+            notes=tuple(notes),
+            extra=extra,
         )
 
     def _apgd(
@@ -96,8 +99,7 @@ class EvasionEnsemble:
         model: nn.Module,
         best: Best,
         goal: Goal,
-        attempt: Attempt,
-        data: EvasionData,
+        attempt: EvasionAttempt,
         loss: Loss,
         stream: torch.Generator,
     ) -> Best:
@@ -109,7 +111,7 @@ class EvasionEnsemble:
             model,
             attempt.inputs[chosen],
             goal.select(chosen),
-            data,
+            attempt.data.ball,
             loss=loss,
             steps=self.steps,
             restarts=self.restarts,
@@ -117,7 +119,7 @@ class EvasionEnsemble:
         )
         return best.at(chosen, _as_wrong_as(found))
 
-    def _wanted(self, model: nn.Module, attempt: Attempt, classes: int) -> list[Goal]:
+    def _wanted(self, model: nn.Module, attempt: EvasionAttempt, classes: int) -> list[Goal]:
         """Goals towards the likeliest wrong class of every record, the second likeliest, …"""
         labels = attempt.goal.labels
         logits = predict(model, attempt.inputs).scatter(1, labels[:, None], -torch.inf)

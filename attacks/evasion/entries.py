@@ -1,51 +1,36 @@
-"""The catalogue's attacks by evasion; making one imports it."""
+"""The catalogue's attacks by evasion."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from attacks.core.entry import (
-    ANYTHING,
     EVASION,
-    MALICIOUS_CLIENT,
     SCORES,
-    WEIGHT_HOLDER,
     Allowance,
     Attack,
     CatalogueEntry,
+    Imported,
 )
+from attacks.core.threat import ThreatModel
 from attacks.errors import BudgetError
 
-
-def _fgsm(allowance: Allowance) -> Attack:
-    from attacks.evasion.gradient.fgsm import FGSM
-
-    return FGSM()
+_PGD: Final = "attacks.evasion.gradient.pgd"
+_APGD: Final = "attacks.evasion.gradient.apgd"
 
 
-def _pgd(allowance: Allowance) -> Attack:
-    from attacks.evasion.gradient.pgd import PGD
-
-    return PGD(restarts=2)
-
-
-def _pgd_l2(allowance: Allowance) -> Attack:
+def _pgd_l2(_: Allowance) -> Attack:
     from attacks.evasion.gradient.pgd import PGD
     from attacks.evasion.norms import L2
 
     return PGD(name="pgd-l2", restarts=2, norm=L2())
 
 
-def _apgd(allowance: Allowance) -> Attack:
-    from attacks.evasion.gradient.apgd import APGD
-
-    return APGD()
-
-
-def _apgd_ratios(allowance: Allowance) -> Attack:
+def _apgd_ratios(_: Allowance) -> Attack:
     from attacks.evasion.gradient.apgd import APGD
 
     return APGD.of_ratios()
@@ -79,7 +64,7 @@ def _transfer(allowance: Allowance) -> Attack:
 
     left = _after_judging(allowance)
     return Transfer(
-        thief=PapernotSubstitute.scaled(left.info, queries=left.budget, seeds=left.population)
+        extraction=PapernotSubstitute.scaled(left.info, queries=left.budget, seeds=left.population)
     )
 
 
@@ -90,8 +75,8 @@ def _transfer_exact(allowance: Allowance) -> Attack:
     least = QuadraticExtraction().minimum_queries(allowance.info)
     # A little more than it needs; answers of the service carry hardly any noise.
     queries = min(_after_judging(allowance).budget, least + least // 10)
-    thief = QuadraticExtraction(queries=queries, curve_points=0)
-    return Transfer(name="transfer-exact", thief=thief)
+    extraction = QuadraticExtraction(queries=queries, curve_points=0)
+    return Transfer(name="transfer-exact", extraction=extraction)
 
 
 def _after_judging(allowance: Allowance) -> Allowance:
@@ -107,78 +92,62 @@ def _after_judging(allowance: Allowance) -> Allowance:
     return replace(allowance, budget=left)
 
 
-def _evasion(
-    title: str,
-    reference: str,
-    needs: tuple[str, ...],
-    build: Callable[[Allowance], Attack],
-    *,
-    threat_model: str = WEIGHT_HOLDER,
-) -> CatalogueEntry:
-    return CatalogueEntry(
-        title=title,
-        family=EVASION,
-        reference=reference,
-        needs=needs,
-        build=build,
-        threat_model=threat_model,
-    )
-
+_by_asking = partial(CatalogueEntry, family=EVASION)
+_on_weights = partial(CatalogueEntry, family=EVASION, threat_model=ThreatModel.WEIGHT_HOLDER)
 
 EVASIONS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
     {
-        "fgsm": _evasion(
-            "One step along the sign of the gradient", "Goodfellow et al. 2015", ANYTHING, _fgsm
+        "fgsm": _on_weights(
+            title="One step along the sign of the gradient",
+            reference="Goodfellow et al. 2015",
+            build=Imported("attacks.evasion.gradient.fgsm", "FGSM"),
         ),
-        "pgd": _evasion("Projected gradient descent", "Madry et al. 2018", ANYTHING, _pgd),
-        "pgd-l2": _evasion(
-            "Projected gradient descent in L2, in a ball of equal volume",
-            "Madry et al. 2018",
-            ANYTHING,
-            _pgd_l2,
+        "pgd": _on_weights(
+            title="Projected gradient descent",
+            reference="Madry et al. 2018",
+            build=Imported(_PGD, "PGD", {"restarts": 2}),
         ),
-        "apgd-ce": _evasion(
-            "Auto-PGD up the cross-entropy", "Croce and Hein 2020", ANYTHING, _apgd
+        "pgd-l2": _on_weights(
+            title="Projected gradient descent in L2, in a ball of equal volume",
+            reference="Madry et al. 2018",
+            build=_pgd_l2,
         ),
-        "apgd-dlr": _evasion(
-            "Auto-PGD up the ratio of differences of logits",
-            "Croce and Hein 2020",
-            ANYTHING,
-            _apgd_ratios,
+        "apgd-ce": _on_weights(
+            title="Auto-PGD up the cross-entropy",
+            reference="Croce and Hein 2020",
+            build=Imported(_APGD, "APGD"),
         ),
-        "square": _evasion(
-            "Random squares, kept where the margin falls",
-            "Andriushchenko et al. 2020",
-            SCORES,
-            _square,
-            threat_model=MALICIOUS_CLIENT,
+        "apgd-dlr": _on_weights(
+            title="Auto-PGD up the ratio of differences of logits",
+            reference="Croce and Hein 2020",
+            build=_apgd_ratios,
         ),
-        "hopskipjump": _evasion(
-            "Along the border towards the record, from labels",
-            "Chen et al. 2020",
-            ANYTHING,
-            _hopskipjump,
-            threat_model=MALICIOUS_CLIENT,
+        "square": _by_asking(
+            title="Random squares, kept where the margin falls",
+            reference="Andriushchenko et al. 2020",
+            needs=SCORES,
+            build=_square,
         ),
-        "evasion-ensemble": _evasion(
-            "Auto-PGD with three losses, then squares: the worst of all",
-            "Croce and Hein 2020",
-            ANYTHING,
-            _ensemble,
+        "hopskipjump": _by_asking(
+            title="Along the border towards the record, from labels",
+            reference="Chen et al. 2020",
+            build=_hopskipjump,
         ),
-        "transfer": _evasion(
-            "Adversarial examples made on a stolen substitute",
-            "Papernot et al. 2017",
-            ANYTHING,
-            _transfer,
-            threat_model=MALICIOUS_CLIENT,
+        "evasion-ensemble": _on_weights(
+            title="Auto-PGD with three losses, then squares: the worst of all",
+            reference="Croce and Hein 2020",
+            build=_ensemble,
         ),
-        "transfer-exact": _evasion(
-            "Adversarial examples made on an exact copy, stolen first",
-            "Papernot et al. 2017; Usevich et al. 2025",
-            SCORES,
-            _transfer_exact,
-            threat_model=MALICIOUS_CLIENT,
+        "transfer": _by_asking(
+            title="Adversarial examples made on a stolen substitute",
+            reference="Papernot et al. 2017",
+            build=_transfer,
+        ),
+        "transfer-exact": _by_asking(
+            title="Adversarial examples made on an exact copy, stolen first",
+            reference="Papernot et al. 2017; Usevich et al. 2025",
+            needs=SCORES,
+            build=_transfer_exact,
         ),
     }
 )

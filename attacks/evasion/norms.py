@@ -88,20 +88,20 @@ class L2:
         return change.flatten(1).square().sum(dim=1).sqrt()
 
     def project(self, change: Tensor, epsilon: float) -> Tensor:
-        size = _beside(self.size(change), change)
+        size = beside(self.size(change), change)
         return change * (epsilon / size.clamp(min=epsilon))
 
     def steepest(self, gradient: Tensor) -> Tensor:
         # Divided by the largest entry first: squares of tiny gradients underflow.
-        largest = _beside(Linf().size(gradient), gradient)
+        largest = beside(Linf().size(gradient), gradient)
         scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
-        size = _beside(self.size(scaled), gradient)
+        size = beside(self.size(scaled), gradient)
         return scaled / torch.where(size > 0, size, torch.ones_like(size))
 
     def random(self, like: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
         direction = self.steepest(torch.randn(like.shape, generator=generator, dtype=like.dtype))
         share = torch.rand(len(like), generator=generator, dtype=like.dtype)
-        return direction * _beside(epsilon * share ** (1 / like[0].numel()), like)
+        return direction * beside(epsilon * share ** (1 / like[0].numel()), like)
 
     def diameter(self, span: float, features: int) -> float:
         return span * math.sqrt(features)
@@ -112,6 +112,24 @@ class L2:
         return 2 * epsilon * math.exp(log_root) / math.sqrt(math.pi)
 
 
-def _beside(values: Tensor, records: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ball:
+    """Where a record may be moved: ``epsilon`` far in ``norm``, every value in [low, high]."""
+
+    norm: Norm
+    epsilon: float
+    low: float
+    high: float
+
+    def nearest(self, center: Tensor, point: Tensor) -> Tensor:
+        """The points (B, *shape), moved back to where records at ``center`` may go."""
+        # The interval holds the center, so clipping to it leads no further away from it.
+        return self.clip(center + self.norm.project(point - center, self.epsilon))
+
+    def clip(self, point: Tensor) -> Tensor:
+        return point.clamp(self.low, self.high)
+
+
+def beside(values: Tensor, records: Tensor) -> Tensor:
     """(B,) → (B, 1, …), to multiply records of this shape."""
     return values.reshape(-1, *[1] * (records.ndim - 1))

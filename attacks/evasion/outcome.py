@@ -18,13 +18,12 @@ from torch import Tensor
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle, Spent
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import TooFewRecordsError
 from attacks.evasion.asking import Asker, generator_of
 from attacks.evasion.goals import Goal
 from attacks.evasion.setting import EvasionData
 
-MALICIOUS_CLIENT: Final = "malicious client"
-WEIGHT_HOLDER: Final = "holder of the weights"
 # Clean labels, the judge's and the baseline's: what is asked of every record beside the attack.
 OVERHEAD: Final = 3
 
@@ -42,7 +41,7 @@ class Evasion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Attempt:
+class EvasionAttempt:
     """One attack under way. ``right``: indices of the records that the target labels right, the
     only ones that are attacked; ``inputs`` and ``goal``: theirs. ``labels``: what the target said
     to all records."""
@@ -58,7 +57,9 @@ class Attempt:
     goal: Goal
 
     @classmethod
-    def start(cls, attack: str, oracle: Oracle, data: EvasionData, *, repeats: int = 1) -> Attempt:
+    def start(
+        cls, attack: str, oracle: Oracle, data: EvasionData, *, repeats: int = 1
+    ) -> EvasionAttempt:
         """Ask for the clean labels; TooFewRecordsError if not one of them is right."""
         data.check_fits(oracle.info)
         asker = Asker(oracle=oracle, repeats=repeats)
@@ -89,7 +90,7 @@ class Attempt:
         moved: Tensor,
         rng: np.random.Generator,
         *,
-        threat_model: str,
+        threat_model: ThreatModel,
         notes: tuple[str, ...] = (),
         extra: dict[str, Estimate] | None = None,
     ) -> AttackResult:

@@ -14,7 +14,7 @@ from attacks.core.oracle import OracleInfo
 from attacks.core.records import Records
 from attacks.errors import AbilityError, DataSplitError
 from attacks.evasion.goals import Goal
-from attacks.evasion.norms import Linf, Norm
+from attacks.evasion.norms import Ball, Linf, Norm
 from attacks.extraction.setting import ExtractionData
 
 
@@ -71,6 +71,11 @@ class EvasionData:
                 f"{same} records are wanted to be taken for what they are, or for classes below "
                 "0: give classes other than the true ones"
             )
+
+    @property
+    def ball(self) -> Ball:
+        """Where each record may be moved."""
+        return Ball(norm=self.norm, epsilon=self.epsilon, low=self.low, high=self.high)
 
     def inputs(self) -> Tensor:
         """The records, (B, *shape) float64."""

@@ -13,61 +13,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
-from attacks.core.oracle import Answer, OracleInfo, softmax
+from attacks.core.oracle import Answer, softmax
 from attacks.core.result import Curve
-from attacks.errors import BadAnswerError, TooFewRecordsError
-from attacks.extraction.setting import ExtractionData, StolenModel
-
-UNIFORM_RECORDS: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ReferenceAnswers:
-    """What the target says about the test records and about uniform inputs, asked once.
-
-    ``test_inputs`` (T, *input_shape) with the true ``test_truth`` (T,); ``uniform_inputs``
-    (U, *input_shape), drawn from [info.low, info.high]^d; ``test`` and ``uniform``: the target's
-    answers to both. Share one among all attacks on a target: it is what the evaluator pays.
-    """
-
-    test_inputs: NDArray[np.float64]
-    test_truth: NDArray[np.int64]
-    test: Answer
-    uniform_inputs: NDArray[np.float64]
-    uniform: Answer
-
-    @classmethod
-    def of(
-        cls,
-        data: ExtractionData,
-        rng: np.random.Generator,
-        uniform_records: int = UNIFORM_RECORDS,
-    ) -> ReferenceAnswers:
-        """Ask ``data.reference`` about the test records and ``uniform_records`` uniform inputs.
-
-        Raises TooFewRecordsError if there are no test records or no uniform inputs.
-        """
-        if len(data.test) == 0 or uniform_records < 1:
-            raise TooFewRecordsError(
-                f"fidelity needs test records and uniform inputs, got {len(data.test)} and "
-                f"{uniform_records}",
-                needed=1,
-            )
-        inputs = uniform_inputs(data.reference.info, uniform_records, rng)
-        return cls(
-            test_inputs=data.test.inputs,
-            test_truth=data.test.labels,
-            test=data.reference.query(data.test.inputs),
-            uniform_inputs=inputs,
-            uniform=data.reference.query(inputs),
-        )
+from attacks.errors import BadAnswerError
+from attacks.extraction.setting import (
+    UNIFORM_RECORDS,
+    ExtractionData,
+    ReferenceAnswers,
+    StolenModel,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +104,6 @@ def fidelity_curve(points: Sequence[tuple[int, Estimate]]) -> Curve:
         x_label="records queried",
         y_label="fidelity",
     )
-
-
-def uniform_inputs(info: OracleInfo, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(count, *input_shape), every value uniform on [info.low, info.high]."""
-    return rng.uniform(info.low, info.high, (count, *info.input_shape))
 
 
 def _checked_scores(

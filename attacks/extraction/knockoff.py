@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from attacks.core.oracle import LOGITS, PROBABILITIES, Answer, Oracle, OracleInfo
 from attacks.core.result import AttackResult
-from attacks.errors import BudgetError, DataSplitError
-from attacks.extraction.baseline import no_oracle
-from attacks.extraction.outcome import Attempt, check_budget, check_reference
+from attacks.errors import BudgetError
+from attacks.extraction.outcome import ExtractionAttempt, check_curve, smaller_budgets
 from attacks.extraction.setting import ExtractionData, StolenModel
 from attacks.extraction.substitute import (
     Architecture,
@@ -36,8 +35,7 @@ class Knockoff:
     training: SubstituteTraining = field(default_factory=SubstituteTraining)
 
     def __post_init__(self) -> None:
-        if self.curve_points < 0:
-            raise DataSplitError(f"a curve has 0 or more points, got {self.curve_points}")
+        check_curve(self.curve_points)
 
     def minimum_queries(self, info: OracleInfo) -> int:
         """Two per class."""
@@ -49,17 +47,15 @@ class Knockoff:
         Raises BudgetError below ``minimum_queries`` or if the pool is smaller than the budget.
         """
         info = oracle.info
-        check_reference(oracle, data)
-        check_budget("knockoff", self.queries, self.minimum_queries(info))
         if len(data.pool) < self.queries:
             raise BudgetError(
                 f"knockoff draws {self.queries} records from a pool of {len(data.pool)}: lower "
                 f"the budget to {len(data.pool)} or bring more records"
             )
-        attempt = Attempt.start("knockoff", oracle)
+        attempt = ExtractionAttempt.start("knockoff", self, oracle, data)
         inputs = data.pool[rng.permutation(len(data.pool))[: self.queries]]
         targets = _targets(oracle.query(inputs), info)
-        counts = [self.queries >> halvings for halvings in range(self.curve_points, -1, -1)]
+        counts = (*smaller_budgets(self.queries, self.curve_points), self.queries)
         stages: list[tuple[int, StolenModel]] = [
             (
                 count,
@@ -73,10 +69,7 @@ class Knockoff:
         soft = bool(info.answers & {LOGITS, PROBABILITIES})
         return attempt.finish(
             stages[-1][1],
-            data,
             rng,
-            queries=self.queries,
-            baseline=no_oracle(data, rng),
             stages=stages,
             has_logits=False,
             notes=("trained on probabilities" if soft else "trained on labels only",),

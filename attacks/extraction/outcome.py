@@ -5,56 +5,96 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from attacks.core.intervals import Estimate
 from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle, OracleInfo, Spent
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.extraction.fidelity import ReferenceAnswers, fidelity, fidelity_curve, judge
-from attacks.extraction.setting import ExtractionData, StolenModel
+from attacks.extraction.baseline import no_oracle
+from attacks.extraction.fidelity import fidelity, fidelity_curve, judge
+from attacks.extraction.learners import Learner
+from attacks.extraction.setting import ExtractionData, ReferenceAnswers, StolenModel
 
-MALICIOUS_CLIENT = "malicious client"
+
+class Budgeted(Protocol):
+    """An attack that asks about at most ``queries`` records, and needs a least number of them."""
+
+    @property
+    def queries(self) -> int: ...
+
+    def minimum_queries(self, info: OracleInfo) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class ExtractionAttempt:
     """What an attack knew before its first query, to tell afterwards what it cost."""
 
     attack: str
     oracle: Oracle
+    data: ExtractionData
+    queries: int
     spent: Spent
     started: float
 
     @classmethod
-    def start(cls, attack: str, oracle: Oracle) -> Attempt:
+    def start(
+        cls,
+        attack: str,
+        budgeted: Budgeted,
+        oracle: Oracle,
+        data: ExtractionData,
+        *,
+        needs_scores: bool = False,
+    ) -> ExtractionAttempt:
+        """Check, before anything is spent, that the attack can work.
+
+        ``attack``: its name. ``budgeted``: the attack itself, which says how much it asks. Raises
+        AbilityError where it needs scores and only labels come back, DataSplitError if the
+        evaluator judges another target, and BudgetError, which names the minimum, if the queries
+        cannot be enough.
+        """
+        if needs_scores:
+            check_scores(attack, oracle.info)
+        _check_reference(oracle, data)
+        check_budget(attack, budgeted.queries, budgeted.minimum_queries(oracle.info))
         return cls(
-            attack=attack, oracle=oracle, spent=oracle.ledger.spent, started=time.perf_counter()
+            attack=attack,
+            oracle=oracle,
+            data=data,
+            queries=budgeted.queries,
+            spent=oracle.ledger.spent,
+            started=time.perf_counter(),
         )
 
     def finish(
         self,
         stolen: StolenModel,
-        data: ExtractionData,
         rng: np.random.Generator,
         *,
-        queries: int,
-        baseline: StolenModel,
+        learner: Learner | None = None,
+        used: int | None = None,
         stages: Sequence[tuple[int, StolenModel]] = (),
         up_to_constant: bool = False,
         has_logits: bool = True,
         extra: dict[str, Estimate] | None = None,
-        notes: tuple[str, ...] = (),
+        notes: Sequence[str] = (),
     ) -> AttackResult:
-        """Judge ``stolen`` and ``baseline`` on the same answers of the reference.
+        """Judge ``stolen``, and a baseline that asked nothing, on the same answers.
 
-        ``queries``: records the attack asked about, paid now or before. ``stages``: models that
-        fewer records gave, for the curve. ``has_logits`` False: the stolen scores are not meant
-        to be logits, so no logit error is reported. ``extra``: figures beside the judgement's.
+        ``learner``: fits the baseline to the attacker's own records, as for ``no_oracle``.
+        ``used``: records the attack asked about, where it did not ask about all it may.
+        ``stages``: models that fewer records gave, for the curve. ``has_logits`` False: the
+        stolen scores are not meant to be logits, so no logit error is reported. ``extra``:
+        figures beside the judgement's.
         """
+        data, queries = self.data, self.queries if used is None else used
         spent = self.oracle.ledger.spent - self.spent
         seconds = time.perf_counter() - self.started
+        baseline = no_oracle(data, rng, learner=learner)
         answers = data.answers or ReferenceAnswers.of(data, rng)
         seen = answers if has_logits else _without_logits(answers)
         verdict = judge(stolen, data, rng, up_to_constant=up_to_constant, reference=seen)
@@ -67,14 +107,14 @@ class Attempt:
         return AttackResult(
             attack=self.attack,
             oracle=self.oracle.info.name,
-            threat_model=MALICIOUS_CLIENT,
+            threat_model=ThreatModel.MALICIOUS_CLIENT,
             primary="fidelity_test",
             metrics={**verdict.metrics(), **(extra or {})},
             baseline=judge(baseline, data, rng, reference=_without_logits(answers)).metrics(),
             curves={"fidelity": fidelity_curve(points)},
             spent=spent,
             seconds=seconds,
-            notes=notes,
+            notes=tuple(notes),
             artifact=stolen,
         )
 
@@ -88,6 +128,17 @@ def check_budget(attack: str, queries: int, minimum: int) -> None:
         )
 
 
+def check_curve(points: int) -> None:
+    """Raise DataSplitError for a negative number of points of a curve."""
+    if points < 0:
+        raise DataSplitError(f"a curve has 0 or more points, got {points}")
+
+
+def smaller_budgets(queries: int, points: int) -> tuple[int, ...]:
+    """The budgets of a curve below ``queries``, upwards: each half the next."""
+    return tuple(queries >> halvings for halvings in range(points, 0, -1))
+
+
 def check_scores(attack: str, info: OracleInfo) -> None:
     """Raise AbilityError, before anything is spent, unless logits or probabilities come back."""
     if not info.answers & {LOGITS, PROBABILITIES}:
@@ -97,7 +148,7 @@ def check_scores(attack: str, info: OracleInfo) -> None:
         )
 
 
-def check_reference(oracle: Oracle, data: ExtractionData) -> None:
+def _check_reference(oracle: Oracle, data: ExtractionData) -> None:
     """Raise DataSplitError, before anything is spent, if the evaluator judges another target."""
     ours, theirs = oracle.info, data.reference.info
     if (ours.input_shape, ours.classes) != (theirs.input_shape, theirs.classes):

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import BudgetError, DataSplitError
-from attacks.evasion.black_box.transferability import transfer_rate
-from attacks.extraction.baseline import no_oracle
-from attacks.extraction.outcome import Attempt, check_budget, check_reference
+from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData, StolenModel
 from attacks.extraction.substitute import (
     Architecture,
@@ -27,6 +25,7 @@ from attacks.extraction.substitute import (
     one_hot,
     train_substitute,
 )
+from attacks.extraction.transferability import transfer_rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +88,13 @@ class PapernotSubstitute:
         from. Metric "transfer": of FGSM examples of the test records, asked of the reference.
         """
         info = oracle.info
-        check_reference(oracle, data)
-        check_budget("substitute training", self.queries, self.minimum_queries(info))
         records = np.concatenate([data.seeds.inputs, data.pool])[: self.seeds]
         if len(records) < self.seeds:
             raise DataSplitError(
                 f"substitute training starts from {self.seeds} records, the attacker has "
                 f"{len(records)}: ask for fewer seeds"
             )
-        attempt = Attempt.start("papernot-substitute", oracle)
+        attempt = ExtractionAttempt.start("papernot-substitute", self, oracle, data)
         labels = oracle.query(records).labels
         substitute = self._train(info, records, labels, rng)
         stages: list[tuple[int, StolenModel]] = [(len(records), substitute)]
@@ -110,14 +107,10 @@ class PapernotSubstitute:
             substitute = self._train(info, records, labels, rng)
             stages.append((len(records), substitute))
             rounds += 1
-        baseline = no_oracle(data, rng)
         transfer = transfer_rate(substitute.module, data.reference, data.test, self.epsilon)
         return attempt.finish(
             substitute,
-            data,
             rng,
-            queries=self.queries,
-            baseline=baseline,
             stages=stages,
             has_logits=False,
             extra={"transfer": transfer},

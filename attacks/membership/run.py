@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from attacks.core.oracle import LOGITS, PROBABILITIES, Answer, Oracle
 from attacks.core.result import AttackResult
 from attacks.core.roc import FPRS, auc, roc_curve, split, supported, tpr_at_fpr
+from attacks.core.threat import ThreatModel
 from attacks.errors import AbilityError, DataSplitError, ShadowError
 from attacks.membership.rehearsal import rehearsed_metrics, rehearsed_threshold
 from attacks.membership.setting import MembershipData
-
-THREAT_MODEL: Final = "malicious client"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +65,7 @@ def report(
     return AttackResult(
         attack=name,
         oracle=oracle.info.name,
-        threat_model=THREAT_MODEL,
+        threat_model=ThreatModel.MALICIOUS_CLIENT,
         primary="auc",
         metrics=metrics,
         spent=oracle.ledger.spent - before,

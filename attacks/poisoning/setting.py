@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,8 @@ from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Spent
 from attacks.core.records import Records
 from attacks.core.result import AttackResult, Curve
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
-
-TRAINING_TIME_ADVERSARY: Final = "training-time adversary"
 
 
 class Classifier(Protocol):
@@ -222,7 +221,7 @@ class PoisoningReport:
         return AttackResult(
             attack=self.attack,
             oracle=self.learner,
-            threat_model=TRAINING_TIME_ADVERSARY,
+            threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
             primary=self.primary,
             metrics=self.metrics,
             spent=Spent(),

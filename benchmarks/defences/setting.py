@@ -12,8 +12,7 @@ from attacks.core.oracle import Oracle
 from attacks.core.records import Records
 from attacks.defences.serving import ServingDefence, serving_defences
 from attacks.errors import AttackError
-from attacks.extraction.fidelity import ReferenceAnswers
-from attacks.extraction.setting import ExtractionData
+from attacks.extraction.setting import ExtractionData, ReferenceAnswers
 from attacks.oracles.plaintext import TorchOracle
 from he_infer import zoo
 from he_infer.compiler.pipeline import compile

@@ -14,6 +14,7 @@ from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 
 ACCURACY: Final = "accuracy"
 TRAIN_ACCURACY: Final = "train_accuracy"
@@ -43,7 +44,7 @@ class Accuracy:
         return AttackResult(
             attack=ACCURACY,
             oracle=oracle.info.name,
-            threat_model="none",
+            threat_model=ThreatModel.NONE,
             primary=ACCURACY,
             metrics={
                 ACCURACY: _share(tested == data.test.labels),
@@ -67,7 +68,7 @@ ENTRY: Final = CatalogueEntry(
     title="Accuracy",
     family=ACCURACY,
     reference="",
-    threat_model="none",
+    threat_model=ThreatModel.NONE,
     needs=ANYTHING,
     build=_accuracy,
 )

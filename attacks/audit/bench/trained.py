@@ -27,8 +27,7 @@ from attacks.core.entry import EVASION, EXTRACTION, Allowance
 from attacks.core.oracle import Oracle
 from attacks.errors import DataSplitError
 from attacks.evasion.setting import EvasionData
-from attacks.extraction.fidelity import ReferenceAnswers
-from attacks.extraction.setting import ExtractionData
+from attacks.extraction.setting import ExtractionData, ReferenceAnswers
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.oracles.twins import POLYNOMIAL, RELU, TWINS, PlanFacts, Twins
 from attacks.progress import Progress

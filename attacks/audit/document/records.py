@@ -204,7 +204,7 @@ class PoisoningRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThreatModel:
+class ThreatModelRecord:
     """Who attacks, and what they have and want."""
 
     name: str
@@ -243,7 +243,7 @@ class AuditRecord:
     machine: str
     plan: Mapping[str, Any]
     twins: tuple[str, ...]
-    threat_models: tuple[ThreatModel, ...]
+    threat_models: tuple[ThreatModelRecord, ...]
     game: str
     attacks: tuple[AttackRecord, ...] = ()
     ciphertext: tuple[Check, ...] = field(default=(), metadata=_OPTIONAL)

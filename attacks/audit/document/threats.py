@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from typing import Final
 
-from attacks.audit.document.records import ThreatModel
-from attacks.core.entry import MALICIOUS_CLIENT, WEIGHT_HOLDER
-from attacks.poisoning.setting import TRAINING_TIME_ADVERSARY
+from attacks.audit.document.records import ThreatModelRecord
+from attacks.core.threat import ThreatModel
 
-THREAT_MODELS: Final[tuple[ThreatModel, ...]] = (
-    ThreatModel(
-        name=MALICIOUS_CLIENT,
+THREAT_MODELS: Final[tuple[ThreatModelRecord, ...]] = (
+    ThreatModelRecord(
+        name=ThreatModel.MALICIOUS_CLIENT,
         text="Holds the secret key of its own queries, asks what it likes within the budget, "
         "and sees everything it decrypts. It wants the model, to know who it was trained on, or "
         "inputs that it gets wrong. Every attack is of this kind unless it says otherwise.",
     ),
-    ThreatModel(
-        name=WEIGHT_HOLDER,
+    ThreatModelRecord(
+        name=ThreatModel.WEIGHT_HOLDER,
         text="Was given the network in the clear, or stole it exactly, and moves inputs along "
         "its gradients until it is wrong; the served form is asked once about each. Encryption "
         "hides queries, not what is done to them before.",
     ),
-    ThreatModel(
-        name="curious server",
+    ThreatModelRecord(
+        name=ThreatModel.CURIOUS_SERVER,
         text="Sees ciphertexts, evaluation keys, sizes and times. Encryption is there to stop "
         "it; the attacks on ciphertexts try to guess classes from all that it sees.",
     ),
-    ThreatModel(
-        name=TRAINING_TIME_ADVERSARY,
+    ThreatModelRecord(
+        name=ThreatModel.TRAINING_TIME_ADVERSARY,
         text="Controls some records of the training set. Encryption changes nothing here; where "
         "poisoning was audited, the poisoned targets show so on every twin.",
     ),

@@ -33,12 +33,11 @@ from attacks.audit.section import UNLIMITED, AuditSetting, Section
 from attacks.core.entry import (
     ANYTHING,
     EVASION,
-    MALICIOUS_CLIENT,
-    WEIGHT_HOLDER,
     Allowance,
     CatalogueEntry,
 )
 from attacks.core.intervals import Estimate
+from attacks.core.threat import ThreatModel
 from attacks.evasion.checks import TELLING, TITLES, SanityChecks
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU
 
@@ -57,7 +56,7 @@ CHECKS_ENTRY: Final = CatalogueEntry(
     title="Sanity checks of evasion",
     family=EVASION,
     reference="Carlini et al. 2019",
-    threat_model=WEIGHT_HOLDER,
+    threat_model=ThreatModel.WEIGHT_HOLDER,
     needs=ANYTHING,
     build=_checks,
 )
@@ -136,7 +135,7 @@ def _findings(record: AuditRecord) -> list[Finding]:
         return []
     attacks = [attack for attack in record.attacks if attack.family == EVASION]
     served = [attack for attack in attacks if ENCRYPTED in attack.done]
-    asking = [attack for attack in served if attack.threat_model == MALICIOUS_CLIENT]
+    asking = [attack for attack in served if attack.threat_model == ThreatModel.MALICIOUS_CLIENT]
     found = [_fooled(asking, served, record.evasion.epsilon)] if asking else []
     found += _compared(attacks)
     if record.evasion.checks:
@@ -150,7 +149,7 @@ def _fooled(
     best = max(asking, key=lambda attack: _success(attack, ENCRYPTED).low)
     trial = best.cells[ENCRYPTED]
     success, noise = trial.metrics["success"], trial.baseline["success"]
-    holders = [attack for attack in served if attack.threat_model == WEIGHT_HOLDER]
+    holders = [attack for attack in served if attack.threat_model == ThreatModel.WEIGHT_HOLDER]
     worst = max((_success(attack, ENCRYPTED) for attack in holders), key=_value, default=None)
     held = "" if worst is None else f" Who holds the weights fools {percent(worst)}."
     text = (

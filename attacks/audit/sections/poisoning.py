@@ -28,12 +28,13 @@ from attacks.audit.document.records import (
 from attacks.audit.figures.wording import percent
 from attacks.audit.section import AuditSetting, Section
 from attacks.catalogue import POISONING
+from attacks.core.threat import ThreatModel
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, TWINS, Twins
 from attacks.poisoning.backdoor import Backdoor, quiet_trigger
 from attacks.poisoning.flipping import LabelFlipping
 from attacks.poisoning.networks import pooled_sets
 from attacks.poisoning.outcome import ACCURACY, SUCCESS, Asked, Crafted, Verdicts, paired_change
-from attacks.poisoning.setting import TRAINING_TIME_ADVERSARY, PoisonBudget, PoisoningData
+from attacks.poisoning.setting import PoisonBudget, PoisoningData
 from attacks.training.recipe import train_twins
 
 # Of the target's training records; less than half of what a class of ten has.
@@ -120,7 +121,7 @@ def _crafted(
         name="label-flipping",
         title="Flipped labels",
         reference="Biggio, Nelson and Laskov 2011",
-        threat_model=TRAINING_TIME_ADVERSARY,
+        threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
         share=budget.fraction,
         notes=(
             f"records of class {common} are labelled {wanted}; success is a test record of "

@@ -21,12 +21,13 @@ from torch import Tensor
 from attacks.core.intervals import bootstrap
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import Asker, generator_of
 from attacks.evasion.black_box.square import check_queries
 from attacks.evasion.goals import Goal
-from attacks.evasion.norms import Linf, Norm
-from attacks.evasion.outcome import MALICIOUS_CLIENT, Attempt
+from attacks.evasion.norms import Linf, Norm, beside
+from attacks.evasion.outcome import EvasionAttempt
 from attacks.evasion.setting import EvasionData
 
 _FIRST_PROBE: Final = 0.1  # of the interval: how far around the first border point is asked
@@ -74,7 +75,7 @@ class HopSkipJump:
         check_queries(
             "hopskipjump", self.queries, self.minimum_queries(oracle.info.features, data.norm)
         )
-        attempt = Attempt.start("hopskipjump", oracle, data, repeats=self.repeats)
+        attempt = EvasionAttempt.start("hopskipjump", oracle, data, repeats=self.repeats)
         walk = _Walk(
             attack=self,
             asker=attempt.asker,
@@ -102,10 +103,12 @@ class HopSkipJump:
             if len(away) == len(sizes)
             else (f"{len(sizes) - len(away)} records had no start with a wanted label",)
         )
-        return attempt.finish(moved, rng, threat_model=MALICIOUS_CLIENT, notes=notes, extra=extra)
+        return attempt.finish(
+            moved, rng, threat_model=ThreatModel.MALICIOUS_CLIENT, notes=notes, extra=extra
+        )
 
 
-def _nearest_starts(data: EvasionData, attempt: Attempt) -> Tensor:
+def _nearest_starts(data: EvasionData, attempt: EvasionAttempt) -> Tensor:
     """For every record attacked, the nearest of the attacker's own with a wanted label.
 
     Their labels were asked before, so these starts cost nothing; a record without one is NaN.
@@ -180,10 +183,10 @@ class _Walk:
             return points
         center = self.inputs[chosen]
         change = points - center
-        grown = _beside(self.data.epsilon / self.data.norm.size(change), change) * change
+        grown = beside(self.data.epsilon / self.data.norm.size(change), change) * change
         further = (center + grown).clamp(self.data.low, self.data.high)
         reached = self._reached(chosen, further)
-        return torch.where(_beside(reached, points), further, points)
+        return torch.where(beside(reached, points), further, points)
 
     def _draw_missing(self, starts: Tensor) -> None:
         """Random records for those without a start, one each a request."""
@@ -224,11 +227,11 @@ class _Walk:
     def _way(self, center: Tensor, points: Tensor) -> Callable[[Tensor], Tensor]:
         change = points - center
         if self.data.norm.name != Linf().name:
-            return lambda share: center + _beside(share, change) * change
+            return lambda share: center + beside(share, change) * change
         size = Linf().size(change)
 
         def cut(share: Tensor) -> Tensor:
-            limit = _beside(share * size, change)
+            limit = beside(share * size, change)
             return center + change.clamp(-limit, limit)
 
         return cut
@@ -253,7 +256,7 @@ class _Walk:
             drawn = torch.randn(shape, generator=self.stream, dtype=border.dtype)
         lengths = drawn.flatten(2).square().sum(dim=2).sqrt()
         drawn = drawn / lengths.reshape(*lengths.shape, *[1] * (border.ndim - 1))
-        wide = _beside(reach, border)[:, None]
+        wide = beside(reach, border)[:, None]
         probes = (border[:, None] + wide * drawn).clamp(data.low, data.high)
         drawn = (probes - border[:, None]) / wide
         owners = chosen.repeat_interleave(around)
@@ -272,7 +275,7 @@ class _Walk:
         moved, asked = border.clone(), 0
         going = torch.arange(len(chosen))
         for halving in range(min(_HALVINGS, most)):
-            step = _beside(sizes[going] / 2**halving, border)
+            step = beside(sizes[going] / 2**halving, border)
             trial = (border[going] + step * direction[going]).clamp(self.data.low, self.data.high)
             reached = self._reached(chosen[going], trial)
             moved[going[reached]] = trial[reached]
@@ -280,7 +283,3 @@ class _Walk:
             if not len(going):
                 break
         return moved, asked
-
-
-def _beside(values: Tensor, records: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (records.ndim - 1))

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import BudgetError, DataSplitError
 from attacks.evasion.asking import Asker, generator_of
 from attacks.evasion.best import Best
 from attacks.evasion.black_box.windows import Windows, grid_of, pattern, share_at, sides
 from attacks.evasion.goals import Goal, cross_entropy, margin
 from attacks.evasion.norms import L2, Norm
-from attacks.evasion.outcome import MALICIOUS_CLIENT, OVERHEAD, Attempt
+from attacks.evasion.outcome import OVERHEAD, EvasionAttempt
 from attacks.evasion.setting import EvasionData
 from attacks.extraction.outcome import check_scores
 
@@ -61,9 +62,9 @@ class Square:
         check_scores("square", oracle.info)
         check_queries("square", self.queries, 1)
         data = data.within(self.norm)
-        attempt = Attempt.start("square", oracle, data, repeats=self.repeats)
+        attempt = EvasionAttempt.start("square", oracle, data, repeats=self.repeats)
         best = self.search(attempt.asker, attempt.inputs, attempt.goal, data, generator_of(rng))
-        return attempt.finish(best.inputs, rng, threat_model=MALICIOUS_CLIENT)
+        return attempt.finish(best.inputs, rng, threat_model=ThreatModel.MALICIOUS_CLIENT)
 
     def search(
         self,

@@ -7,7 +7,6 @@ step 2ε ──► iterate ──► checkpoint: rose too seldom, or no better t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,13 +16,14 @@ from torch import Tensor, nn
 
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
-from attacks.evasion.best import Best
+from attacks.evasion.best import Best, Iterates, best_of_starts
 from attacks.evasion.goals import Goal, Loss, cross_entropy, difference_of_logits_ratio
 from attacks.evasion.gradient.gradients import in_hand, rise
-from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.norms import Ball, Norm
+from attacks.evasion.outcome import EvasionAttempt
 from attacks.evasion.setting import EvasionData
 
 # Section 3 of the paper: the first checkpoint, how much nearer each next one lies, and how near
@@ -69,48 +69,37 @@ class APGD:
         """Move, judge; AbilityError without weights, or for too few classes for the loss."""
         data = data.within(self.norm)
         model = in_hand(data.require_model())
-        attempt = Attempt.start(self.name, oracle, data, repeats=self.repeats)
+        attempt = EvasionAttempt.start(self.name, oracle, data, repeats=self.repeats)
         best = search(
             model,
             attempt.inputs,
             attempt.goal,
-            data,
+            data.ball,
             loss=self.loss,
             steps=self.steps,
             restarts=self.restarts,
             generator=generator_of(rng),
         )
-        return attempt.finish(best.inputs, rng, threat_model=WEIGHT_HOLDER)
+        return attempt.finish(best.inputs, rng, threat_model=ThreatModel.WEIGHT_HOLDER)
 
 
 def search(
     model: nn.Module,
     inputs: Tensor,
     goal: Goal,
-    data: EvasionData,
+    ball: Ball,
     *,
     loss: Loss,
     steps: int,
     restarts: int,
     generator: torch.Generator,
 ) -> Best:
-    """The best of all iterates of all restarts; only records still open are started again.
+    """The best of all iterates of all restarts, for each of ``inputs`` (B, *shape)."""
 
-    ``data`` says how far and where, ``inputs`` and ``goal`` are the records attacked.
-    """
-    best = Best.none_yet(inputs)
-    for _ in range(restarts):
-        chosen = best.open
-        if not len(chosen):
-            break
-        found = Best.none_yet(inputs[chosen])
-        part = goal.select(chosen)
-        for moved, logits, losses in _climb(
-            model, inputs[chosen], part, data, loss=loss, steps=steps, generator=generator
-        ):
-            found = found.with_try(moved, logits, losses, part)
-        best = best.at(chosen, found)
-    return best
+    def climb(center: Tensor, part: Goal) -> Iterates:
+        return _climb(model, center, part, ball, loss=loss, steps=steps, generator=generator)
+
+    return best_of_starts(inputs, goal, climb, starts=restarts)
 
 
 @dataclass(slots=True)
@@ -150,28 +139,26 @@ def _climb(
     model: nn.Module,
     center: Tensor,
     goal: Goal,
-    data: EvasionData,
+    ball: Ball,
     *,
     loss: Loss,
     steps: int,
     generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterates:
     """Iterates with their logits and losses, the start first."""
-    epsilon, norm = data.epsilon, data.norm
-
-    def inside(point: Tensor) -> Tensor:
-        return (center + norm.project(point - center, epsilon)).clamp(data.low, data.high)
-
-    moved = inside(center + norm.random(center, epsilon, generator))
+    norm = ball.norm
+    moved = ball.nearest(center, center + norm.random(center, ball.epsilon, generator))
     logits, losses, gradient = rise(model, moved, goal, loss)
     yield moved, logits, losses
-    size = torch.full((len(center), *[1] * (center.ndim - 1)), 2 * epsilon, dtype=center.dtype)
+    size = torch.full((len(center), *[1] * (center.ndim - 1)), 2 * ball.epsilon, dtype=center.dtype)
     before, best, best_gradient, best_losses = moved, moved, gradient, losses
     rises = _Rises(steps=steps, best_at_check=losses.clone())
     for count in range(steps):
-        straight = inside(moved + size * norm.steepest(gradient))
+        straight = ball.nearest(center, moved + size * norm.steepest(gradient))
         share = _MOMENTUM if count else 1.0
-        ahead = inside(moved + share * (straight - moved) + (1 - share) * (moved - before))
+        ahead = ball.nearest(
+            center, moved + share * (straight - moved) + (1 - share) * (moved - before)
+        )
         before, moved, losses_before = moved, ahead, losses
         logits, losses, gradient = rise(model, moved, goal, loss)
         yield moved, logits, losses

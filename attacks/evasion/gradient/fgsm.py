@@ -9,47 +9,25 @@ from torch import Tensor, nn
 
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.goals import Goal, cross_entropy
 from attacks.evasion.gradient.gradients import in_hand, rise
-from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.norms import Ball, Norm
+from attacks.evasion.outcome import EvasionAttempt
 from attacks.evasion.setting import EvasionData
 
 
-def perturb(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float,
-    norm: Norm,
-    low: float,
-    high: float,
-) -> Tensor:
-    """The inputs (B, *shape) moved by ``epsilon`` along the steepest rise, within [low, high].
+def step(model: nn.Module, inputs: Tensor, goal: Goal, ball: Ball) -> Tensor:
+    """The inputs (B, *shape) moved as far as ``ball`` allows along the steepest rise.
 
     Goodfellow et al. 2015, section 4; with L2 the fast gradient method. Raises DataSplitError for
     an epsilon that is not positive.
     """
-    return leap(model, inputs, Goal(labels=labels), epsilon=epsilon, norm=norm, low=low, high=high)
-
-
-def leap(
-    model: nn.Module,
-    inputs: Tensor,
-    goal: Goal,
-    *,
-    epsilon: float,
-    norm: Norm,
-    low: float,
-    high: float,
-) -> Tensor:
-    """One step towards a goal of any kind; else as ``perturb``."""
-    if not epsilon > 0:
-        raise DataSplitError(f"epsilon is positive, got {epsilon}")
+    if not ball.epsilon > 0:
+        raise DataSplitError(f"epsilon is positive, got {ball.epsilon}")
     _, _, gradient = rise(model, inputs, goal, cross_entropy)
-    return (inputs + epsilon * norm.steepest(gradient)).clamp(low, high)
+    return ball.clip(inputs + ball.epsilon * ball.norm.steepest(gradient))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +42,6 @@ class FGSM:
         """Move, judge; AbilityError without weights."""
         data = data.within(self.norm)
         model = in_hand(data.require_model())
-        attempt = Attempt.start("fgsm", oracle, data, repeats=self.repeats)
-        moved = leap(
-            model,
-            attempt.inputs,
-            attempt.goal,
-            epsilon=data.epsilon,
-            norm=data.norm,
-            low=data.low,
-            high=data.high,
-        )
-        return attempt.finish(moved, rng, threat_model=WEIGHT_HOLDER)
+        attempt = EvasionAttempt.start("fgsm", oracle, data, repeats=self.repeats)
+        moved = step(model, attempt.inputs, attempt.goal, data.ball)
+        return attempt.finish(moved, rng, threat_model=ThreatModel.WEIGHT_HOLDER)

@@ -6,7 +6,6 @@ random start in the ball ──► x + step · steepest(∇loss) ──project, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +14,14 @@ from torch import Tensor, nn
 
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 from attacks.evasion.asking import generator_of
-from attacks.evasion.best import Best
+from attacks.evasion.best import Best, Iterates, best_of_starts
 from attacks.evasion.goals import Goal, Loss, cross_entropy
 from attacks.evasion.gradient.gradients import in_hand, rise
-from attacks.evasion.norms import Norm
-from attacks.evasion.outcome import WEIGHT_HOLDER, Attempt
+from attacks.evasion.norms import Ball, Norm
+from attacks.evasion.outcome import EvasionAttempt
 from attacks.evasion.setting import EvasionData
 
 
@@ -54,41 +54,28 @@ class PGD:
         """Move, judge; AbilityError without weights."""
         data = data.within(self.norm)
         model = in_hand(data.require_model())
-        attempt = Attempt.start(self.name, oracle, data, repeats=self.repeats)
-        best = self.search(model, attempt.inputs, attempt.goal, data, generator_of(rng))
-        return attempt.finish(best.inputs, rng, threat_model=WEIGHT_HOLDER)
+        attempt = EvasionAttempt.start(self.name, oracle, data, repeats=self.repeats)
+        best = self.search(model, attempt.inputs, attempt.goal, data.ball, generator_of(rng))
+        return attempt.finish(best.inputs, rng, threat_model=ThreatModel.WEIGHT_HOLDER)
 
     def search(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        goal: Goal,
-        data: EvasionData,
-        generator: torch.Generator,
+        self, model: nn.Module, inputs: Tensor, goal: Goal, ball: Ball, generator: torch.Generator
     ) -> Best:
         """The best of all iterates of all restarts, for each of ``inputs`` (B, *shape)."""
-        best = Best.none_yet(inputs)
-        for _ in range(self.restarts):
-            chosen = best.open
-            if not len(chosen):
-                break
-            found, part = Best.none_yet(inputs[chosen]), goal.select(chosen)
-            for moved, logits, losses in ascend(
+
+        def climb(center: Tensor, part: Goal) -> Iterates:
+            return ascend(
                 model,
-                inputs[chosen],
+                center,
                 part,
+                ball,
                 loss=cross_entropy,
-                epsilon=data.epsilon,
-                norm=data.norm,
                 steps=self.steps,
-                step=self.step_share * data.epsilon,
-                low=data.low,
-                high=data.high,
+                step=self.step_share * ball.epsilon,
                 generator=generator if self.random_start else None,
-            ):
-                found = found.with_try(moved, logits, losses, part)
-            best = best.at(chosen, found)
-        return best
+            )
+
+        return best_of_starts(inputs, goal, climb, starts=self.restarts)
 
 
 def perturb(
@@ -116,13 +103,10 @@ def perturb(
         model,
         inputs,
         Goal(labels=labels),
+        Ball(norm=norm, epsilon=epsilon, low=low, high=high),
         loss=cross_entropy,
-        epsilon=epsilon,
-        norm=norm,
         steps=steps,
         step=step,
-        low=low,
-        high=high,
         generator=generator,
         judge_last=False,
     ):
@@ -134,18 +118,15 @@ def ascend(
     model: nn.Module,
     inputs: Tensor,
     goal: Goal,
+    ball: Ball,
     *,
     loss: Loss,
-    epsilon: float,
-    norm: Norm,
     steps: int,
     step: float,
-    low: float,
-    high: float,
     generator: torch.Generator | None,
     judge_last: bool = True,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Iterates (B, *shape) with their logits and losses, the start first: steps + 1 of them.
+) -> Iterates:
+    """Iterates with their logits and losses, the start first: steps + 1 of them.
 
     ``generator`` None starts from the inputs themselves. Without ``judge_last`` the last iterate
     comes with the logits and losses of the one before it, which saves a pass.
@@ -153,13 +134,11 @@ def ascend(
     center = inputs.detach()
     moved = center
     if generator is not None:
-        moved = (center + norm.random(center, epsilon, generator)).clamp(low, high)
+        moved = ball.clip(center + ball.norm.random(center, ball.epsilon, generator))
     logits, losses, gradient = rise(model, moved, goal, loss)
     yield moved, logits, losses
     for count in range(1, steps + 1):
-        change = norm.project(moved + step * norm.steepest(gradient) - center, epsilon)
-        # The box holds the center, so clipping to it leads no further away from it.
-        moved = (center + change).clamp(low, high)
+        moved = ball.nearest(center, moved + step * ball.norm.steepest(gradient))
         if judge_last or count < steps:
             logits, losses, gradient = rise(model, moved, goal, loss)
         yield moved, logits, losses

@@ -37,10 +37,15 @@ class Concealment:
         if not 1 < self.spread < float("inf"):
             raise DataSplitError(f"a spread is finite and above 1, got {self.spread}")
 
-    @property
-    def lost(self) -> int:
-        """Numbers of an answer that it takes away."""
-        return int(self.scaled) + int(self.shifted)
+    def told(self, classes: int) -> int:
+        """Numbers of an answer that are left; DataSplitError where none is."""
+        left = classes - int(self.scaled) - int(self.shifted)
+        if left < 1:
+            raise DataSplitError(
+                f"{classes} classes leave no ratio once scores are scaled and shifted: use an "
+                "attack on labels"
+            )
+        return left
 
     def coordinates(self, scores: Array) -> Array:
         """(B, classes) → what no shift changes: contrasts (B, classes − 1), or the scores."""

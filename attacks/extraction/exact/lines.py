@@ -19,11 +19,10 @@ from attacks.core.intervals import exact
 from attacks.core.oracle import LOGITS, Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
-from attacks.extraction.baseline import no_oracle
 from attacks.extraction.exact.peeling import PeeledNetwork, peel, refined_basis
 from attacks.extraction.exact.polynomials import fit_polynomials, line_derivatives, term_count
-from attacks.extraction.exact.quadratic_forms import Centering
-from attacks.extraction.outcome import Attempt, check_budget, check_reference, check_scores
+from attacks.extraction.exact.quadratic_forms import Centering, without_mean
+from attacks.extraction.outcome import ExtractionAttempt, check_curve, smaller_budgets
 from attacks.extraction.setting import ExtractionData, StolenModel
 
 _DEGREE_LINES = 4
@@ -39,12 +38,7 @@ class _Asker:
 
     def scores(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of centred records (B, d) in [−1, 1]; centred over classes if there are no logits."""
-        info = self.oracle.info
-        inputs = self.centering.center + self.centering.half_width * np.clip(z, -1, 1)
-        scores = self.oracle.query(inputs.reshape(-1, *info.input_shape)).require_scores()
-        if LOGITS not in info.answers:
-            scores = scores - scores.mean(axis=1, keepdims=True)
-        return scores
+        return without_mean(self.centering.ask(self.oracle, np.clip(z, -1, 1)), self.oracle.info)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +54,10 @@ class LineExtraction:
     curve_points: int = 3
 
     def __post_init__(self) -> None:
-        if self.max_degree < 1 or self.curve_points < 0:
+        check_curve(self.curve_points)
+        if self.max_degree < 1:
             raise DataSplitError(
-                f"line extraction takes a degree of 1 or more and 0 or more curve points, got "
-                f"{self.max_degree} and {self.curve_points}"
+                f"line extraction takes a degree of 1 or more, got {self.max_degree}"
             )
 
     def minimum_queries(self, info: OracleInfo) -> int:
@@ -82,10 +76,7 @@ class LineExtraction:
         Raises BudgetError below ``minimum_queries``, AbilityError if only labels come back.
         """
         info = oracle.info
-        check_scores("line extraction", info)
-        check_reference(oracle, data)
-        check_budget("line extraction", self.queries, self.minimum_queries(info))
-        attempt = Attempt.start("line-extraction", oracle)
+        attempt = ExtractionAttempt.start("line-extraction", self, oracle, data, needs_scores=True)
         centering = Centering.of(info)
         asker = _Asker(oracle=oracle, centering=centering)
         degree, noise = self._degree(asker, info.features, rng)
@@ -144,15 +135,12 @@ class LineExtraction:
         notes.append(_summary(best, degree, rank, error(best) / spread, noise))
         stages: list[tuple[int, StolenModel]] = [
             (self.queries - left + count, whole(count)[0])
-            for count in (left >> halvings for halvings in range(self.curve_points, 0, -1))
+            for count in smaller_budgets(left, self.curve_points)
             if count > 1
         ]
         return attempt.finish(
             best,
-            data,
             rng,
-            queries=self.queries,
-            baseline=no_oracle(data, rng),
             stages=stages,
             up_to_constant=LOGITS not in info.answers,
             extra={
@@ -161,7 +149,7 @@ class LineExtraction:
                 "layers_recovered": exact(float(len(best.layers)), count=1),
                 "held_out_error": exact(error(best) / spread, count=_HELD_OUT),
             },
-            notes=tuple(notes),
+            notes=notes,
         )
 
     def _degree_cost(self) -> int:

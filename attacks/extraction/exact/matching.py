@@ -25,10 +25,9 @@ from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
-from attacks.extraction.baseline import no_oracle
 from attacks.extraction.exact.concealed import SLACK, Concealment, contrasts
-from attacks.extraction.exact.quadratic_forms import Centering, ternary_design
-from attacks.extraction.outcome import Attempt, check_budget, check_reference, check_scores
+from attacks.extraction.exact.quadratic_forms import Centering, check_asking, ternary_design
+from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
 
 Array = NDArray[np.float64]
@@ -56,7 +55,10 @@ class SquareNetwork:
 
     def scores(self, inputs: Array) -> Array:
         """(B, *input_shape) → (B, classes)."""
-        z = self.centering.centered(inputs)
+        return self.at(self.centering.centered(inputs))
+
+    def at(self, z: Array) -> Array:
+        """Scores (B, classes) of centred inputs (B, d)."""
         result: Array = (z @ self.rows.T + self.biases) ** 2 @ self.outputs.T + self.constants
         return result
 
@@ -84,24 +86,18 @@ class NetworkMatching:
     records_per_request: int | None = None
 
     def __post_init__(self) -> None:
-        if min(self.channels, self.starts, self.iterations) < 1 or self.held_out < 8:
+        check_asking(self.held_out, self.records_per_request)
+        if min(self.channels, self.starts, self.iterations) < 1:
             raise DataSplitError(
-                "matching needs a channel, a start, an iteration and 8 held-out records, got "
-                f"{self.channels}, {self.starts}, {self.iterations} and {self.held_out}"
+                "matching needs a channel, a start and an iteration, got "
+                f"{self.channels}, {self.starts} and {self.iterations}"
             )
         if not 1 <= self.narrow < float("inf"):
             raise DataSplitError(f"narrow is finite and 1 or more, got {self.narrow}")
-        if self.records_per_request is not None and self.records_per_request < 1:
-            raise DataSplitError(f"a request carries a record, got {self.records_per_request}")
 
     def minimum_queries(self, info: OracleInfo) -> int:
         """A half more than unknowns over numbers told by a record, and the held-out ones."""
-        told = info.classes - self.concealment.lost
-        if told < 1:
-            raise DataSplitError(
-                f"{info.classes} classes leave no ratio once scores are scaled and shifted: use an "
-                "attack on labels"
-            )
+        told = self.concealment.told(info.classes)
         return math.ceil(1.5 * self.unknowns(info) / told) + self.held_out
 
     def unknowns(self, info: OracleInfo) -> int:
@@ -113,28 +109,15 @@ class NetworkMatching:
         Raises BudgetError below ``minimum_queries``, AbilityError if only labels come back.
         """
         info = oracle.info
-        check_scores("network matching", info)
-        check_reference(oracle, data)
-        check_budget("network matching", self.queries, self.minimum_queries(info))
-        attempt = Attempt.start("network-matching", oracle)
+        attempt = ExtractionAttempt.start("network-matching", self, oracle, data, needs_scores=True)
         centering = Centering.of(info)
         z = ternary_design(self.queries, 0, info.features, rng)
         z[::2] /= self.narrow
-        inputs = (centering.center + centering.half_width * z).reshape(-1, *info.input_shape)
-        size = self.records_per_request or len(inputs)
-        scores = np.concatenate(
-            [
-                oracle.query(inputs[first : first + size]).require_scores()
-                for first in range(0, len(inputs), size)
-            ]
-        )
+        scores = centering.ask(oracle, z, self.records_per_request)
         network, error = self.steal(z, scores, centering, rng)
         return attempt.finish(
             network,
-            data,
             rng,
-            queries=self.queries,
-            baseline=no_oracle(data, rng),
             has_logits=False,
             extra={"held_out_error": exact(error, count=self.held_out)},
         )
@@ -208,8 +191,7 @@ class NetworkMatching:
             constants=constants * unit,
             centering=centering,
         )
-        unmapped = z[fresh] * centering.half_width + centering.center
-        predicted = self.concealment.coordinates(stolen.scores(unmapped))
+        predicted = self.concealment.coordinates(stolen.at(z[fresh]))
         error = self.concealment.misfit(predicted, seen[fresh])
         return stolen, error / float(np.sqrt(np.mean(seen[fresh] ** 2)))
 

@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 from attacks.core.intervals import exact
 from attacks.core.oracle import LOGITS, Oracle, OracleInfo
 from attacks.core.result import AttackResult
-from attacks.errors import AbilityError, DataSplitError
-from attacks.extraction.baseline import no_oracle
+from attacks.errors import AbilityError
 from attacks.extraction.exact.quadratic_forms import (
     Centering,
     QuadraticForms,
+    check_asking,
     fit_forms,
     fit_in_row_space,
     row_space,
     ternary_design,
     unknowns,
+    without_mean,
 )
 from attacks.extraction.exact.square_layer import refine
 from attacks.extraction.exact.weights import HiddenLayer, layer_of, recover_weights
-from attacks.extraction.outcome import Attempt, check_budget, check_reference, check_scores
+from attacks.extraction.outcome import ExtractionAttempt, check_curve, smaller_budgets
 from attacks.extraction.setting import ExtractionData, StolenModel
 
 # A fit whose error on unseen queries is above this share of the answers' spread is no quadratic.
@@ -39,7 +40,7 @@ _ROUNDING = 1e-10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class QuadraticTheft:
+class QuadraticFits:
     """What one set of answers gave.
 
     ``forms``: least squares over all coefficients; ``projected``: within the row space that the
@@ -87,15 +88,8 @@ class QuadraticExtraction:
     curve_points: int = 4
 
     def __post_init__(self) -> None:
-        if self.held_out < 8 or self.curve_points < 0:
-            raise DataSplitError(
-                f"extraction holds out at least 8 queries and draws 0 or more curve points, got "
-                f"{self.held_out} and {self.curve_points}"
-            )
-        if self.records_per_request is not None and self.records_per_request < 1:
-            raise DataSplitError(
-                f"a request carries at least 1 record, got {self.records_per_request}"
-            )
+        check_asking(self.held_out, self.records_per_request)
+        check_curve(self.curve_points)
 
     def minimum_queries(self, info: OracleInfo) -> int:
         """One fifth more than there are unknowns, and the held-out ones."""
@@ -107,32 +101,31 @@ class QuadraticExtraction:
         Raises BudgetError below ``minimum_queries``, AbilityError if only labels come back.
         """
         info = oracle.info
-        check_scores("quadratic extraction", info)
-        check_reference(oracle, data)
-        check_budget("quadratic extraction", self.queries, self.minimum_queries(info))
-        attempt = Attempt.start("quadratic-extraction", oracle)
+        attempt = ExtractionAttempt.start(
+            "quadratic-extraction", self, oracle, data, needs_scores=True
+        )
         z, scores = self.ask(oracle, rng)
-        theft = self.steal(z, scores, Centering.of(info), rng)
+        fits = self.steal(z, scores, Centering.of(info), rng)
         metrics = {
-            "rank": exact(float(theft.rank), count=1),
-            "noise": exact(theft.noise, count=len(z) - self.held_out),
-            "held_out_error": exact(
-                min(theft.held_out.values()) / theft.spread, count=self.held_out
-            ),
+            "rank": exact(float(fits.rank), count=1),
+            "noise": exact(fits.noise, count=len(z) - self.held_out),
+            "held_out_error": exact(min(fits.held_out.values()) / fits.spread, count=self.held_out),
             "channels_recovered": exact(
-                0.0 if theft.layer is None else float(len(theft.layer.weights)), count=1
+                0.0 if fits.layer is None else float(len(fits.layer.weights)), count=1
             ),
         }
         return attempt.finish(
-            theft.best,
-            data,
+            fits.best,
             rng,
-            queries=self.queries,
-            baseline=no_oracle(data, rng),
-            stages=self._smaller_budgets(z, scores, Centering.of(info)),
+            # What a fit of all coefficients makes of half the queries, a quarter, …
+            stages=[
+                (count, fit_forms(z[:count], scores[:count], Centering.of(info)))
+                for count in smaller_budgets(self.queries, self.curve_points)
+                if count >= 2
+            ],
             up_to_constant=LOGITS not in info.answers,
             extra=metrics,
-            notes=_notes(theft),
+            notes=_notes(fits),
         )
 
     def ask(
@@ -140,19 +133,9 @@ class QuadraticExtraction:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Centred queries (queries, d) and their scores (queries, classes)."""
         info = oracle.info
-        centering = Centering.of(info)
         z = ternary_design(self.queries - self.held_out, self.held_out, info.features, rng)
-        inputs = (centering.center + centering.half_width * z).reshape(-1, *info.input_shape)
-        size = self.records_per_request or len(inputs)
-        parts = [
-            oracle.query(inputs[first : first + size]).require_scores()
-            for first in range(0, len(inputs), size)
-        ]
-        scores = np.concatenate(parts)
-        if LOGITS not in info.answers:
-            # Log-probabilities are logits less one unknown per record, which is no quadratic.
-            scores = scores - scores.mean(axis=1, keepdims=True)
-        return z, scores
+        scores = Centering.of(info).ask(oracle, z, self.records_per_request)
+        return z, without_mean(scores, info)
 
     def steal(
         self,
@@ -160,7 +143,7 @@ class QuadraticExtraction:
         scores: NDArray[np.float64],
         centering: Centering,
         rng: np.random.Generator,
-    ) -> QuadraticTheft:
+    ) -> QuadraticFits:
         """Fit centred queries ``z`` (B, d) with ``scores`` (B, classes); the last are held out."""
         seen, fresh = z[: -self.held_out], z[-self.held_out :]
         answers, fresh_answers = scores[: -self.held_out], scores[-self.held_out :]
@@ -192,7 +175,7 @@ class QuadraticExtraction:
                 # More channels than features, or channels that never came apart: no weights.
                 if layer_error <= max(2 * held_out["projected"], _ROUNDING * spread):
                     layer, held_out["layer"] = candidate, layer_error
-        return QuadraticTheft(
+        return QuadraticFits(
             forms=forms,
             projected=projected,
             layer=layer,
@@ -202,32 +185,21 @@ class QuadraticExtraction:
             spread=max(spread, float(np.finfo(np.float64).tiny)),
         )
 
-    def _smaller_budgets(
-        self, z: NDArray[np.float64], scores: NDArray[np.float64], centering: Centering
-    ) -> list[tuple[int, StolenModel]]:
-        """What a fit of all coefficients makes of half the queries, a quarter, …"""
-        counts = [self.queries >> halvings for halvings in range(self.curve_points, 0, -1)]
-        return [
-            (count, fit_forms(z[:count], scores[:count], centering))
-            for count in counts
-            if count >= 2
-        ]
 
-
-def _notes(theft: QuadraticTheft) -> tuple[str, ...]:
-    error = min(theft.held_out.values())
-    share = error / theft.spread
-    if not theft.is_quadratic:
+def _notes(fits: QuadraticFits) -> tuple[str, ...]:
+    error = min(fits.held_out.values())
+    share = error / fits.spread
+    if not fits.is_quadratic:
         return (
             f"the target is not a quadratic of its input: on held-out queries the best fit errs by "
             f"{error:.3g}, {share:.0%} of the answers' spread, so what was stolen is a rough "
             "imitation",
         )
-    found = f"answers carry noise of about {theft.noise:.2g}; held-out error {error:.2g}"
-    if theft.layer is None:
+    noise = f"answers carry noise of about {fits.noise:.2g}; held-out error {error:.2g}"
+    if fits.layer is None:
         return (
-            found,
+            noise,
             "the function was stolen but not the weights: they follow only from two or more "
             "scores and at most as many channels as features",
         )
-    return (found, f"{len(theft.layer.weights)} channels recovered up to scale, sign and order")
+    return (noise, f"{len(fits.layer.weights)} channels recovered up to scale, sign and order")

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from attacks.core.oracle import OracleInfo
-from attacks.errors import BudgetError
+from attacks.core.oracle import LOGITS, Oracle, OracleInfo
+from attacks.errors import BudgetError, DataSplitError
 
 # Random {−1, 0, 1} entries have variance 2/3, their squares 2/9, products of two of them 4/9:
 # features divided by these deviations make the normal equations close to a multiple of one.
@@ -40,6 +40,19 @@ class Centering:
     @classmethod
     def of(cls, info: OracleInfo) -> Centering:
         return cls(center=(info.low + info.high) / 2, half_width=(info.high - info.low) / 2)
+
+    def inputs(self, z: NDArray[np.float64], info: OracleInfo) -> NDArray[np.float64]:
+        """z (B, d) → (B, *input_shape)."""
+        return (self.center + self.half_width * z).reshape(-1, *info.input_shape)
+
+    def ask(
+        self, oracle: Oracle, z: NDArray[np.float64], records_per_request: int | None = None
+    ) -> NDArray[np.float64]:
+        """The oracle's scores (B, classes) for z (B, d), all in one request or in several."""
+        inputs = self.inputs(z, oracle.info)
+        size = records_per_request or len(inputs)
+        parts = [oracle.query(inputs[at : at + size]) for at in range(0, len(inputs), size)]
+        return np.concatenate([part.require_scores() for part in parts])
 
     def centered(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """(B, *input_shape) → z (B, d)."""
@@ -70,6 +83,19 @@ class QuadraticForms:
         quadratic = np.stack([np.sum((z @ form) * z, axis=1) for form in self.forms], axis=1)
         result: NDArray[np.float64] = quadratic + z @ self.linear.T + self.constants
         return result
+
+
+def without_mean(scores: NDArray[np.float64], info: OracleInfo) -> NDArray[np.float64]:
+    """Logits as they are; log-probabilities, logits less one unknown per record, about zero."""
+    return scores if LOGITS in info.answers else scores - scores.mean(axis=1, keepdims=True)
+
+
+def check_asking(held_out: int, records_per_request: int | None) -> None:
+    """Raise DataSplitError for too few held-out records, or requests that carry none."""
+    if held_out < 8:
+        raise DataSplitError(f"at least 8 queries are held out, got {held_out}")
+    if records_per_request is not None and records_per_request < 1:
+        raise DataSplitError(f"a request carries at least 1 record, got {records_per_request}")
 
 
 def unknowns(features: int) -> int:

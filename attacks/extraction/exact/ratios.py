@@ -21,12 +21,11 @@ from scipy import linalg
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
-from attacks.errors import DataSplitError
-from attacks.extraction.baseline import no_oracle
 from attacks.extraction.exact.concealed import Concealment, inverse_factors
 from attacks.extraction.exact.quadratic_forms import (
     Centering,
     QuadraticForms,
+    check_asking,
     features_in_row_space,
     fit_forms,
     forms_in_row_space,
@@ -36,7 +35,7 @@ from attacks.extraction.exact.quadratic_forms import (
     unknowns,
     unpack_forms,
 )
-from attacks.extraction.outcome import Attempt, check_budget, check_reference, check_scores
+from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
 
 Array = NDArray[np.float64]
@@ -61,10 +60,7 @@ class RatioExtraction:
     records_per_request: int | None = None
 
     def __post_init__(self) -> None:
-        if self.held_out < 8:
-            raise DataSplitError(f"at least 8 queries are held out, got {self.held_out}")
-        if self.records_per_request is not None and self.records_per_request < 1:
-            raise DataSplitError(f"a request carries a record, got {self.records_per_request}")
+        check_asking(self.held_out, self.records_per_request)
 
     def minimum_queries(self, info: OracleInfo) -> int:
         """A twentieth more than equations need, and the held-out ones.
@@ -74,12 +70,7 @@ class RatioExtraction:
         return self._needed(info.features, info.classes) + self.held_out
 
     def _needed(self, features: int, classes: int) -> int:
-        numbers, told = classes - int(self.concealment.shifted), classes - self.concealment.lost
-        if told < 1:
-            raise DataSplitError(
-                f"{classes} classes leave no ratio once scores are scaled and shifted: use an "
-                "attack on labels"
-            )
+        numbers, told = classes - int(self.concealment.shifted), self.concealment.told(classes)
         return math.ceil(1.05 * unknowns(features) * numbers / told)
 
     def run(self, oracle: Oracle, data: ExtractionData, rng: np.random.Generator) -> AttackResult:
@@ -88,27 +79,14 @@ class RatioExtraction:
         Raises BudgetError below ``minimum_queries``, AbilityError if only labels come back.
         """
         info = oracle.info
-        check_scores("ratio extraction", info)
-        check_reference(oracle, data)
-        check_budget("ratio extraction", self.queries, self.minimum_queries(info))
-        attempt = Attempt.start("ratio-extraction", oracle)
+        attempt = ExtractionAttempt.start("ratio-extraction", self, oracle, data, needs_scores=True)
         centering = Centering.of(info)
         z = ternary_design(self.queries - self.held_out, self.held_out, info.features, rng)
-        inputs = (centering.center + centering.half_width * z).reshape(-1, *info.input_shape)
-        size = self.records_per_request or len(inputs)
-        scores = np.concatenate(
-            [
-                oracle.query(inputs[first : first + size]).require_scores()
-                for first in range(0, len(inputs), size)
-            ]
-        )
+        scores = centering.ask(oracle, z, self.records_per_request)
         forms, rank, error = self.steal(z, scores, centering)
         return attempt.finish(
             forms,
-            data,
             rng,
-            queries=self.queries,
-            baseline=no_oracle(data, rng),
             has_logits=False,
             extra={
                 "rank": exact(float(rank), count=1),

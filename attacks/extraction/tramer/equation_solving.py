@@ -13,8 +13,7 @@ import numpy as np
 from attacks.core.intervals import exact
 from attacks.core.oracle import Answer, Oracle, OracleInfo
 from attacks.core.result import AttackResult
-from attacks.extraction.baseline import no_oracle
-from attacks.extraction.outcome import Attempt, check_budget, check_reference, check_scores
+from attacks.extraction.outcome import ExtractionAttempt, check_budget
 from attacks.extraction.setting import ExtractionData
 from attacks.extraction.tramer.family import Family
 
@@ -42,11 +41,8 @@ class EquationSolving:
     def run(self, oracle: Oracle, data: ExtractionData, rng: np.random.Generator) -> AttackResult:
         info = oracle.info
         name = "equation-solving"
-        minimum = self.minimum_queries(info)
-        check_scores(name, info)
-        check_reference(oracle, data)
-        check_budget(name, min((self.queries, *(self.sweep or ()))), minimum)
-        attempt = Attempt.start(name, oracle)
+        check_budget(name, min(self.sweep or (self.queries,)), self.minimum_queries(info))
+        attempt = ExtractionAttempt.start(name, self, oracle, data, needs_scores=True)
         records = self.family.records(info, self.queries, rng)
         answer = oracle.query(records)
         sweep = self.family.sweep(info, self.queries) if self.sweep is None else self.sweep
@@ -65,10 +61,8 @@ class EquationSolving:
         unknowns = self.family.unknowns(info)
         return attempt.finish(
             solution.model,
-            data,
             rng,
-            queries=self.queries,
-            baseline=no_oracle(data, rng, learner=self.family.learner),
+            learner=self.family.learner,
             stages=stages,
             up_to_constant=solution.up_to_constant,
             has_logits=solution.has_logits,
@@ -78,7 +72,7 @@ class EquationSolving:
                 "queries_per_unknown": exact(self.queries / unknowns, count=1),
                 "relative_residual": exact(solution.relative_residual, count=self.queries),
             },
-            notes=tuple(notes),
+            notes=notes,
         )
 
 

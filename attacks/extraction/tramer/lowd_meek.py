@@ -26,10 +26,8 @@ from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.extraction.baseline import no_oracle
-from attacks.extraction.fidelity import uniform_inputs
-from attacks.extraction.outcome import Attempt, check_budget, check_reference
-from attacks.extraction.setting import ExtractionData
+from attacks.extraction.outcome import ExtractionAttempt
+from attacks.extraction.setting import ExtractionData, uniform_inputs
 from attacks.extraction.tramer.linear import LinearModel
 
 Array = NDArray[np.float64]
@@ -74,27 +72,25 @@ class LowdMeek:
                 f"lowd-meek finds the boundary between two classes, and {info.name} has "
                 f"{info.classes}: use adaptive retraining"
             )
-        check_reference(oracle, data)
-        check_budget("lowd-meek", self.queries, self.minimum_queries(info))
-        attempt = Attempt.start("lowd-meek", oracle)
-        purse = _Purse(oracle=oracle, left=self.queries)
-        negative, positive = _witnesses(purse, data, rng)
-        boundary = _bisect_between(purse, negative, positive, self.bits)
+        attempt = ExtractionAttempt.start("lowd-meek", self, oracle, data)
+        source = _Labels(oracle=oracle, left=self.queries)
+        negative, positive = _witnesses(source, data, rng)
+        boundary = _bisect_between(source, negative, positive, self.bits)
         weights = np.zeros(info.features)
         unknown = np.arange(info.features)
         for slack in self.slacks:
             # An axis at the edge of the box has room on one side only: the boundary is then
             # visible from one side of it and not from the other.
             for side in (slack, -slack):
-                axes = unknown[: purse.left // (2 + self.bits)]
+                axes = unknown[: source.left // (2 + self.bits)]
                 if len(axes) == 0:
                     continue
                 base = boundary + side * (positive - negative)
-                found = _weights_along_axes(purse, base, axes, self.bits, side > 0)
+                found = _weights_along_axes(source, base, axes, self.bits, side > 0)
                 # Distances give weights in units of the slack: all in units of the first.
                 weights[axes] = found * side / self.slacks[0]
                 unknown = np.flatnonzero(weights == 0)
-        used = self.queries - purse.left
+        used = self.queries - source.left
         notes = []
         if len(unknown):
             notes.append(
@@ -104,22 +100,20 @@ class LowdMeek:
         column = np.stack([np.zeros(info.features), weights], axis=1)  # (d, 2)
         return attempt.finish(
             LinearModel(weights=column, bias=np.array([0.0, -float(weights @ boundary)])),
-            data,
             rng,
-            queries=used,
-            baseline=no_oracle(data, rng),
+            used=used,
             has_logits=False,
             extra={
                 "queries": exact(used, count=1),
                 "queries_per_unknown": exact(used / (info.features + 1), count=1),
                 "weights_unseen": exact(len(unknown), count=info.features),
             },
-            notes=tuple(notes),
+            notes=notes,
         )
 
 
 @dataclass(slots=True, kw_only=True)
-class _Purse:
+class _Labels:
     """Labels for flat records until the budget is spent."""
 
     oracle: Oracle
@@ -139,21 +133,21 @@ class _Purse:
 
 
 def _witnesses(
-    purse: _Purse, data: ExtractionData, rng: np.random.Generator
+    source: _Labels, data: ExtractionData, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """A record of each label: from the pool and the seeds first, then from the whole box."""
-    info = purse.oracle.info
+    info = source.oracle.info
     own = np.concatenate([data.seeds.inputs, data.pool]).reshape(-1, info.features)
     own = own[rng.permutation(len(own))]
     sides: dict[bool, Array] = {}
-    budget = purse.left // 4
-    while len(sides) < 2 and purse.left > 0 and budget > 0:
+    budget = source.left // 4
+    while len(sides) < 2 and source.left > 0 and budget > 0:
         count = min(_WITNESSES if sides else 2, budget)
         drawn, own = own[:count], own[count:]
         if len(drawn) == 0:
             drawn = uniform_inputs(info, count, rng).reshape(count, -1)
         budget -= len(drawn)
-        labels = purse.positive(drawn)
+        labels = source.positive(drawn)
         for side in (False, True):
             if side not in sides and (labels == side).any():
                 sides[side] = drawn[labels == side][0]
@@ -165,22 +159,22 @@ def _witnesses(
     return sides[False], sides[True]
 
 
-def _bisect_between(purse: _Purse, negative: Array, positive: Array, bits: int) -> Array:
+def _bisect_between(source: _Labels, negative: Array, positive: Array, bits: int) -> Array:
     def is_positive(share: Array) -> NDArray[np.bool_]:
-        return purse.positive(negative + share[:, None] * (positive - negative))
+        return source.positive(negative + share[:, None] * (positive - negative))
 
     low, high = _bisect(is_positive, np.zeros(1), np.ones(1), bits)
     return np.asarray(negative + (low + high)[0] / 2 * (positive - negative))
 
 
 def _weights_along_axes(
-    purse: _Purse, base: Array, axes: NDArray[np.int64], bits: int, label: bool
+    source: _Labels, base: Array, axes: NDArray[np.int64], bits: int, label: bool
 ) -> Array:
     """(axes,) weights in units of the slack at ``base``, 0 where no boundary is in the box.
 
     ``label``: on which side of the boundary ``base`` is.
     """
-    info = purse.oracle.info
+    info = source.oracle.info
     rows = np.repeat(base[None], len(axes), axis=0)
     at = np.arange(len(axes))
     ends = []
@@ -188,7 +182,7 @@ def _weights_along_axes(
         moved = rows.copy()
         moved[at, axes] = bound
         ends.append(moved)
-    flips = (purse.positive(np.concatenate(ends)) != label).reshape(2, len(axes))
+    flips = (source.positive(np.concatenate(ends)) != label).reshape(2, len(axes))
     seen = flips.any(axis=0)
     target = np.where(flips[0], info.low, info.high)[seen]
     chosen, start = axes[seen], base[axes[seen]]
@@ -198,7 +192,7 @@ def _weights_along_axes(
     def has_flipped(share: Array) -> NDArray[np.bool_]:
         moved = np.repeat(base[None], len(chosen), axis=0)
         moved[np.arange(len(chosen)), chosen] = start + share * (target - start)
-        return np.asarray(purse.positive(moved) != label)
+        return np.asarray(source.positive(moved) != label)
 
     low, high = _bisect(has_flipped, np.zeros(len(chosen)), np.ones(len(chosen)), bits)
     weights = np.zeros(len(axes))

@@ -29,8 +29,7 @@ from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import AbilityError, DataSplitError
-from attacks.extraction.baseline import no_oracle
-from attacks.extraction.outcome import Attempt, check_budget, check_reference, check_scores
+from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
 
 Array = NDArray[np.float64]
@@ -93,15 +92,12 @@ class PathFinding:
 
     def run(self, oracle: Oracle, data: ExtractionData, rng: np.random.Generator) -> AttackResult:
         info = oracle.info
-        check_scores("path finding", info)
         if info.kind != "plaintext":
             raise AbilityError(
                 f"path finding needs answers that are equal within a leaf to 1e-9, and {info.name} "
                 "answers with noise: use it on a plaintext oracle"
             )
-        check_reference(oracle, data)
-        check_budget("path finding", self.queries, self.minimum_queries(info))
-        attempt = Attempt.start("path-finding", oracle)
+        attempt = ExtractionAttempt.start("path-finding", self, oracle, data, needs_scores=True)
         search = _Search(oracle, self.queries, self.precision, self.checks, rng)
         is_complete = search.run(rng.uniform(info.low, info.high, (1, info.features)))
         used = self.queries - search.left
@@ -112,15 +108,13 @@ class PathFinding:
         model = search.model()
         return attempt.finish(
             model,
-            data,
             rng,
-            queries=used,
-            baseline=no_oracle(data, rng),
+            used=used,
             extra={
                 "queries": exact(used, count=1),
                 "leaves": exact(len(search.low), count=1),
             },
-            notes=tuple(notes),
+            notes=notes,
         )
 
 

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from attacks.core.oracle import LOGITS, Answer, OracleInfo
 from attacks.errors import DataSplitError
-from attacks.extraction.fidelity import uniform_inputs
 from attacks.extraction.learners import (
     Activation,
     PerceptronLearner,
     count_parameters,
     fit_perceptron,
 )
+from attacks.extraction.setting import uniform_inputs
 from attacks.extraction.tramer.family import Solution, rounded_decimals
 
 Array = NDArray[np.float64]

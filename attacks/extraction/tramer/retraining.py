@@ -16,11 +16,9 @@ from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
-from attacks.extraction.baseline import no_oracle
-from attacks.extraction.fidelity import uniform_inputs
 from attacks.extraction.learners import Learner, PerceptronLearner
-from attacks.extraction.outcome import Attempt, check_budget, check_reference
-from attacks.extraction.setting import ExtractionData, StolenModel
+from attacks.extraction.outcome import ExtractionAttempt
+from attacks.extraction.setting import ExtractionData, StolenModel, uniform_inputs
 
 Array = NDArray[np.float64]
 
@@ -54,9 +52,7 @@ class AdaptiveRetraining:
 
     def run(self, oracle: Oracle, data: ExtractionData, rng: np.random.Generator) -> AttackResult:
         info = oracle.info
-        check_reference(oracle, data)
-        check_budget("adaptive retraining", self.queries, self.minimum_queries(info))
-        attempt = Attempt.start("adaptive-retraining", oracle)
+        attempt = ExtractionAttempt.start("adaptive-retraining", self, oracle, data)
         counts = [len(part) for part in np.array_split(np.arange(self.queries), self.rounds)]
         asked = _draw(info, data.pool, counts[0], rng)
         labels = oracle.query(asked).labels
@@ -73,11 +69,9 @@ class AdaptiveRetraining:
             notes = ("the oracle gave one label only: there is no boundary to learn from",)
         return attempt.finish(
             model,
-            data,
             rng,
-            queries=self.queries,
             stages=stages,
-            baseline=no_oracle(data, rng, learner=self.learner),
+            learner=self.learner,
             has_logits=False,
             extra={"queries": exact(self.queries, count=1)},
             notes=notes,

@@ -18,7 +18,6 @@ from attacks.core.intervals import Estimate
 from attacks.core.oracle import Oracle
 from attacks.core.records import Records
 from attacks.evasion.black_box.square import Square
-from attacks.evasion.black_box.transferability import transfer_rate
 from attacks.evasion.checks import TITLES, SanityChecks
 from attacks.evasion.ensemble import EvasionEnsemble
 from attacks.evasion.gradient.pgd import PGD
@@ -27,6 +26,7 @@ from attacks.extraction.papernot import PapernotSubstitute
 from attacks.extraction.setting import ExtractionData
 from attacks.extraction.substitute import Architecture, Perceptron, SmallConvolution
 from attacks.extraction.substitute import SubstituteTraining as Training
+from attacks.extraction.transferability import transfer_rate
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
 from attacks.oracles.remote import RemoteOracle, serve

@@ -15,8 +15,8 @@ from attacks.audit.document.records import (
     PooledTrial,
     is_significant,
 )
-from attacks.core.entry import MALICIOUS_CLIENT
 from attacks.core.intervals import Estimate
+from attacks.core.threat import ThreatModel
 from attacks.oracles.twins import TWINS
 
 EMPTY = AuditRecord(
@@ -56,7 +56,7 @@ def attack(
     *,
     primary: str,
     paired: Sequence[PairedDifference] = (),
-    threat_model: str = MALICIOUS_CLIENT,
+    threat_model: str = ThreatModel.MALICIOUS_CLIENT,
 ) -> AttackRecord:
     done = any(trial.status == DONE for trial in cells.values())
     return AttackRecord(

@@ -179,8 +179,8 @@ def _stealing() -> ExtractionData:
 
 def test_what_transfers_from_a_substitute_is_less_than_from_the_weights() -> None:
     data = dataclasses.replace(digits(80, epsilon=0.2), stealing=_stealing(), model=None)
-    thief = PapernotSubstitute(queries=800, training=SubstituteTraining(epochs=10))
-    result = _run(Transfer(thief=thief), data, LabelsOnly(digits_oracle()))
+    extraction = PapernotSubstitute(queries=800, training=SubstituteTraining(epochs=10))
+    result = _run(Transfer(extraction=extraction), data, LabelsOnly(digits_oracle()))
     assert result.spent.records == 80 + 800 + int(result.artifact.right.sum())
     assert result.figure.low > result.baseline["success"].high
     assert result.figure.value < _run(PGD(), digits(80, epsilon=0.2)).figure.value
@@ -198,7 +198,7 @@ def test_an_exact_extraction_transfers_as_the_weights_themselves_do() -> None:
         records=stealing.test.select(slice(0, 150)), low=-1.0, high=1.0, epsilon=0.1, model=model
     )
     asked = dataclasses.replace(held, model=None, stealing=stealing)
-    stolen = _run(Transfer(thief=QuadraticExtraction(queries=200)), asked, target)
+    stolen = _run(Transfer(extraction=QuadraticExtraction(queries=200)), asked, target)
     assert stolen.metrics["fidelity_test"].value == 1.0
     # The starts are other ones, so a record at the border may differ.
     differ = stolen.artifact.fooled != _run(PGD(), held, target).artifact.fooled

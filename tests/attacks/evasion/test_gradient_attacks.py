@@ -16,7 +16,7 @@ from attacks.evasion.gradient import fgsm, pgd
 from attacks.evasion.gradient.apgd import APGD
 from attacks.evasion.gradient.fgsm import FGSM
 from attacks.evasion.gradient.pgd import PGD
-from attacks.evasion.norms import L2, Linf, Norm
+from attacks.evasion.norms import L2, Ball, Linf, Norm
 from attacks.evasion.setting import EvasionData
 from tests.attacks.evasion.flat_models import (
     Scaled,
@@ -146,7 +146,8 @@ def test_training_steps_keep_the_type_and_touch_no_weight() -> None:
     )  # fmt: skip
     assert moved.dtype == torch.float32 and not moved.requires_grad
     assert all(weight.grad is None for weight in model.parameters())
-    once = fgsm.perturb(model, inputs, labels, epsilon=0.1, norm=Linf(), low=0.0, high=1.0)
+    ball = Ball(norm=Linf(), epsilon=0.1, low=0.0, high=1.0)
+    once = fgsm.step(model, inputs, data.goal(), ball)
     inside = (once > 0) & (once < 1)
     assert torch.allclose((once - inputs).abs()[inside & (once != inputs)], torch.tensor(0.1))
 

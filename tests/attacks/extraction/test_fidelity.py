@@ -12,8 +12,8 @@ from attacks.core.intervals import clopper_pearson
 from attacks.core.oracle import Answer, MeteredOracle, OracleInfo, softmax
 from attacks.core.records import Records
 from attacks.errors import BadAnswerError, TooFewRecordsError
-from attacks.extraction.fidelity import ReferenceAnswers, fidelity_curve, judge
-from attacks.extraction.setting import ExtractionData
+from attacks.extraction.fidelity import fidelity_curve, judge
+from attacks.extraction.setting import ExtractionData, ReferenceAnswers
 from attacks.extraction.tramer.linear import LinearModel
 
 TARGET = LinearModel(weights=np.array([[1.0, -1.0], [0.5, 0.0]]), bias=np.array([0.1, 0.0]))

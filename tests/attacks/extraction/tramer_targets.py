@@ -13,8 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from attacks.core.oracle import LABELS, PROBABILITIES, Answer, MeteredOracle, OracleInfo
 from attacks.core.records import Records
-from attacks.extraction.fidelity import ReferenceAnswers
-from attacks.extraction.setting import ExtractionData
+from attacks.extraction.setting import ExtractionData, ReferenceAnswers
 from attacks.oracles.estimator import EstimatorOracle
 
 SEEDS = 30

@@ -21,7 +21,7 @@ from attacks.poisoning.certified.hinge import HingeLearner
 from attacks.poisoning.certified.moving import settled, widened
 from attacks.poisoning.certified.optimal import CertifiedPoisoning, Poisoned
 from attacks.poisoning.certified.text import TwoTopics
-from attacks.poisoning.setting import TRAINING_TIME_ADVERSARY, PoisonBudget
+from attacks.poisoning.setting import PoisonBudget
 
 
 def gaussians(seed: int, count: int = 120, features: int = 5, apart: float = 1.5) -> BinarySet:
@@ -164,7 +164,7 @@ def test_bound_and_attack_meet() -> None:
     data = BinaryData(train=train, test=test, domain=Anywhere())
     attack = CertifiedPoisoning(budget=PoisonBudget(fraction=0.1))
     result = attack.run(HingeLearner(radius=1.0), data, np.random.default_rng(0))
-    assert result.threat_model == TRAINING_TIME_ADVERSARY and result.spent.records == 0
+    assert result.threat_model == "training-time adversary" and result.spent.records == 0
     assert "hinge" in result.oracle and result.primary == "test_error"
     metrics = {name: estimate.value for name, estimate in result.metrics.items()}
     assert metrics["within_certificate"] == 1 and metrics["poison_removed"] == 0

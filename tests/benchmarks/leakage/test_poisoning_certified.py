@@ -10,6 +10,7 @@ import pytest
 from attacks.core.intervals import clopper_pearson, exact
 from attacks.core.oracle import Spent
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.poisoning.certified.binary import BinaryData
 from attacks.poisoning.certified.certificate import DualAveraging
 from attacks.poisoning.certified.domains import Anywhere, Counts
@@ -69,7 +70,7 @@ def test_bars_count_the_interval() -> None:
         return AttackResult(
             attack="a",
             oracle="b",
-            threat_model="training-time adversary",
+            threat_model=ThreatModel("training-time adversary"),
             primary="test_error",
             metrics={"test_error": clopper_pearson(after, 2000)},
             baseline={"test_error": clopper_pearson(before, 2000)},

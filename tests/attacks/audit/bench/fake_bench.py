@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from attacks.audit.bench.state import StateStore
 from attacks.audit.bench.trials import run_trials
-from attacks.catalogue import EXTRACTION, Allowance, CatalogueEntry
+from attacks.core.entry import EXTRACTION, Allowance, CatalogueEntry
 from attacks.core.intervals import clopper_pearson
 from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, Oracle, OracleInfo
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import InterruptedOracleError
 
 CLEAR, SERVED = "clear", "served"
@@ -106,7 +107,7 @@ class Asking:
         return AttackResult(
             attack="asking",
             oracle=oracle.info.name,
-            threat_model="malicious client",
+            threat_model=ThreatModel("malicious client"),
             primary="share",
             metrics={"share": clopper_pearson(right, self.records)},
             spent=oracle.ledger.spent - spent,

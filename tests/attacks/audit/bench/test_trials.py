@@ -19,7 +19,7 @@ from attacks.audit.bench.trial import Trial
 from attacks.audit.bench.trials import run_trials
 from attacks.audit.document.codec import from_json, to_json
 from attacks.audit.document.records import DONE, FAILED, REFUSED
-from attacks.catalogue import Allowance, CatalogueEntry
+from attacks.core.entry import Allowance, CatalogueEntry
 from attacks.core.oracle import LABELS, LOGITS
 from attacks.errors import BadAnswerError, BudgetError, InterruptedOracleError
 

@@ -26,7 +26,8 @@ from attacks.audit.document.records import (
 )
 from attacks.audit.section import AuditSetting
 from attacks.audit.sections.evasion import CHECKS, SECTION, check_records, evasion_trials
-from attacks.catalogue import ATTACKS, EVASION, Allowance, choose
+from attacks.catalogue import ATTACKS, choose
+from attacks.core.entry import EVASION, Allowance
 from attacks.core.intervals import Estimate, exact
 from attacks.core.oracle import LABELS, LOGITS, OracleInfo, Spent
 from attacks.errors import AuditError, BudgetError, DataSplitError
@@ -152,7 +153,7 @@ def test_no_attack_may_ask_more_than_its_budget(name: str) -> None:
         Allowance(budget=budget, info=INFO, candidates=0, population=200, moved=moved)
     )
     asked = getattr(attack, "queries", 0) * moved
-    stolen = getattr(getattr(attack, "thief", None), "queries", 0)
+    stolen = getattr(getattr(attack, "extraction", None), "queries", 0)
     assert asked + stolen + OVERHEAD * moved <= budget
 
 

@@ -18,7 +18,7 @@ from attacks.audit.document.records import (
 )
 from attacks.audit.run import findings_of
 from attacks.audit.sections.extraction import enough
-from attacks.catalogue import EXTRACTION, MEMBERSHIP
+from attacks.core.entry import EXTRACTION, MEMBERSHIP
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Spent
 from attacks.core.result import Curve

@@ -14,7 +14,7 @@ from attacks.audit.bench.trials import Target
 from attacks.audit.config import AuditConfig
 from attacks.audit.section import AuditSetting
 from attacks.audit.sections.remedies import DefendedTarget, Option, measure
-from attacks.catalogue import EXTRACTION, MEMBERSHIP, Allowance
+from attacks.core.entry import EXTRACTION, MEMBERSHIP, Allowance
 from attacks.core.oracle import Answer, MeteredOracle, Oracle, OracleInfo
 from attacks.core.records import Records
 from attacks.defences.serving import ServingDefence, serving_defences
