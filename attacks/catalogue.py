@@ -164,8 +164,8 @@ def _lira_fixed(allowance: Allowance) -> Attack:
 
 
 def _lira_correlation(allowance: Allowance) -> Attack:
-    from attacks.membership.core import label_correlation
     from attacks.membership.likelihood import LiRAOnline
+    from attacks.membership.statistics import label_correlation
 
     return LiRAOnline(fixed_variance=True, confidence=label_correlation)
 

@@ -15,7 +15,7 @@ from attacks.core.intervals import Estimate
 from attacks.core.oracle import Spent
 from attacks.core.result import AttackResult, Curve
 from attacks.errors import AuditError
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 
 DONE: Final = "done"
 REFUSED: Final = "refused"

@@ -16,7 +16,7 @@ from attacks.core.intervals import Estimate
 from attacks.core.records import Records
 from attacks.core.roc import auc
 from attacks.membership.blind import BlindBaseline
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 from attacks.progress import Progress
 
 NOBODY = "nobody"  # the twin that a blind attacker asks
