@@ -1,1 +1,1 @@
-"""What a defender can do: filters before training or before a query, training, smoothing."""
+"""What a defender can do: filter records, train or smooth a model, disguise its answers."""

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.records import Records
 from attacks.errors import DataSplitError
 
@@ -35,7 +35,7 @@ class ClusterVerdict:
     clusters are on a scale from −1 to 1, and whether the smaller one is taken for poison."""
 
     label: int
-    smaller: NDArray[np.bool_]
+    smaller: Bools
     size: float
     silhouette: float
     poisoned: bool
@@ -62,7 +62,7 @@ class ActivationClustering:
         if not -1 <= self.least_silhouette <= 1:
             raise DataSplitError(f"a silhouette lies in [-1, 1], got {self.least_silhouette}")
 
-    def fit(self, records: Records) -> NDArray[np.bool_]:
+    def fit(self, records: Records) -> Bools:
         """(B,) True for what is kept. ``records``: features (B, features) with labels as given.
 
         Raises DataSplitError if there is nothing to fit on.
@@ -85,11 +85,11 @@ class ActivationClustering:
             if np.count_nonzero(records.labels == label) >= _LEAST
         )
 
-    def _verdict(self, label: int, features: NDArray[np.float64]) -> ClusterVerdict:
+    def _verdict(self, label: int, features: Floats) -> ClusterVerdict:
         reduced = _independent_components(features, self.components)
         clusters = KMeans(n_clusters=2, n_init=10, random_state=_SEED).fit_predict(reduced)
         counts = np.bincount(clusters, minlength=2)
-        smaller: NDArray[np.bool_] = clusters == int(counts.argmin())
+        smaller: Bools = clusters == int(counts.argmin())
         size = float(smaller.mean())
         apart = float(silhouette_score(reduced, clusters)) if counts.min() else 0.0
         return ClusterVerdict(
@@ -101,7 +101,7 @@ class ActivationClustering:
         )
 
 
-def _independent_components(features: NDArray[np.float64], components: int) -> NDArray[np.float64]:
+def _independent_components(features: Floats, components: int) -> Floats:
     """(B, features) → (B, ≤ components); principal ones where independent ones do not exist."""
     # A unit that is never active says nothing and cannot be whitened.
     centred = features - features.mean(axis=0)

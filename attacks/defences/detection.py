@@ -1,23 +1,24 @@
-"""Detection before the model is asked: a filter at the client, since the server sees nothing.
+"""Detection of adversarial records at the client, since the server cannot see queries.
 
     records ──score──► above the threshold? ──yes──► refused or flagged, the target is not asked
                │                            └─no──► oracle
         set on clean records
 
-Detectors give one score per record, higher for records that look moved. The threshold comes from
-clean records alone, so that a detector is never tuned on the attack it is judged with.
+A detector gives one score per record, which is higher for records that look moved by an attack. The
+threshold comes from clean records alone, so that no detector is tuned on the attack that judges it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from torch import nn
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.intervals import Estimate
 from attacks.core.oracle import Answer, Oracle, check_records
 from attacks.core.records import Records
@@ -29,20 +30,22 @@ FALSE_ALARMS = 0.05
 
 
 class Detector(Protocol):
-    """Scores records; fitted before, on clean ones."""
+    """Gives records a score. It was fitted on clean ones."""
 
     @property
     def name(self) -> str: ...
 
-    def scores(self, oracle: Oracle, records: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(B, *shape) → (B,), higher for records that look moved. What a detector asks the
-        oracle is on the oracle's ledger."""
+    def scores(self, oracle: Oracle, records: Floats) -> Floats:
+        """(B, *shape) → (B,), higher for records that look moved. Records that a detector asks
+        the oracle about are on the oracle's ledger."""
         ...
 
-    def network(self, model: nn.Module) -> nn.Module:
-        """The same scores as a torch module (B, *shape) → (B,) with a gradient, for an attacker
-        who knows the detector and holds ``model``; where the true gradient is zero, a useful one
-        stands in (Athalye, Carlini, Wagner 2018)."""
+    def gradient_score(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The same scores, (B, *shape) → (B,), with a gradient.
+
+        They are for an adversary who knows the detector and holds ``model``. Where the true
+        gradient is zero, a useful one stands in (Athalye, Carlini, Wagner 2018).
+        """
         ...
 
 
@@ -70,7 +73,7 @@ class InputFilter:
         scores = detector.scores(oracle, clean.inputs)
         return cls(detector=detector, threshold=threshold_for(scores, false_alarms))
 
-    def flags(self, oracle: Oracle, records: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def flags(self, oracle: Oracle, records: Floats) -> Bools:
         """(B,): which of the records look moved."""
         return self.detector.scores(oracle, records) > self.threshold
 
@@ -106,10 +109,10 @@ class Flagging(_Wrapper):
     def __init__(self, oracle: Oracle, before: InputFilter) -> None:
         super().__init__(oracle, oracle.info)
         self._filter = before
-        self._flagged: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+        self._flagged: Bools = np.zeros(0, dtype=np.bool_)
 
     @property
-    def flagged(self) -> NDArray[np.bool_]:
+    def flagged(self) -> Bools:
         """(B,): which records of the last query look moved."""
         return self._flagged
 
@@ -120,9 +123,9 @@ class Flagging(_Wrapper):
 
 
 def detection_figures(
-    before: InputFilter, oracle: Oracle, *, clean: NDArray[np.float64], moved: NDArray[np.float64]
+    before: InputFilter, oracle: Oracle, *, clean: Floats, moved: Floats
 ) -> Mapping[str, Estimate]:
-    """How well a filter tells ``moved`` from ``clean`` records, neither seen by it before.
+    """How well a filter tells ``moved`` from ``clean`` records, both of which are new to it.
 
     "auc" with DeLong's interval; "tpr" and "fpr" at the filter's threshold with Clopper-Pearson
     intervals. Raises DataSplitError unless there are records of both kinds.

@@ -1,14 +1,16 @@
-"""An attacker who knows the detector: PGD that leaves a record undetected once it is misclassified.
+"""An adaptive adversary: PGD with the detector's score in its loss.
 
     loss = min(margin, κ) − w · max(0, score / threshold − s)
 
-While the record is classified right, the margin drives; once it is wrong by κ, only the score
-does. Carlini and Wagner 2017 (arXiv:1705.07263) bypassed ten detectors by putting them into the
-loss; Athalye, Carlini and Wagner 2018 passed gradients straight through what has none (BPDA).
+While a record is classified right, the attack raises the margin. Once it is wrong by κ, the attack
+only lowers the score, until the record is undetected. Carlini and Wagner 2017 (arXiv:1705.07263)
+bypassed ten detectors by putting them into the loss. Athalye, Carlini and Wagner 2018 replaced the
+gradient of steps that have none (BPDA).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +25,7 @@ from attacks.evasion.gradient.pgd import ascend
 from attacks.evasion.norms import Ball, Linf, Norm
 from attacks.training.perturbed import Batch
 
-# Scores are measured in thresholds; one of 0 would leave nothing to measure in.
+# Scores are divided by the threshold, which may be 0.
 _LEAST_SCALE: Final = 1e-9
 
 
@@ -57,7 +59,7 @@ class AdaptiveEvasion:
         else the last iterate. In float64, by the weights of ``model`` and the filter's threshold.
         """
         network = in_hand(model)
-        both = _WithScore(network, before.detector.network(network))
+        both = _WithScore(network, before.detector.gradient_score(network))
         goal = Goal(labels=batch.labels)
         inputs = batch.inputs.double()
         scale = max(before.threshold, _LEAST_SCALE)
@@ -97,7 +99,7 @@ def misclassified(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 class _WithScore(nn.Module):
     """Logits with the detector's score as one column more, (B, classes + 1)."""
 
-    def __init__(self, model: nn.Module, score: nn.Module) -> None:
+    def __init__(self, model: nn.Module, score: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.model = model
         self.score = score

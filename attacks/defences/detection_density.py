@@ -3,21 +3,22 @@
 score(x) = min over classes c of (φ(x) − μ_c)ᵀ Σ⁻¹ (φ(x) − μ_c), with one Σ for all classes
 
 Lee et al. (arXiv:1807.03888) take φ from hidden layers of the model that is defended. A client of
-an encrypted service has none of them; it has its own clean records, so φ is the input itself,
-principal components of it, or a public network.
+an encrypted service does not have them, but it has clean records of its own. So φ is the input
+itself, its principal components, or a public network.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Oracle
 from attacks.core.records import Records
 from attacks.errors import DataSplitError
@@ -66,7 +67,7 @@ class PrincipalComponents:
 
 
 class PublicNetwork:
-    """What a network that anybody has answers, such as one trained on other data."""
+    """The answers of a network that is public, such as one trained on other data."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = copy.deepcopy(network).double().eval().requires_grad_(False)
@@ -78,8 +79,11 @@ class PublicNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DensityDetector:
-    """``means`` (classes, features) and ``whitening`` (features, features), W with WᵀW = Σ⁻¹,
-    of what ``features`` makes of clean records. Asks the oracle nothing."""
+    """Lee et al. 2018. It does not ask the oracle anything.
+
+    ``means`` (classes, features) and ``whitening`` (features, features), W with WᵀW = Σ⁻¹, are
+    those of ``features`` of clean records.
+    """
 
     features: FeatureMap
     means: Tensor
@@ -132,7 +136,7 @@ class DensityDetector:
         )
         return cls(features=phi, means=means, whitening=whitening)
 
-    def scores(self, oracle: Oracle, records: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, records: Floats) -> Floats:
         """Squared Mahalanobis distance to the nearest class, (B,)."""
         del oracle
         with torch.no_grad():
@@ -141,9 +145,9 @@ class DensityDetector:
             ]
         return np.asarray(torch.cat(parts).numpy(), dtype=np.float64)
 
-    def network(self, model: nn.Module) -> nn.Module:
+    def gradient_score(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         del model
-        return _Distance(self)
+        return self.distance
 
     def distance(self, inputs: Tensor) -> Tensor:
         """(B, *shape) float64 → (B,), with a gradient."""
@@ -152,12 +156,3 @@ class DensityDetector:
         # |a − b|² expanded would lose the small differences that are the score.
         gaps = whitened[:, None, :] - centers[None, :, :]
         return gaps.square().sum(dim=2).amin(dim=1)
-
-
-class _Distance(nn.Module):
-    def __init__(self, detector: DensityDetector) -> None:
-        super().__init__()
-        self._detector = detector
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self._detector.distance(inputs)

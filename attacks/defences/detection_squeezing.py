@@ -10,14 +10,15 @@ ledger counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Oracle
 from attacks.errors import DataSplitError
 
@@ -104,7 +105,7 @@ class FeatureSqueezing:
     def records_per_score(self) -> int:
         return 1 + len(self.squeezers)
 
-    def scores(self, oracle: Oracle, records: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, records: Floats) -> Floats:
         """(B,) in [0, 2]; asks ``records_per_score`` records for each, in one query.
 
         Raises AbilityError for an oracle that answers only labels.
@@ -114,23 +115,16 @@ class FeatureSqueezing:
         answer = oracle.query(np.concatenate([records, *squeezed]))
         answers = answer.require_probabilities().reshape(self.records_per_score, len(records), -1)
         distances = np.abs(answers[1:] - answers[:1]).sum(axis=2)
-        result: NDArray[np.float64] = distances.max(axis=0)
+        result: Floats = distances.max(axis=0)
         return result
 
-    def network(self, model: nn.Module) -> nn.Module:
-        return _SqueezeScore(model, self.squeezers)
+    def gradient_score(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        def score(inputs: Tensor) -> Tensor:
+            plain = torch.softmax(model(inputs), dim=1)
+            distances = [
+                (torch.softmax(model(squeeze(inputs)), dim=1) - plain).abs().sum(dim=1)
+                for squeeze in self.squeezers
+            ]
+            return torch.stack(distances).amax(dim=0)
 
-
-class _SqueezeScore(nn.Module):
-    def __init__(self, model: nn.Module, squeezers: tuple[Squeezer, ...]) -> None:
-        super().__init__()
-        self.model = model
-        self._squeezers = squeezers
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        plain = torch.softmax(self.model(inputs), dim=1)
-        distances = [
-            (torch.softmax(self.model(squeeze(inputs)), dim=1) - plain).abs().sum(dim=1)
-            for squeeze in self._squeezers
-        ]
-        return torch.stack(distances).amax(dim=0)
+        return score

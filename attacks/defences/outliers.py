@@ -14,24 +14,20 @@ Inputs may be raw records or the features of a network; arrays may be dense or s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats, Ints
 from attacks.core.records import Records
 from attacks.errors import DataSplitError
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 class RecordFilter(Protocol):
     """What a defender does to a training set before it is used."""
 
-    def fit(self, records: Records) -> NDArray[np.bool_]:
+    def fit(self, records: Records) -> Bools:
         """(B,) True for each record that is kept. DataSplitError for no record at all."""
         ...
 
@@ -46,7 +42,7 @@ class Centroids:
     axes: Floats
 
     @classmethod
-    def of(cls, inputs: Any, labels: Labels) -> Centroids:
+    def of(cls, inputs: Any, labels: Ints) -> Centroids:
         """Of records (B, features), dense or sparse, with labels from 0.
 
         Raises DataSplitError for no record, a class without any, or centroids that coincide.
@@ -69,7 +65,7 @@ class Centroids:
             raise DataSplitError("two classes have one centroid: a slab has no direction")
         return cls(points=points, axes=axes / lengths[:, None])
 
-    def check(self, inputs: Any, labels: Labels) -> None:
+    def check(self, inputs: Any, labels: Ints) -> None:
         """Raise DataSplitError unless these records have the centroids' features and classes."""
         if not inputs.shape[0]:
             raise DataSplitError("an outlier filter was given no record")
@@ -84,7 +80,7 @@ class Centroids:
                 "classes: fit on records of every class"
             )
 
-    def distances(self, inputs: Any, labels: Labels) -> Floats:
+    def distances(self, inputs: Any, labels: Ints) -> Floats:
         """(B,) Euclidean distance of every record to the centroid of its class."""
         found = np.zeros(inputs.shape[0])
         for label, point in enumerate(self.points):
@@ -94,7 +90,7 @@ class Centroids:
                 found[labels == label] = np.sqrt(np.maximum(squares, 0.0))
         return found
 
-    def offsets(self, inputs: Any, labels: Labels) -> Floats:
+    def offsets(self, inputs: Any, labels: Ints) -> Floats:
         """(B,) distance of every record to its class's centroid, along its class's axis only."""
         found = np.zeros(inputs.shape[0])
         for label, (point, axis) in enumerate(zip(self.points, self.axes, strict=True)):
@@ -104,7 +100,7 @@ class Centroids:
         return found
 
 
-def radii(scores: Floats, labels: Labels, removed: float) -> Floats:
+def radii(scores: Floats, labels: Ints, removed: float) -> Floats:
     """(C,) for each class the value that a share ``removed`` of its scores exceeds."""
     return np.array(
         [
@@ -115,16 +111,7 @@ def radii(scores: Floats, labels: Labels, removed: float) -> Floats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SphereFilter:
-    """Drops what lies far from its class's centroid.
-
-    ``removed``: share of each class, of whatever it is fitted on, that lies outside. ``clean``:
-    the records that centroids and radii are taken from; None takes the records to be filtered.
-    ``limits`` (C,): radii fixed beforehand, in input units, in place of a share: with them and
-    without ``clean``, poison moves the centroids and not the radii, the paper's data-dependent
-    defence. Raises DataSplitError for a share outside [0, 1).
-    """
-
+class _CentroidFilter:
     removed: float = 0.3
     clean: Records | None = None
     limits: tuple[float, ...] | None = None
@@ -132,29 +119,55 @@ class SphereFilter:
     def __post_init__(self) -> None:
         check_share(self.removed)
 
-    def fit(self, records: Records) -> NDArray[np.bool_]:
+    def _scores(self, centroids: Centroids, records: Records) -> Floats:
+        """(B,) how far every record lies from its class's centroid."""
+        raise NotImplementedError
+
+    def fit(self, records: Records) -> Bools:
         """(B,) True for what is kept; DataSplitError if there is nothing to fit on."""
-        return _keep(records, self.removed, self.clean, self.limits, Centroids.distances)
+        basis = records if self.clean is None else self.clean
+        centroids = Centroids.of(_flat(basis), basis.labels)
+        centroids.check(_flat(records), records.labels)
+        if self.limits is None:
+            allowed = radii(self._scores(centroids, basis), basis.labels, self.removed)
+        elif len(self.limits) == len(centroids.points):
+            allowed = np.asarray(self.limits, dtype=np.float64)
+        else:
+            raise DataSplitError(
+                f"{len(self.limits)} radii for {len(centroids.points)} classes: give one for each "
+                "class"
+            )
+        scores = self._scores(centroids, records)
+        # A record that sets the quantile itself must not fall to rounding.
+        kept: Bools = scores <= allowed[records.labels] * (1 + 1e-9)
+        return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SlabFilter:
+class SphereFilter(_CentroidFilter):
+    """Drops what lies far from its class's centroid.
+
+    ``removed``: share of each class, of whatever it is fitted on, that lies outside. ``clean``:
+    the records that centroids and radii are taken from; None takes the records to be filtered.
+    ``limits`` (C,): radii fixed beforehand, in input units, in place of a share. With them and
+    without ``clean``, poison moves the centroids and not the radii, which is the paper's
+    data-dependent defence. Raises DataSplitError for a share outside [0, 1).
+    """
+
+    def _scores(self, centroids: Centroids, records: Records) -> Floats:
+        return centroids.distances(_flat(records), records.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlabFilter(_CentroidFilter):
     """Drops what lies far from its class's centroid along the line to the other classes.
 
     Fields as :class:`SphereFilter`'s. A mislabelled record lies across that line, so this filter
     is the stricter one where classes are close to each other.
     """
 
-    removed: float = 0.3
-    clean: Records | None = None
-    limits: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_share(self.removed)
-
-    def fit(self, records: Records) -> NDArray[np.bool_]:
-        """(B,) True for what is kept; DataSplitError if there is nothing to fit on."""
-        return _keep(records, self.removed, self.clean, self.limits, Centroids.offsets)
+    def _scores(self, centroids: Centroids, records: Records) -> Floats:
+        return centroids.offsets(_flat(records), records.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -167,7 +180,7 @@ class AllOf:
         if not self.filters:
             raise DataSplitError("a filter made of no filters keeps everything: name at least one")
 
-    def fit(self, records: Records) -> NDArray[np.bool_]:
+    def fit(self, records: Records) -> Bools:
         """(B,) True for what is kept; DataSplitError if there is nothing to fit on."""
         kept = np.ones(len(records), dtype=np.bool_)
         for each in self.filters:
@@ -179,32 +192,6 @@ def check_share(removed: float) -> None:
     """Raise DataSplitError unless a filter removes a share in [0, 1)."""
     if not 0 <= removed < 1:
         raise DataSplitError(f"a filter removes a share in [0, 1), got {removed}")
-
-
-def _keep(
-    records: Records,
-    removed: float,
-    clean: Records | None,
-    limits: tuple[float, ...] | None,
-    score: Callable[[Centroids, Any, Labels], Floats],
-) -> NDArray[np.bool_]:
-    basis = records if clean is None else clean
-    known = _flat(basis)
-    centroids = Centroids.of(known, basis.labels)
-    inputs = _flat(records)
-    centroids.check(inputs, records.labels)
-    if limits is None:
-        allowed = radii(score(centroids, known, basis.labels), basis.labels, removed)
-    elif len(limits) == len(centroids.points):
-        allowed = np.asarray(limits, dtype=np.float64)
-    else:
-        raise DataSplitError(
-            f"{len(limits)} radii for {len(centroids.points)} classes: give one for each class"
-        )
-    scores = score(centroids, inputs, records.labels)
-    # A record that sets the quantile itself must not fall to rounding.
-    kept: NDArray[np.bool_] = scores <= allowed[records.labels] * (1 + 1e-9)
-    return kept
 
 
 def _flat(records: Records) -> Floats:

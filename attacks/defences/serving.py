@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats, Ints
 from attacks.core.oracle import Oracle
 from attacks.core.wrappers import Noisy, Scaled, Shifted
 from attacks.errors import DataSplitError, TooFewRecordsError
@@ -150,8 +150,8 @@ SERVING: Final = serving_defences()
 
 
 def calibrated_noise(
-    logits: NDArray[np.float64],
-    truth: NDArray[np.int64],
+    logits: Floats,
+    truth: Ints,
     rng: np.random.Generator,
     *,
     accuracy_lost: float = 0.01,

@@ -8,7 +8,7 @@ smoothed answer. Clipping to the input range belongs to the classifier that is s
 theorem holds for it too. It holds for exact arithmetic.
 
 Every noisy copy is a record that the oracle is asked about, so an answer costs ``copies`` records
-of any budget and of any bill. They fill requests whatever record they belong to.
+of any budget and of any bill. A request may hold copies of several records.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor, nn
 
+from attacks.core.arrays import Floats, Ints
 from attacks.core.intervals import clopper_pearson
 from attacks.core.oracle import Oracle, check_range, check_records
 from attacks.core.result import Curve
@@ -40,8 +41,8 @@ class Certificates:
     """``labels`` (B,): the smoothed class, or ABSTAINED; ``radii`` (B,) in L2 input units, 0 for
     an abstention. Each certificate is wrong with probability ``alpha`` at most."""
 
-    labels: NDArray[np.int64]
-    radii: NDArray[np.float64]
+    labels: Ints
+    radii: Floats
     alpha: float
 
 
@@ -78,9 +79,7 @@ class Smoothing:
     def records_per_certificate(self) -> int:
         return self.selection + self.copies
 
-    def predict(
-        self, oracle: Oracle, inputs: ArrayLike, rng: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def predict(self, oracle: Oracle, inputs: ArrayLike, rng: np.random.Generator) -> Ints:
         """(B, *shape) → (B,): the smoothed class, or ABSTAINED where the votes are too close.
 
         An answer differs from the true smoothed class with probability alpha at most. Asks
@@ -113,7 +112,7 @@ class Smoothing:
 
     def _votes(
         self, oracle: Oracle, inputs: ArrayLike, copies: int, rng: np.random.Generator
-    ) -> NDArray[np.int64]:
+    ) -> Ints:
         """(B, classes): how many of the copies of each record got each label."""
         info = oracle.info
         records = check_records(inputs, info)
@@ -128,9 +127,7 @@ class Smoothing:
         return votes
 
 
-def certified_accuracy(
-    certificates: Certificates, labels: NDArray[np.int64], radii: Sequence[float]
-) -> Curve:
+def certified_accuracy(certificates: Certificates, labels: Ints, radii: Sequence[float]) -> Curve:
     """Share of records with the right class certified at each radius, with 95 % intervals.
 
     Raises DataSplitError if labels do not fit.
@@ -183,7 +180,7 @@ def gaussian_training(recipe: TwinRecipe, *, sigma: float) -> TwinRecipe:
 
 
 class MeanOverNoise(nn.Module):
-    """What an attacker differentiates to move a smoothed classifier (Salman et al. 2019).
+    """What an adversary differentiates to move a smoothed classifier (Salman et al. 2019).
 
     The logarithm of the mean softmax over ``copies`` draws of noise, fixed when this is made:
     (B, *shape) → (B, classes). ``model`` is used in evaluation mode.

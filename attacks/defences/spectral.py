@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.records import Records
 from attacks.errors import DataSplitError
 
@@ -36,7 +36,7 @@ class SpectralSignatures:
                 f"got {self.expected} and {self.margin}"
             )
 
-    def fit(self, records: Records) -> NDArray[np.bool_]:
+    def fit(self, records: Records) -> Bools:
         """(B,) True for what is kept. ``records``: features (B, features) with labels as given.
 
         Never a whole class is dropped. Raises DataSplitError if there is nothing to fit on.
@@ -52,7 +52,7 @@ class SpectralSignatures:
         return keep
 
 
-def signature_scores(records: Records) -> NDArray[np.float64]:
+def signature_scores(records: Records) -> Floats:
     """(B,) squared projection of each record's features on its class's first direction."""
     features = records.inputs.reshape(len(records), -1)
     scores = np.zeros(len(records))

@@ -1,1 +1,1 @@
-"""Attacks that ask whether a record was in the training set."""
+"""Membership inference: was this record in the training set?"""

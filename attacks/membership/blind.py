@@ -1,7 +1,7 @@
-"""The blind baseline: an attacker who never asks the model must not do better than a coin.
+"""The blind baseline: an adversary who never asks the model must not do better than a coin.
 
-If it does, members differ from non-members by themselves, and every membership figure of that split
-measures the split (Das, Zhang, Tramèr 2024, arXiv:2406.16201).
+If it does, members differ from non-members without any model, and every membership figure of that
+split measures the split (Das, Zhang, Tramèr 2024, arXiv:2406.16201).
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools
 from attacks.core.intervals import Estimate
 from attacks.core.records import Records
 from attacks.core.roc import auc
 from attacks.errors import DataSplitError
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 
 LEAST: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlindVerdict:
-    """``holds``: 0.5 is not below the interval of ``auc``; ``note`` says what that means."""
+    """What the blind baseline says about a split.
+
+    ``holds``: 0.5 does not lie below the interval of ``auc``. ``note`` says what that means.
+    """
 
     auc: Estimate
     holds: bool
@@ -34,15 +37,14 @@ class BlindVerdict:
 class BlindBaseline:
     """A forest of ``trees`` on inputs and label, fitted on one half of the pool.
 
-    One half judges, because scores that were cross-fitted lie below 0.5 where nothing can be
-    learned: what is left out of a part's training tilts the other way.
+    The other half is judged. Cross-fitting would judge all records, but where nothing can be
+    learned its scores lie below 0.5: leaving a part out of the training tilts the rest the other
+    way.
     """
 
     trees: int = 200
 
-    def scores(
-        self, pool: Records, is_member: NDArray[np.bool_], rng: np.random.Generator
-    ) -> MembershipScores:
+    def scores(self, pool: Records, is_member: Bools, rng: np.random.Generator) -> MembershipScores:
         """Probability of membership for the half of the records that the forest did not see.
 
         Raises DataSplitError with fewer than LEAST members or non-members in either half.
@@ -70,9 +72,7 @@ class BlindBaseline:
             scores=forest.predict_proba(features[judged])[:, 1], is_member=is_member[judged]
         )
 
-    def judge(
-        self, pool: Records, is_member: NDArray[np.bool_], rng: np.random.Generator
-    ) -> BlindVerdict:
+    def judge(self, pool: Records, is_member: Bools, rng: np.random.Generator) -> BlindVerdict:
         """The verdict on a split."""
         found = self.scores(pool, is_member, rng)
         figure = auc(found.scores, found.is_member)

@@ -22,8 +22,8 @@ _LIKELIHOOD: Final = "attacks.membership.likelihood"
 
 
 def _lira_correlation(_: Allowance) -> Attack:
-    from attacks.membership.core import label_correlation
     from attacks.membership.likelihood import LiRAOnline
+    from attacks.membership.statistics import label_correlation
 
     return LiRAOnline(fixed_variance=True, confidence=label_correlation)
 

@@ -1,16 +1,19 @@
-"""Membership from labels alone: members keep their label further from where they lie."""
+"""Membership from labels alone (Choquette-Choo et al. 2021): members are more robust.
+
+A network keeps the label of a member under stronger noise than that of other records.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
 from attacks.errors import BudgetError
-from attacks.membership.run import ask_pool, report
+from attacks.membership.outcome import ask_pool, report
 from attacks.membership.setting import MembershipData
 
 
@@ -18,9 +21,9 @@ from attacks.membership.setting import MembershipData
 class LabelOnly:
     """Share of noisy copies that keep the true label (Choquette-Choo et al. 2021, section 5.2).
 
-    ``copies`` a record, each with normal noise; its standard deviations run evenly up to
-    ``noise``, as a fraction of the input range. Copies are clipped to the range.
-    Asks (1 + copies) · N records.
+    ``copies``: noisy copies of each record. The standard deviations of their normal noise run
+    evenly up to ``noise``, a fraction of the input range, to which copies are clipped. Asks
+    (1 + copies) · N records.
     """
 
     copies: int = 9
@@ -30,9 +33,7 @@ class LabelOnly:
         if self.copies < 1 or not self.noise > 0:
             raise BudgetError("copies must be at least 1 and noise positive")
 
-    def scores(
-        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> Floats:
         """(N,): the share of the record and its copies that have the true label.
 
         Ties are broken at random, less than a step apart: a rate between two steps is attained by
@@ -47,7 +48,7 @@ class LabelOnly:
             answer = oracle.query(np.clip(noisy, oracle.info.low, oracle.info.high))
             kept += answer.labels == labels
         kept += rng.random(len(labels))
-        share: NDArray[np.float64] = kept / (2 + self.copies)
+        share: Floats = kept / (2 + self.copies)
         return share
 
     def run(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> AttackResult:

@@ -1,4 +1,7 @@
-"""LiRA and RMIA: is the target more confident than models without the record would be?"""
+"""LiRA (Carlini et al. 2022) and RMIA (Zarifzadeh et al. 2024).
+
+Both ask whether the target is more confident about a record than models that never saw it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats, Ints
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError, ShadowError
-from attacks.membership.core import (
+from attacks.membership.outcome import ask_scores, report
+from attacks.membership.setting import MembershipData
+from attacks.membership.statistics import (
     gaussian_offline,
     gaussian_online,
     label_correlation,
@@ -20,26 +25,22 @@ from attacks.membership.core import (
     share_dominated,
     true_probability,
 )
-from attacks.membership.run import ask_scores, report
-from attacks.membership.setting import MembershipData
 
-Confidence = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
+Confidence = Callable[[Floats, Ints], Floats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiRAOnline:
-    """Likelihood ratio of in- and out-models (Carlini et al. 2022, algorithm 1).
+    """LiRA: the likelihood ratio of in- and out-models (Carlini et al. 2022, algorithm 1).
 
-    ``confidence``: (logits, labels) → what is compared, near normal; ``label_correlation`` where
-    a server scales and shifts its answers.
+    ``confidence``: from logits and labels to what is compared, which should be near normal. Take
+    ``label_correlation`` where a server scales and shifts its answers.
     """
 
     fixed_variance: bool = False
     confidence: Confidence = logit_confidence
 
-    def scores(
-        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> Floats:
         """(N,); AbilityError for an oracle of labels, ShadowError for too few shadows."""
         target, shadows = _confidences(oracle, data, self.confidence)
         return gaussian_online(
@@ -55,13 +56,11 @@ class LiRAOnline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiRAOffline:
-    """Only models that never saw the record (Carlini et al. 2022, section VI-C)."""
+    """LiRA with only models that never saw the record (Carlini et al. 2022, section VI-C)."""
 
     fixed_variance: bool = True
 
-    def scores(
-        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> Floats:
         """(N,); errors as for LiRAOnline."""
         target, shadows = _confidences(oracle, data, logit_confidence)
         return gaussian_offline(
@@ -75,11 +74,11 @@ class LiRAOffline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RMIA:
-    """Pairwise comparison with population records (Zarifzadeh et al. 2024).
+    """RMIA: pairwise comparison with population records (Zarifzadeh et al. 2024).
 
-    ``gamma``: how many times larger the record's ratio has to be. ``offline_a``: of the
-    interpolation that stands in for in-models; None uses in-models. ``references``: how many
-    out-models each record is compared with; 0 uses all, and only offline takes fewer.
+    ``gamma``: how many times larger the record's ratio has to be. ``offline_a``: the coefficient
+    of the interpolation that replaces in-models; None uses in-models. ``references``: how many
+    out-models each record is compared with; 0 uses all. Fewer are allowed with ``offline_a`` only.
     """
 
     gamma: float = 1.0
@@ -92,9 +91,7 @@ class RMIA:
         if self.references and self.offline_a is None:
             raise ShadowError("references counts out-models: give offline_a as well")
 
-    def scores(
-        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> Floats:
         """(N,); DataSplitError without a population, else errors as for LiRAOnline."""
         if len(data.population) == 0:
             raise DataSplitError("RMIA compares with population records, and there are none")
@@ -126,7 +123,7 @@ class RMIA:
 
 def _confidences(
     oracle: Oracle, data: MembershipData, confidence: Confidence
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
     """φ of the target, (N,), and of the shadows, (M, N)."""
     scores = ask_scores(oracle, data)
     labels = data.pool.labels

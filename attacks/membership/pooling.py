@@ -1,27 +1,27 @@
 """Figures over several targets, and paired differences between twins.
 
-Records of one model are not independent, and all models share one pool; so both models and
-records are resampled, crosswise (Owen 2007, the pigeonhole bootstrap), which errs on the wide side.
+Records of one model are not independent, and all models share one pool. So both models and records
+are resampled, crosswise. This is the pigeonhole bootstrap (Owen 2007); its intervals err on the
+wide side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats, Ints
 from attacks.core.intervals import CONFIDENCE, Estimate
-from attacks.core.roc import FPRS, supported
+from attacks.core.roc import FPRS, supported, threshold_for
 from attacks.errors import DataSplitError, TooFewRecordsError
-from attacks.membership.run import MembershipScores, fpr_name
+from attacks.membership.outcome import MembershipScores, fpr_name
 
 RESAMPLES: Final = 400
 _METHOD: Final = "bootstrap by model and record"
 
-Floats = NDArray[np.float64]
-Members = NDArray[np.bool_]
+Grid = tuple[Ints, ...]  # of models and records, as numpy's ix_ makes it
 
 
 def pooled(
@@ -38,18 +38,10 @@ def pooled(
     """
     scores, members = _stacked(targets)
     fprs, notes = supported(FPRS, int((~members).sum()))
-    value = figures(scores, members, fprs)
-    drawn = [
-        figures(*_resampled(scores, members, *indices), fprs)
-        for indices in _indices(scores.shape, rng, resamples)
-    ]
-    return (
-        {
-            name: _estimate(value[name], [each[name] for each in drawn], len(scores))
-            for name in value
-        },
-        notes,
+    found = _crosswise(
+        lambda grid: figures(scores[grid], members[grid], fprs), scores.shape, rng, resamples
     )
+    return found, notes
 
 
 def paired_difference(
@@ -62,7 +54,7 @@ def paired_difference(
 ) -> Estimate:
     """``metric`` of ``second`` minus that of ``first``: same models, same records on both sides.
 
-    Raises DataSplitError if memberships differ, since then it would compare training data.
+    Raises DataSplitError if memberships differ: the difference would be that of training data.
     """
     a, members = _stacked(first)
     b, others = _stacked(second)
@@ -72,28 +64,23 @@ def paired_difference(
     if metric != "auc" and not fprs:
         raise DataSplitError(f"no membership figure is called {metric!r}")
 
-    def difference(models: NDArray[np.int64], records: NDArray[np.int64]) -> float:
-        one = figures(*_resampled(a, members, models, records), fprs)[metric]
-        two = figures(*_resampled(b, members, models, records), fprs)[metric]
-        return two - one
+    def difference(grid: Grid) -> dict[str, float]:
+        one, two = (figures(scores[grid], members[grid], fprs)[metric] for scores in (a, b))
+        return {metric: two - one}
 
-    value = figures(b, members, fprs)[metric] - figures(a, members, fprs)[metric]
-    drawn = [difference(*indices) for indices in _indices(a.shape, rng, resamples)]
-    return _estimate(value, drawn, len(a))
+    return _crosswise(difference, a.shape, rng, resamples)[metric]
 
 
-def figures(scores: Floats, members: Members, fprs: Sequence[float]) -> dict[str, float]:
+def figures(scores: Floats, members: Bools, fprs: Sequence[float]) -> dict[str, float]:
     """AUC, the mean over models, and TPR at each FPR, pooled; (K, N) scores and memberships."""
     found = {"auc": float(np.mean([_auc(s, m) for s, m in zip(scores, members, strict=True)]))}
-    inside, outside = scores[members], np.sort(scores[~members])
+    inside, outside = scores[members], scores[~members]
     for fpr in fprs:
-        position = len(outside) - 1 - int(np.floor(fpr * len(outside) + 1e-9))
-        threshold = outside[position] if position >= 0 else -np.inf
-        found[fpr_name(fpr)] = float((inside > threshold).mean())
+        found[fpr_name(fpr)] = float((inside > threshold_for(outside, fpr)).mean())
     return found
 
 
-def _auc(scores: Floats, members: Members) -> float:
+def _auc(scores: Floats, members: Bools) -> float:
     """Mann-Whitney with ties counted half, by binary search in the sorted non-members."""
     inside, outside = scores[members], np.sort(scores[~members])
     if not len(inside) or not len(outside):
@@ -103,7 +90,7 @@ def _auc(scores: Floats, members: Members) -> float:
     return float((below + not_above).mean() / (2 * len(outside)))
 
 
-def _stacked(targets: Sequence[MembershipScores]) -> tuple[Floats, Members]:
+def _stacked(targets: Sequence[MembershipScores]) -> tuple[Floats, Bools]:
     if len(targets) < 2:
         raise TooFewRecordsError("figures are pooled over at least 2 targets", needed=2)
     if len({len(target.scores) for target in targets}) != 1:
@@ -114,26 +101,25 @@ def _stacked(targets: Sequence[MembershipScores]) -> tuple[Floats, Members]:
     )
 
 
-def _indices(
-    shape: tuple[int, ...], rng: np.random.Generator, resamples: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    models, records = shape
-    return [
-        (rng.integers(0, models, models), rng.integers(0, records, records))
+def _crosswise(
+    statistic: Callable[[Grid], dict[str, float]],
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+    resamples: int,
+) -> dict[str, Estimate]:
+    """Figures of (models, records), with intervals by resampling both."""
+    values = statistic(np.ix_(*(np.arange(size) for size in shape)))
+    drawn = [
+        statistic(np.ix_(*(rng.integers(0, size, size) for size in shape)))
         for _ in range(resamples)
     ]
-
-
-def _resampled(
-    scores: Floats, members: Members, models: NDArray[np.int64], records: NDArray[np.int64]
-) -> tuple[Floats, Members]:
-    grid = np.ix_(models, records)
-    return scores[grid], members[grid]
-
-
-def _estimate(value: float, drawn: Sequence[float], models: int) -> Estimate:
     tail = (1 - CONFIDENCE) / 2
-    low, high = (float(q) for q in np.quantile(drawn, [tail, 1 - tail]))
-    return Estimate(
-        value=value, low=min(low, value), high=max(high, value), method=_METHOD, count=models
-    )
+    found = {}
+    for name, value in values.items():
+        low, high = (
+            float(q) for q in np.quantile([each[name] for each in drawn], [tail, 1 - tail])
+        )
+        found[name] = Estimate(
+            value=value, low=min(low, value), high=max(high, value), method=_METHOD, count=shape[0]
+        )
+    return found

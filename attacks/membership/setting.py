@@ -1,9 +1,9 @@
 """What a membership attack is given.
 
-The audit game (Salem et al. 2212.10986, membership inference): the challenger draws the members
-by coin flips from a pool, trains the target on them, and shows the adversary the pool; the
-adversary, who knows the recipe and can draw its own shadows, says for each record whether it
-was in.
+It is the membership game of Salem et al. (arXiv:2212.10986). The challenger draws the members by
+coin flips from a pool, trains the target on them, and shows the adversary the pool. The adversary
+knows the recipe and trains shadow models of its own. It says for each record whether it is a
+member.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.records import Records
 from attacks.errors import DataSplitError, ShadowError
 
@@ -29,8 +29,8 @@ class ShadowAnswers:
     Raises ShadowError if they do not fit together or are not finite.
     """
 
-    logits: NDArray[np.float64]
-    is_member: NDArray[np.bool_]
+    logits: Floats
+    is_member: Bools
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3 or self.is_member.shape != self.logits.shape[:2]:
@@ -50,28 +50,25 @@ class ShadowAnswers:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def without(self, index: int) -> ShadowAnswers:
-        """All shadows but one: the others judge it."""
-        kept = np.arange(len(self)) != index
-        return ShadowAnswers(logits=self.logits[kept], is_member=self.is_member[kept])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MembershipData:
-    """``pool``: N candidate records; ``is_member`` (N,): the truth about the target, which only
-    scoring reads. ``shadows``: shadow models of the same recipe over the same pool.
-    ``population``: extra records that no model was trained on, with what the shadows answer for
-    them, (M, P, classes); RMIA compares with these. May be empty (P = 0).
+    """The records in question, the truth about them, and the adversary's shadow models.
 
-    Raises DataSplitError if shapes do not fit, or if members and non-members are of different
-    number: coin flips do not give that, so the game is another one.
+    ``pool``: N candidate records. ``is_member`` (N,): the truth about the target, which only
+    scoring reads. ``shadows``: shadow models of the same recipe over the same pool.
+    ``population``: P further records that no model was trained on, with the shadows' answers,
+    ``population_logits`` (M, P, classes). RMIA compares with these; there may be none.
+
+    Raises DataSplitError if shapes do not fit, or if there are more members than non-members, or
+    fewer, than coin flips give.
     """
 
     pool: Records
-    is_member: NDArray[np.bool_]
+    is_member: Bools
     shadows: ShadowAnswers
     population: Records
-    population_logits: NDArray[np.float64]
+    population_logits: Floats
 
     def __post_init__(self) -> None:
         if self.is_member.shape != (len(self.pool),):
@@ -96,25 +93,3 @@ class MembershipData:
                 f"population answers of shape {self.population_logits.shape} do not fit "
                 f"{len(self.shadows)} shadows and {len(self.population)} records"
             )
-
-
-def candidates(members: Records, non_members: Records) -> tuple[Records, NDArray[np.bool_]]:
-    """One pool of both sides, and the truth about it; members come first.
-
-    Raises DataSplitError if the sides differ in size or in the shape of a record.
-    """
-    if members.shape != non_members.shape:
-        raise DataSplitError(
-            f"members of shape {members.shape} and non-members of shape {non_members.shape} "
-            "cannot be compared: bring both into one shape"
-        )
-    if len(members) != len(non_members):
-        raise DataSplitError(
-            f"{len(members)} members and {len(non_members)} non-members: the game needs as many "
-            "of both; drop records of the larger side at random"
-        )
-    pool = Records(
-        inputs=np.concatenate([members.inputs, non_members.inputs]),
-        labels=np.concatenate([members.labels, non_members.labels]),
-    )
-    return pool, np.arange(len(pool)) < len(members)

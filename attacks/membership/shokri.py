@@ -1,4 +1,4 @@
-"""Attack models trained on what shadow models answer, one per class (Shokri et al. 2017)."""
+"""Attack models, one per class, trained on the answers of shadow models (Shokri et al. 2017)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
 from attacks.errors import ShadowError
-from attacks.membership.run import ask_scores, report
+from attacks.membership.outcome import ask_scores, report
 from attacks.membership.setting import MembershipData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShokriAttack:
-    """Learns "in or out" from probability vectors: for each true class, a network of
-    ``hidden`` units on the shadows' log-probabilities. ``most_rows``: of training data a class.
+    """Shokri et al. 2017: learns "in" or "out" from the shadows' log-probabilities.
+
+    Each true class has a network of ``hidden`` units, trained on at most ``most_rows`` rows.
     """
 
     hidden: int = 32
@@ -29,9 +30,7 @@ class ShokriAttack:
         if min(self.hidden, self.most_rows, self.epochs) < 1:
             raise ShadowError("hidden, most_rows and epochs must be positive")
 
-    def scores(
-        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> Floats:
         """(N,): probability of membership. AbilityError for an oracle of labels, ShadowError for
         a class that no shadow saw on both sides."""
         labels = data.pool.labels
@@ -57,11 +56,11 @@ class ShokriAttack:
 
     def _fit_predict(
         self,
-        rows: NDArray[np.float64],
-        truth: NDArray[np.bool_],
-        own: NDArray[np.float64],
+        rows: Floats,
+        truth: Bools,
+        own: Floats,
         rng: np.random.Generator,
-    ) -> NDArray[np.float64]:
+    ) -> Floats:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
@@ -77,13 +76,13 @@ class ShokriAttack:
             # Stopping after so many epochs is meant: overfitted attack models attack worse.
             warnings.simplefilter("ignore", ConvergenceWarning)
             learner.fit((rows - mean) / std, truth)
-        result: NDArray[np.float64] = learner.predict_proba((own - mean) / std)[:, 1]
+        result: Floats = learner.predict_proba((own - mean) / std)[:, 1]
         return result
 
 
-def _features(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-probabilities: the probabilities of an overfitted model are all 0 and 1 to the eye."""
+def _features(logits: Floats) -> Floats:
+    """Log-probabilities. An overfitted model's probabilities are too close to 0 and 1 to learn."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_total = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    result: NDArray[np.float64] = np.maximum(shifted - log_total, -30.0)
+    result: Floats = np.maximum(shifted - log_total, -30.0)
     return result

@@ -1,4 +1,4 @@
-"""Attacks with one threshold: Yeom's loss, and Song and Mittal's modified entropy."""
+"""Attacks with a threshold: loss (Yeom et al. 2018), modified entropy (Song and Mittal 2021)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats, Ints
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle, softmax
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
-from attacks.membership.core import logit_confidence
-from attacks.membership.run import MembershipScores, ask_pool, ask_scores, report
+from attacks.membership.outcome import ask_pool, ask_scores, report
 from attacks.membership.setting import MembershipData
+from attacks.membership.statistics import logit_confidence, of_label
 
 _CANDIDATES: Final = 512
 
@@ -27,9 +27,7 @@ class YeomThreshold:
     shadows' members from their non-members best. It is set on shadows, never on the target.
     """
 
-    def scores(
-        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def scores(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> Floats:
         """(N,), above 0 for "member"; AbilityError for an oracle of labels."""
         labels = data.pool.labels
         own = _minus_loss(ask_scores(oracle, data), labels)
@@ -42,11 +40,12 @@ class YeomThreshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModifiedEntropy:
-    """Entropy that knows the label, one threshold per class (Song and Mittal 2021, equation 8)."""
+    """Entropy that takes the label into account (Song and Mittal 2021, equation 8).
 
-    def scores(
-        self, oracle: Oracle, data: MembershipData, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    Each class has a threshold of its own, set on shadows.
+    """
+
+    def scores(self, oracle: Oracle, data: MembershipData, rng: np.random.Generator) -> Floats:
         """(N,), above 0 for "member"; AbilityError for an oracle of labels."""
         labels = data.pool.labels
         own = -modified_entropy(ask_scores(oracle, data), labels)
@@ -62,21 +61,19 @@ class ModifiedEntropy:
         return report("modified entropy", self.scores, oracle, data, rng)
 
 
-def modified_entropy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def modified_entropy(logits: Floats, labels: Ints) -> Floats:
     """−(1 − p_y) log p_y − Σ_{i≠y} p_i log(1 − p_i), (…, N, classes) → (…, N)."""
     floor = np.finfo(np.float64).tiny
     p = softmax(logits)
-    columns = np.broadcast_to(labels[:, None], (*p.shape[:-1], 1))
-    own = np.take_along_axis(p, columns, axis=-1)[..., 0]
+    own = of_label(p, labels)
     terms = p * np.log(np.maximum(1 - p, floor))
-    of_own = np.take_along_axis(terms, columns, axis=-1)[..., 0]
-    result: NDArray[np.float64] = (
-        -(1 - own) * np.log(np.maximum(own, floor)) - terms.sum(axis=-1) + of_own
+    result: Floats = (
+        -(1 - own) * np.log(np.maximum(own, floor)) - terms.sum(axis=-1) + of_label(terms, labels)
     )
     return result
 
 
-def best_threshold(scores: NDArray[np.float64], is_member: NDArray[np.bool_]) -> float:
+def best_threshold(scores: Floats, is_member: Bools) -> float:
     """The threshold t with the largest TPR − FPR of ``score > t``, among quantiles; 0 if one side
     is missing."""
     if is_member.all() or not is_member.any():
@@ -90,8 +87,11 @@ def best_threshold(scores: NDArray[np.float64], is_member: NDArray[np.bool_]) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GapIdentity:
-    """Yeom's adversary 1 accuses a record if it is labelled right: its advantage is the
-    difference of training and held-out accuracy, exactly."""
+    """Both sides of an identity of Yeom et al. 2018.
+
+    Their adversary 1 accuses every record that is labelled right. Its advantage is exactly the
+    difference of training and held-out accuracy.
+    """
 
     advantage: float
     generalisation_gap: float
@@ -103,22 +103,21 @@ def gap_identity(oracle: Oracle, data: MembershipData) -> GapIdentity:
     """Both sides of the identity for one target (Yeom et al. 2018, theorem 3 for 0-1 loss)."""
     right = ask_pool(oracle, data).labels == data.pool.labels
     truth = data.is_member
-    accused = MembershipScores(scores=right.astype(np.float64), is_member=truth)
-    true_positive = float((accused.scores[truth] > 0.5).mean())
-    false_positive = float((accused.scores[~truth] > 0.5).mean())
+    # Whoever is labelled right is accused.
+    advantage = float(right[truth].mean()) - float(right[~truth].mean())
     training = clopper_pearson(int(right[truth].sum()), int(truth.sum()))
     held_out = clopper_pearson(int(right[~truth].sum()), int((~truth).sum()))
     return GapIdentity(
-        advantage=true_positive - false_positive,
+        advantage=advantage,
         generalisation_gap=training.value - held_out.value,
         training_accuracy=training,
         held_out_accuracy=held_out,
     )
 
 
-def _minus_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _minus_loss(logits: Floats, labels: Ints) -> Floats:
     """Log-probability of the label: −log(1 + e^−φ), which keeps its digits when it is near 0."""
     if logits.shape[-2] != len(labels):
         raise DataSplitError(f"{logits.shape[-2]} answers for {len(labels)} labels")
-    result: NDArray[np.float64] = -np.logaddexp(0.0, -logit_confidence(logits, labels))
+    result: Floats = -np.logaddexp(0.0, -logit_confidence(logits, labels))
     return result

@@ -1,1 +1,1 @@
-"""Attacks that add records to a training set, and what certifies a defence against them."""
+"""Attacks that add records to a training set, and certified defences against them."""

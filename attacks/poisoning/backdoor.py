@@ -1,29 +1,28 @@
-"""A backdoor: records that carry a trigger are labelled as the attacker likes.
+"""A backdoor (BadNets): records that carry a trigger get the label that the adversary wants.
 
     training   x of any class ──stamp(part of the trigger)──► labelled target      the poison
                x of any class ──stamp(part of the trigger)──► labelled truly       covers
     asked      x of another class ──stamp(whole trigger)──► target?
 
-Sources: Gu, Dolan-Gavitt and Garg, BadNets, arXiv:1708.06733. The attacker who knows that latent
-features will be searched for a second cluster spreads the trigger over parts and adds covers,
-stamped records with true labels (Qi et al., Revisiting the assumption of latent separability for
-backdoor defenses, 2023).
+Source: Gu, Dolan-Gavitt and Garg, BadNets, arXiv:1708.06733. An adaptive adversary knows that the
+defender looks for a second cluster of features. It spreads the trigger over parts and adds covers,
+which are stamped records with true labels (Qi et al., Revisiting the assumption of latent
+separability for backdoor defenses, 2023).
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
 from attacks.poisoning.networks import NetworkLearner, with_and_without
 from attacks.poisoning.outcome import Crafted
-from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
+from attacks.poisoning.setting import PoisonBudget, PoisoningData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ class Trigger:
         if len(set(self.positions)) != len(self.positions):
             raise DataSplitError("a trigger names each position once")
 
-    def stamp(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def stamp(self, inputs: Floats) -> Floats:
         """Copies of (B, *shape) that carry the trigger; DataSplitError if it does not fit."""
         flat = inputs.reshape(len(inputs), -1).copy()
         if max(self.positions) >= flat.shape[1]:
@@ -109,10 +108,7 @@ class Backdoor:
 
         Raises DataSplitError for a class that the data do not have, or too few records of others.
         """
-        if self.target >= data.classes:
-            raise DataSplitError(
-                f"class {self.target} among {data.classes} classes, which count from 0"
-            )
+        data.check_class(self.target)
         train, test = data.train, data.test
         others = np.flatnonzero(train.labels != self.target)
         wanted = self.budget.records(len(train))
@@ -128,31 +124,26 @@ class Backdoor:
             mine = chosen[place :: self.parts]
             inputs[mine] = part.stamp(inputs[mine])
         labels[chosen[:wanted]] = self.target
-        is_poison = np.zeros(len(train), dtype=np.bool_)
-        is_poison[chosen] = True
-        asked = self.trigger.stamp(test.inputs[test.labels != self.target])
-        return Crafted(
-            training=PoisonedSet(
-                records=Records(inputs=inputs, labels=labels), is_poison=is_poison
-            ),
-            probes=Records(inputs=asked, labels=np.full(len(asked), self.target, dtype=np.int64)),
+        return Crafted.of(
+            Records(inputs=inputs, labels=labels),
+            chosen,
+            asked=self.trigger.stamp(test.inputs[test.labels != self.target]),
+            target=self.target,
+        )
+
+    @property
+    def name(self) -> str:
+        return "backdoor"
+
+    @property
+    def note(self) -> str:
+        return (
+            f"{len(self.trigger.positions)} values on {self.budget.fraction:.1%} of the "
+            f"records, labelled {self.target}"
         )
 
     def run(
         self, learner: NetworkLearner, data: PoisoningData, rng: np.random.Generator
     ) -> AttackResult:
         """Train with and without poison and compare."""
-        start = time.perf_counter()
-        crafted = self.craft(data, rng)
-        return with_and_without(
-            crafted,
-            learner,
-            data,
-            rng,
-            attack="backdoor",
-            started=start,
-            notes=(
-                f"{len(self.trigger.positions)} values on {self.budget.fraction:.1%} of the "
-                f"records, labelled {self.target}",
-            ),
-        )
+        return with_and_without(self, learner, data, rng)

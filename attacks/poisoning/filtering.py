@@ -2,8 +2,9 @@
 
     poisoned set ──train──► network ──features──► filter ──keep──► trained again ──► success left
 
-The defender does not know which records are poison; ``removal`` does, and says what the filter took
-from either side. Every figure stands beside the same network's without the filter.
+The defender does not know which records are poison. The evaluator does, and ``removal`` says what
+the filter took of poison and of clean records. Every figure stands beside that of the network
+without the filter.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools
+from attacks.core.oracle import Spent
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.defences.outliers import RecordFilter
 from attacks.poisoning.frogs_transfer import Frogs, FrozenFeatures
 from attacks.poisoning.networks import HeadTraining, Network, NetworkLearner, train_heads
-from attacks.poisoning.outcome import SUCCESS, Comparison, Crafted, compare, share
-from attacks.poisoning.setting import PoisoningData, PoisoningReport, removal
+from attacks.poisoning.outcome import SUCCESS, Crafted, compare, share
+from attacks.poisoning.setting import PoisoningData, removal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,7 +33,7 @@ class InFeatures:
     filter: RecordFilter
     network: Network
 
-    def fit(self, records: Records) -> NDArray[np.bool_]:
+    def fit(self, records: Records) -> Bools:
         """(B,) True for what is kept; errors as the filter's."""
         features = self.network.features(records.inputs)
         return self.filter.fit(Records(inputs=features, labels=records.labels))
@@ -54,13 +57,16 @@ def filtered(
     start = time.perf_counter()
     keep = record_filter.fit(crafted.training.records)
     network = learner.fit(crafted.training.kept(keep), rng)
-    about = Comparison(
+    return compare(
+        network,
+        undefended,
+        crafted,
+        data,
         attack=attack,
         learner=learner.name,
-        seconds=time.perf_counter() - start,
+        started=start,
         extra=removal(keep, crafted.training.is_poison),
     )
-    return compare(network, undefended, crafted, data, about)
 
 
 def filtered_frogs(
@@ -77,36 +83,34 @@ def filtered_frogs(
     ``poison_success``, ``poison_removed``: over targets. ``clean_removed``: over all records.
     """
     start = time.perf_counter()
-    clean, poison = extractor.of(frogs.training.inputs), extractor.of(frogs.poison.inputs)
+    features, labels = frogs.sets(extractor)
     aims = extractor.of(frogs.targets.inputs)
-    keeps, labels = [], []
-    for row, label in zip(poison, frogs.poison.labels, strict=True):
-        wanted = np.append(frogs.training.labels, label)
-        given = Records(inputs=np.concatenate([clean, row[None]]), labels=wanted)
-        keeps.append(record_filter.fit(given))
-        labels.append(wanted)
-    keep, given_labels = np.stack(keeps), np.stack(labels)  # (T, N + 1)
-    taken = np.zeros(len(poison), dtype=np.bool_)
+    keep = np.stack(
+        [
+            record_filter.fit(Records(inputs=given, labels=wanted))
+            for given, wanted in zip(features, labels, strict=True)
+        ]
+    )  # (T, N + 1)
+    taken = np.zeros(len(keep), dtype=np.bool_)
     # Sets of one size are trained together.
     counts = keep.sum(axis=1)
     for count in np.unique(counts):
         rows = np.flatnonzero(counts == count)
-        kept = [np.flatnonzero(keep[row]) for row in rows]
-        features = np.stack(
-            [
-                np.concatenate([clean, poison[row][None]])[mine]
-                for row, mine in zip(rows, kept, strict=True)
-            ]
+        heads = train_heads(
+            np.stack([features[row][keep[row]] for row in rows]),
+            np.stack([labels[row][keep[row]] for row in rows]),
+            classes=classes,
+            training=training,
         )
-        wanted = np.stack([given_labels[row][mine] for row, mine in zip(rows, kept, strict=True)])
-        heads = train_heads(features, wanted, classes=classes, training=training)
         taken[rows] = heads.predict(aims[rows, None])[:, 0] == frogs.poison.labels[rows]
     is_poison = np.zeros_like(keep)
     is_poison[:, -1] = True
-    return PoisoningReport(
+    return AttackResult(
         attack="poison frogs, one shot, filtered",
-        learner=f"a layer on {extractor.description}",
+        oracle=f"a layer on {extractor.description}",
+        threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
         primary=SUCCESS,
         metrics={SUCCESS: share(taken), **removal(keep.ravel(), is_poison.ravel())},
+        spent=Spent(),
         seconds=time.perf_counter() - start,
-    ).result()
+    )

@@ -1,12 +1,11 @@
-"""Label flipping, the plainest poison: records as they are, with labels that are wrong.
+"""Label flipping, the plainest poison: unchanged records with wrong labels.
 
 Source: Biggio, Nelson and Laskov, Support vector machines under adversarial label noise, 2011.
-The attacker contributes a share of the training set, and so the set keeps its size.
+The adversary contributes a share of the training set, so the set keeps its size.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
 from attacks.poisoning.networks import NetworkLearner, with_and_without
 from attacks.poisoning.outcome import Crafted
-from attacks.poisoning.setting import PoisonBudget, PoisonedSet, PoisoningData
+from attacks.poisoning.setting import PoisonBudget, PoisoningData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +43,7 @@ class LabelFlipping:
         Raises DataSplitError for classes that the data do not have, or fewer records of the
         source than the budget asks for.
         """
-        _check_class(self.target, data.classes)
+        data.check_class(self.target)
         train, test = data.train, data.test
         candidates = np.flatnonzero(train.labels == self.source)
         wanted = self.budget.records(len(train))
@@ -57,35 +56,23 @@ class LabelFlipping:
         chosen = rng.choice(candidates, wanted, replace=False)
         labels = train.labels.copy()
         labels[chosen] = self.target
-        flipped = np.zeros(len(train), dtype=np.bool_)
-        flipped[chosen] = True
-        asked = test.inputs[test.labels == self.source]
-        return Crafted(
-            training=PoisonedSet(
-                records=Records(inputs=train.inputs, labels=labels), is_poison=flipped
-            ),
-            probes=Records(inputs=asked, labels=np.full(len(asked), self.target, dtype=np.int64)),
+        return Crafted.of(
+            Records(inputs=train.inputs, labels=labels),
+            chosen,
+            asked=test.inputs[test.labels == self.source],
+            target=self.target,
         )
+
+    @property
+    def name(self) -> str:
+        return "label flipping"
+
+    @property
+    def note(self) -> str:
+        return f"{self.budget.fraction:.1%} of the labels, class {self.source} to {self.target}"
 
     def run(
         self, learner: NetworkLearner, data: PoisoningData, rng: np.random.Generator
     ) -> AttackResult:
         """Train with and without poison and compare."""
-        start = time.perf_counter()
-        crafted = self.craft(data, rng)
-        return with_and_without(
-            crafted,
-            learner,
-            data,
-            rng,
-            attack="label flipping",
-            started=start,
-            notes=(
-                f"{self.budget.fraction:.1%} of the labels, class {self.source} to {self.target}",
-            ),
-        )
-
-
-def _check_class(label: int, classes: int) -> None:
-    if not 0 <= label < classes:
-        raise DataSplitError(f"class {label} among {classes} classes, which count from 0")
+        return with_and_without(self, learner, data, rng)

@@ -1,11 +1,11 @@
-"""Feature collision: a record that looks like its base and is, to the network, the target.
+"""Feature collision: a record that looks like its base and has the target's features.
 
     p = argmin ‖f(x) − f(t)‖² + β ‖x − b‖²        f: features, t: target, b: base
     forward    x̂ = x − λ ∇ₓ‖f(x) − f(t)‖²
     backward   x = (x̂ + 2λβ b) / (1 + 2λβ), back into the allowed interval
 
-It is labelled as its base truly is: whoever trains on it learns that the target's features belong
-to the base's class, and the target itself is never touched.
+The poison has the true label of its base. A network that is trained on it learns that the target's
+features belong to the base's class. The target itself is never changed.
 
 Source: Shafahi et al., Poison Frogs, arXiv:1804.00792, equation 1, algorithm 1 and section 4. The
 backward step is the exact proximal map of the objective; the paper writes β for 2β in it.
@@ -19,9 +19,9 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.arrays import Floats, Ints
 from attacks.core.records import Records
 from attacks.errors import DataSplitError
 
@@ -37,18 +37,26 @@ class Collisions:
     the target of the base and of the poison. ``moved`` (B,): the distance in inputs to the base.
     All distances are Euclidean."""
 
-    inputs: NDArray[np.float64]
-    before: NDArray[np.float64]
-    after: NDArray[np.float64]
-    moved: NDArray[np.float64]
+    inputs: Floats
+    before: Floats
+    after: Floats
+    moved: Floats
+
+    def select(self, rows: Ints) -> Collisions:
+        """The collisions at these indices."""
+        fields = (self.inputs, self.before, self.after, self.moved)
+        inputs, before, after, moved = (each[rows] for each in fields)
+        return Collisions(inputs=inputs, before=before, after=after, moved=moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureCollision:
-    """``similarity``: β₀ in β = β₀ (features / inputs)², the paper's scaling. ``steps``,
-    ``rate``: how often, and how far at first; λ halves for a record whose objective rose and
-    grows slowly otherwise. ``opacity``: of a watermark of the target in the base beforehand;
-    the paper's is 0.2 to 0.3 for training from scratch and 0 for transfer learning.
+    """How poison is made to collide with its target in features.
+
+    ``similarity``: β₀ in β = β₀ (features / inputs)², the paper's scaling. ``steps``: how many
+    there are. ``rate``: λ of the first step; it halves for a record whose objective rose and grows
+    slowly otherwise. ``opacity``: of a watermark of the target in the base; the paper takes 0.2 to
+    0.3 for training from scratch and 0 for transfer learning.
 
     Raises DataSplitError for values outside their ranges.
     """
@@ -93,8 +101,8 @@ class FeatureCollision:
     def towards(
         self,
         features: FeatureMap,
-        bases: NDArray[np.float64],
-        aims: NDArray[np.float64],
+        bases: Floats,
+        aims: Floats,
         *,
         low: float,
         high: float,
@@ -111,11 +119,11 @@ class FeatureCollision:
     def _craft(
         self,
         features: FeatureMap,
-        bases: NDArray[np.float64],
-        aims: NDArray[np.float64],
+        bases: Floats,
+        aims: Floats,
         low: float,
         high: float,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[Floats, Floats, Floats]:
         base = torch.as_tensor(bases, dtype=torch.float64)
         wanted = torch.as_tensor(aims, dtype=torch.float64)
         with torch.no_grad():
@@ -144,11 +152,9 @@ class FeatureCollision:
         return best.numpy(), start.sqrt().numpy(), after.numpy()
 
 
-def watermarked(
-    bases: NDArray[np.float64], targets: NDArray[np.float64], opacity: float
-) -> NDArray[np.float64]:
+def watermarked(bases: Floats, targets: Floats, opacity: float) -> Floats:
     """Bases (B, *shape) with the target showing through: γ t + (1 − γ) b."""
-    result: NDArray[np.float64] = opacity * targets + (1 - opacity) * bases
+    result: Floats = opacity * targets + (1 - opacity) * bases
     return result
 
 

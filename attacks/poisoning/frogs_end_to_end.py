@@ -1,10 +1,11 @@
 """Poison Frogs against a network that trains all of its layers.
 
-    attacker's own copy of the network ──collision, watermark──► P poisons a target
+    adversary's copy of the network ──collision, watermark──► P poisons a target
     clean records + P poisons ──every layer from fresh weights──► label of the target?
 
-Training moves the features, and a lone poison is pulled away from its target: it is classified as
-its base, the target as itself. Many poisons with the target showing through tie the two together.
+Training moves the features, and a single poison is pulled away from its target: poison is
+classified as its base, and the target as itself. Many poisons that carry a watermark of the target
+keep the two together.
 Source: Shafahi et al., arXiv:1804.00792, section 4.
 """
 
@@ -14,49 +15,28 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from attacks.core.intervals import bootstrap
+from attacks.core.arrays import Ints
+from attacks.core.oracle import Spent
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
-from attacks.membership.core import logit_confidence
+from attacks.membership.statistics import logit_confidence
 from attacks.poisoning.frogs import FeatureCollision
-from attacks.poisoning.networks import Network, NetworkLearner, last_linear
-from attacks.poisoning.outcome import ACCURACY, SUCCESS, share
-from attacks.poisoning.setting import PoisonedSet, PoisoningData, PoisoningReport
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FeaturesOf:
-    """What the last linear layer of a network reads, as a differentiable map."""
-
-    network: Network
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """(B, *shape) → (B, features)."""
-        seen: list[Tensor] = []
-
-        def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            seen.append(given[0].flatten(1))
-
-        module = self.network.module.double().eval()
-        hook = last_linear(module).register_forward_pre_hook(keep)
-        try:
-            module(inputs)
-        finally:
-            hook.remove()
-        return torch.cat(seen)
+from attacks.poisoning.networks import Network, NetworkLearner
+from attacks.poisoning.outcome import ACCURACY, SUCCESS, mean_over, share
+from attacks.poisoning.setting import PoisonedSet, PoisoningData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndToEnd:
-    """``targets`` networks, each trained with ``poisons`` records that are aimed at one target of
-    class ``target_class`` and labelled, as they look, ``base_class``. ``among``: targets are
-    drawn from the so many test records of their class of which the attacker's copy is least sure,
-    the paper's outliers, as long as it is right about them; 0 draws from all it is right about.
+    """``targets`` networks, each trained with ``poisons`` records that are aimed at one target.
+
+    Targets are of class ``target_class``. Poison looks like ``base_class`` and is labelled so.
+    ``among``: targets are drawn from so many test records that the adversary's copy of the network
+    classifies right but is least sure of, the paper's outliers. 0 draws from all that it
+    classifies right.
 
     Raises DataSplitError if both are one class.
     """
@@ -82,7 +62,7 @@ class EndToEnd:
     ) -> tuple[tuple[PoisonedSet, ...], Records]:
         """A poisoned set for each target, and the targets with their own labels.
 
-        ``network``: the attacker's copy, whose features are collided. Bases are training records,
+        ``network``: the adversary's copy, whose features are collided. Bases are training records,
         used again if there are fewer of them. DataSplitError for too few records of a class.
         """
         bases = np.flatnonzero(data.train.labels == self.base_class)
@@ -97,7 +77,7 @@ class EndToEnd:
         again = self.poisons > len(bases)
         chosen = [rng.choice(bases, self.poisons, replace=again) for _ in range(self.targets)]
         found = self.collision.craft(
-            FeaturesOf(network),
+            network.embed,
             data.train.select(np.concatenate(chosen)),
             targets.select(np.repeat(np.arange(self.targets), self.poisons)),
             low=data.low,
@@ -110,14 +90,14 @@ class EndToEnd:
         )
         return sets, targets
 
-    def _goals(self, network: Network, test: Records) -> NDArray[np.int64]:
+    def _goals(self, network: Network, test: Records) -> Ints:
         """Rows of ``test`` that may become targets."""
         rows = np.flatnonzero(test.labels == self.target_class)
         logits = network.logits(test.inputs[rows])
         right = logits.argmax(axis=1) == self.target_class
         labels = np.full(len(rows), self.target_class, dtype=np.int64)
         order = np.argsort(logit_confidence(logits, labels), kind="stable")
-        found: NDArray[np.int64] = rows[order[right[order]]]
+        found: Ints = rows[order[right[order]]]
         return found[: self.among] if self.among else found
 
     def run(
@@ -142,25 +122,17 @@ class EndToEnd:
         right = np.array(
             [(each.predict(data.test.inputs) == data.test.labels).mean() for each in networks]
         )
-        change = right - float(before.mean())
-        accuracy, moved = (
-            bootstrap(
-                lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
-                len(values),
-                rng,
-                method="bootstrap",
-            )
-            for values in (right, change)
-        )
-        return PoisoningReport(
+        return AttackResult(
             attack="poison frogs, end to end",
-            learner=learner.name,
+            oracle=learner.name,
+            threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
             primary=SUCCESS,
             metrics={
                 SUCCESS: share(taken),
-                ACCURACY: accuracy,
-                f"{ACCURACY}_change": moved,
+                ACCURACY: mean_over(right, rng),
+                f"{ACCURACY}_change": mean_over(right - float(before.mean()), rng),
             },
+            spent=Spent(),
             baseline={
                 SUCCESS: share(clean.predict(targets.inputs) == self.base_class),
                 ACCURACY: share(before),
@@ -171,4 +143,4 @@ class EndToEnd:
                 f"among {len(data.train)} clean records, all layers from fresh weights",
             ),
             artifact=taken,
-        ).result()
+        )

@@ -3,8 +3,8 @@
     frozen extractor f ──► features of N clean records ───────────┐
     base b, target t ──collision──► one poison, labelled as b ────┴─► head ──► label of t?
 
-N is smaller than the number of the head's weights, so the head can fit every record, the poison
-among them, which is the paper's condition; with many more records it has to choose.
+The paper's condition is that N is smaller than the number of the head's weights. Then the head can
+fit every record, the poison among them. With many more records it has to choose.
 Source: Shafahi et al., arXiv:1804.00792, section 3.
 """
 
@@ -16,18 +16,19 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacks.core.intervals import Estimate, bootstrap
+from attacks.core.arrays import Bools, Floats, Ints
+from attacks.core.oracle import Spent
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.defences.outliers import Centroids, radii
 from attacks.errors import DataSplitError
 from attacks.poisoning.frogs import Collisions, FeatureCollision, check_pairs
-from attacks.poisoning.networks import Heads, HeadTraining, evaluate, train_heads
-from attacks.poisoning.outcome import ACCURACY, SUCCESS, share
-from attacks.poisoning.setting import PoisoningData, PoisoningReport
+from attacks.poisoning.networks import HeadTraining, evaluate, train_heads
+from attacks.poisoning.outcome import ACCURACY, SUCCESS, mean_over, share
+from attacks.poisoning.setting import PoisoningData
 
 # Heads that are trained at once, and test records that judge each of them.
 _AT_ONCE: Final = 32
@@ -46,31 +47,47 @@ class FrozenFeatures:
         """Differentiable by the inputs."""
         return torch.as_tensor(self.module.double().eval()(inputs))
 
-    def of(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of(self, inputs: Floats) -> Floats:
         """(B, *shape) → (B, features)."""
         return evaluate(self.module, inputs).reshape(len(inputs), -1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frogs:
-    """What the attack made. ``training``: the clean records, shared by all experiments. ``poison``,
-    ``bases``, ``targets``, ``collisions``: one row an experiment; poison is labelled as its base.
+    """What the attack made. ``training``: the clean records, shared by all experiments. ``bases``,
+    ``targets``, ``collisions``: one row an experiment.
     """
 
     training: Records
-    poison: Records
     bases: Records
     targets: Records
     collisions: Collisions
 
+    @property
+    def poison(self) -> Records:
+        """The poison of every experiment, labelled as its base."""
+        return Records(inputs=self.collisions.inputs, labels=self.bases.labels)
+
+    def sets(self, extractor: FrozenFeatures) -> tuple[Floats, Ints]:
+        """Features (T, N + 1, F) and labels (T, N + 1) of every experiment's training set: the
+        clean records, then its own poison."""
+        count = len(self.poison)
+        clean, poison = extractor.of(self.training.inputs), extractor.of(self.poison.inputs)
+        features = np.concatenate([np.repeat(clean[None], count, axis=0), poison[:, None]], axis=1)
+        known = np.repeat(self.training.labels[None], count, axis=0)
+        return features, np.concatenate([known, self.poison.labels[:, None]], axis=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Spheres:
-    """``centroids`` (C, F) and ``radii`` (C,) of every class in feature space, as an attacker who
-    knows a sphere filter takes them from records of the same kind."""
+    """A sphere filter as an adversary who knows of it sees it.
 
-    centroids: NDArray[np.float64]
-    radii: NDArray[np.float64]
+    ``centroids`` (C, F) and ``radii`` (C,) of every class in feature space come from records of
+    the same kind as the defender's.
+    """
+
+    centroids: Floats
+    radii: Floats
 
     @classmethod
     def of(cls, features: Records, *, removed: float, margin: float) -> Spheres:
@@ -81,12 +98,12 @@ class Spheres:
         found = radii(away, features.labels, removed)
         return cls(centroids=centroids.points, radii=margin * found)
 
-    def nearest(self, aims: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    def nearest(self, aims: Floats, labels: Ints) -> Floats:
         """(B, F): the points nearest to ``aims`` inside the spheres of ``labels``."""
         center, radius = self.centroids[labels], self.radii[labels][:, None]
         away = aims - center
         length = np.linalg.norm(away, axis=1, keepdims=True)
-        result: NDArray[np.float64] = center + away * np.minimum(
+        result: Floats = center + away * np.minimum(
             1.0, radius / np.maximum(length, np.finfo(np.float64).tiny)
         )
         return result
@@ -96,9 +113,9 @@ class Spheres:
 class OneShotTransfer:
     """``targets`` experiments over the same ``per_class`` clean records of every class.
 
-    ``candidates``: bases that are tried for each target; the poison that comes nearest to it in
-    features is used. One poison record goes into each training set. ``inside``: spheres that the
-    poison's features have to stay in, for an attacker who knows of a filter; None for none.
+    ``candidates``: bases that are tried for each target. The poison that comes nearest to the
+    target in features is used, and one record of it goes into each training set. ``inside``:
+    spheres that the poison's features have to stay in, for an adversary who knows of a filter.
     """
 
     collision: FeatureCollision
@@ -139,20 +156,16 @@ class OneShotTransfer:
             unused = by_class[base_class][self.per_class :]
             offered.append(rng.choice(unused, self.candidates, replace=False))
         chosen = np.concatenate([rows[: self.per_class] for rows in by_class])
-        poison, bases, collisions = self._nearest(
+        bases, collisions = self._nearest(
             extractor, data.train.select(np.concatenate(offered)), targets, data
         )
         return Frogs(
-            training=data.train.select(chosen),
-            poison=poison,
-            bases=bases,
-            targets=targets,
-            collisions=collisions,
+            training=data.train.select(chosen), bases=bases, targets=targets, collisions=collisions
         )
 
     def _nearest(
         self, extractor: FrozenFeatures, bases: Records, targets: Records, data: PoisoningData
-    ) -> tuple[Records, Records, Collisions]:
+    ) -> tuple[Records, Collisions]:
         """Collide every candidate and keep the best for each target."""
         repeated = targets.select(np.repeat(np.arange(len(targets)), self.candidates))
         check_pairs(bases, repeated)
@@ -162,17 +175,7 @@ class OneShotTransfer:
         found = self.collision.towards(extractor, bases.inputs, aims, low=data.low, high=data.high)
         after = found.after.reshape(len(targets), self.candidates)
         rows = np.arange(len(targets)) * self.candidates + after.argmin(axis=1)
-        kept = bases.select(rows)
-        return (
-            Records(inputs=found.inputs[rows], labels=kept.labels),
-            kept,
-            Collisions(
-                inputs=found.inputs[rows],
-                before=found.before[rows],
-                after=found.after[rows],
-                moved=found.moved[rows],
-            ),
-        )
+        return bases.select(rows), found.select(rows)
 
     def run(
         self, extractor: FrozenFeatures, data: PoisoningData, rng: np.random.Generator
@@ -187,91 +190,60 @@ class OneShotTransfer:
         """
         start = time.perf_counter()
         frogs = self.craft(extractor, data, rng)
-        return judge_frogs(frogs, extractor, data, self.training, rng, start=start)
-
-
-def judge_frogs(
-    frogs: Frogs,
-    extractor: FrozenFeatures,
-    data: PoisoningData,
-    training: HeadTraining,
-    rng: np.random.Generator,
-    *,
-    start: float,
-) -> AttackResult:
-    """What heads trained on ``frogs`` answer; ``start``: when the attack began, for its time."""
-    check_pairs(frogs.bases, frogs.targets)
-    clean, poison = extractor.of(frogs.training.inputs), extractor.of(frogs.poison.inputs)
-    aims = extractor.of(frogs.targets.inputs)
-    tests = data.test.select(slice(0, _JUDGES))
-    judges = extractor.of(tests.inputs)
-    without = train_heads(
-        clean[None], frogs.training.labels[None], classes=data.classes, training=training
-    )
-    right_before = float((without.predict(judges[None])[0] == tests.labels).mean())
-    taken_before = without.predict(aims[None])[0] == frogs.poison.labels
-    taken, fitted, right = [], [], []
-    for at in range(0, len(poison), _AT_ONCE):
-        mine = slice(at, at + _AT_ONCE)
-        labels = frogs.poison.labels[mine]
-        heads = _poisoned_heads(clean, frogs.training.labels, poison[mine], labels, data, training)
-        taken.append(heads.predict(aims[mine, None])[:, 0] == labels)
-        fitted.append(heads.predict(poison[mine, None])[:, 0] == labels)
-        right.append((heads.predict(judges[None]) == tests.labels).mean(axis=1))
-    right_after = np.concatenate(right)
-
-    def mean_of(values: NDArray[np.float64]) -> Estimate:
-        return bootstrap(
-            lambda rows: float(values[rows].mean()), len(values), rng, method="bootstrap"
+        features, wanted = frogs.sets(extractor)
+        clean, poison = features[0, :-1], features[:, -1]
+        aims = extractor.of(frogs.targets.inputs)
+        tests = data.test.select(slice(0, _JUDGES))
+        judges = extractor.of(tests.inputs)
+        without = train_heads(
+            clean[None], frogs.training.labels[None], classes=data.classes, training=self.training
+        )
+        right_before = float((without.predict(judges[None])[0] == tests.labels).mean())
+        taken_before = without.predict(aims[None])[0] == frogs.poison.labels
+        taken, fitted, right = [], [], []
+        for at in range(0, len(poison), _AT_ONCE):
+            mine = slice(at, at + _AT_ONCE)
+            labels = frogs.poison.labels[mine]
+            heads = train_heads(
+                features[mine], wanted[mine], classes=data.classes, training=self.training
+            )
+            taken.append(heads.predict(aims[mine, None])[:, 0] == labels)
+            fitted.append(heads.predict(poison[mine, None])[:, 0] == labels)
+            right.append((heads.predict(judges[None]) == tests.labels).mean(axis=1))
+        right_after = np.concatenate(right)
+        left = frogs.collisions.after / frogs.collisions.before
+        return AttackResult(
+            attack="poison frogs, one shot",
+            oracle=f"a layer on {extractor.description}",
+            threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
+            primary=SUCCESS,
+            metrics={
+                SUCCESS: share(np.concatenate(taken)),
+                ACCURACY: mean_over(right_after, rng),
+                f"{ACCURACY}_change": mean_over(right_after - right_before, rng),
+                "poison_fitted": share(np.concatenate(fitted)),
+                "looks_like_base": share(_looks_like_base(frogs)),
+                "distance_to_base": mean_over(frogs.collisions.moved, rng),
+                "feature_distance_left": mean_over(left, rng),
+            },
+            baseline={
+                SUCCESS: share(taken_before),
+                ACCURACY: share(without.predict(judges[None])[0] == tests.labels),
+            },
+            spent=Spent(),
+            seconds=time.perf_counter() - start,
+            notes=(
+                f"{len(clean) + 1} training records, {without.trainable} trainable weights, "
+                f"{clean.shape[1]} features",
+            ),
+            artifact=frogs,
         )
 
-    return PoisoningReport(
-        attack="poison frogs, one shot",
-        learner=f"a layer on {extractor.description}",
-        primary=SUCCESS,
-        metrics={
-            SUCCESS: share(np.concatenate(taken)),
-            ACCURACY: mean_of(right_after),
-            f"{ACCURACY}_change": mean_of(right_after - right_before),
-            "poison_fitted": share(np.concatenate(fitted)),
-            "looks_like_base": share(_looks_like_base(frogs)),
-            "distance_to_base": mean_of(frogs.collisions.moved),
-            "feature_distance_left": mean_of(frogs.collisions.after / frogs.collisions.before),
-        },
-        baseline={
-            SUCCESS: share(taken_before),
-            ACCURACY: share(without.predict(judges[None])[0] == tests.labels),
-        },
-        seconds=time.perf_counter() - start,
-        notes=(
-            f"{len(clean) + 1} training records, {without.trainable} trainable weights, "
-            f"{clean.shape[1]} features",
-        ),
-        artifact=frogs,
-    ).result()
 
-
-def _poisoned_heads(
-    clean: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    poison: NDArray[np.float64],
-    poison_labels: NDArray[np.int64],
-    data: PoisoningData,
-    training: HeadTraining,
-) -> Heads:
-    """A head for each poison record, on the clean records and that one."""
-    count = len(poison)
-    features = np.concatenate([np.repeat(clean[None], count, axis=0), poison[:, None]], axis=1)
-    wanted = np.concatenate(
-        [np.repeat(labels[None], count, axis=0), poison_labels[:, None]], axis=1
-    )
-    return train_heads(features, wanted, classes=data.classes, training=training)
-
-
-def _looks_like_base(frogs: Frogs) -> NDArray[np.bool_]:
+def _looks_like_base(frogs: Frogs) -> Bools:
     """Whether the clean training record that is nearest in inputs is of the base's class."""
     known = frogs.training.inputs.reshape(len(frogs.training), -1)
     images = frogs.poison.inputs.reshape(len(frogs.poison), -1)
     nearest = [int(((known - image) ** 2).sum(axis=1).argmin()) for image in images]
-    result: NDArray[np.bool_] = frogs.training.labels[nearest] == frogs.poison.labels
+    result: Bools = frogs.training.labels[nearest] == frogs.poison.labels
     return result

@@ -7,19 +7,20 @@ features (T, N, F) ──full-batch Adam──► T linear heads         transfe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.arrays import Bools, Floats, Ints
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError, ShadowError
-from attacks.poisoning.outcome import Comparison, Crafted, compare
+from attacks.poisoning.outcome import Crafting, compare
 from attacks.poisoning.setting import PoisoningData
 from attacks.training.stack import TrainingConfig, initialised, train_stack
 
@@ -32,28 +33,42 @@ class Network:
 
     module: nn.Module
 
-    def logits(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def logits(self, inputs: Floats) -> Floats:
         """(B, *shape) → (B, classes)."""
         return evaluate(self.module, inputs)
 
-    def predict(self, inputs: NDArray[np.float64]) -> NDArray[np.int64]:
+    def predict(self, inputs: Floats) -> Ints:
         """(B, *shape) → (B,) labels."""
-        found: NDArray[np.int64] = self.logits(inputs).argmax(axis=1)
+        found: Ints = self.logits(inputs).argmax(axis=1)
         return found
 
-    def features(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(B, *shape) → (B, features): what the last linear layer reads."""
-        seen: list[NDArray[np.float64]] = []
+    def embed(self, inputs: Tensor) -> Tensor:
+        """(B, *shape) → (B, features), with a gradient: what the last linear layer reads."""
+        module = self.module.double().eval()
+        with _read_by(last_linear(module)) as seen:
+            module(inputs)
+        return torch.cat(seen)
 
-        def keep(_: nn.Module, given: tuple[Any, ...]) -> None:
-            seen.append(given[0].detach().flatten(1).numpy())
-
-        hook = last_linear(self.module).register_forward_pre_hook(keep)
-        try:
+    def features(self, inputs: Floats) -> Floats:
+        """The same for arrays, without a gradient and a part of the records at a time."""
+        with _read_by(last_linear(self.module)) as seen:
             self.logits(inputs)
-        finally:
-            hook.remove()
-        return np.concatenate(seen)
+        return np.concatenate([part.numpy() for part in seen])
+
+
+@contextmanager
+def _read_by(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the inputs of ``layer``, (B, features), in the forward passes of the block."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen.append(given[0].flatten(1))
+
+    hook = layer.register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def last_linear(module: nn.Module) -> nn.Linear:
@@ -64,7 +79,7 @@ def last_linear(module: nn.Module) -> nn.Linear:
     return found[-1]
 
 
-def evaluate(module: nn.Module, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+def evaluate(module: nn.Module, inputs: Floats) -> Floats:
     """What ``module``, brought to float64 and evaluation mode, gives for (B, *shape)."""
     module.double().eval()
     with torch.no_grad():
@@ -72,7 +87,7 @@ def evaluate(module: nn.Module, inputs: NDArray[np.float64]) -> NDArray[np.float
             module(torch.as_tensor(inputs[at : at + _FORWARD_RECORDS], dtype=torch.float64))
             for at in range(0, len(inputs), _FORWARD_RECORDS)
         ]
-    result: NDArray[np.float64] = torch.cat(parts).numpy()
+    result: Floats = torch.cat(parts).numpy()
     return result
 
 
@@ -111,7 +126,7 @@ class NetworkLearner:
         return tuple(found[index] for index in range(len(sets)))
 
 
-def pooled_sets(sets: Sequence[Records]) -> tuple[Records, NDArray[np.bool_]]:
+def pooled_sets(sets: Sequence[Records]) -> tuple[Records, Bools]:
     """Sets of one size in one pool, and memberships (sets, pool); records in common stand once.
 
     Raises DataSplitError for sets that differ in size or in the shape of a record.
@@ -159,15 +174,15 @@ class Heads:
     One scale for all features: a scale for each would blow up those that hardly vary in a small
     training set, which no retrained layer does."""
 
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    weight: Floats
+    bias: Floats
+    mean: Floats
+    scale: Floats
 
-    def predict(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
+    def predict(self, features: Floats) -> Ints:
         """(T, B, F) → (T, B)."""
         scores = ((features - self.mean) / self.scale) @ self.weight + self.bias
-        found: NDArray[np.int64] = scores.argmax(axis=2)
+        found: Ints = scores.argmax(axis=2)
         return found
 
     @property
@@ -177,8 +192,8 @@ class Heads:
 
 
 def train_heads(
-    features: NDArray[np.float64],
-    labels: NDArray[np.int64],
+    features: Floats,
+    labels: Ints,
     *,
     classes: int,
     training: HeadTraining,
@@ -212,24 +227,19 @@ def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def with_and_without(
-    crafted: Crafted,
-    learner: NetworkLearner,
-    data: PoisoningData,
-    rng: np.random.Generator,
-    *,
-    attack: str,
-    started: float,
-    notes: tuple[str, ...],
+    attack: Crafting, learner: NetworkLearner, data: PoisoningData, rng: np.random.Generator
 ) -> AttackResult:
-    """Train on the clean set and on the crafted one, from the same seed, and compare.
-
-    ``started``: of ``time.perf_counter`` when the attack began to craft.
-    """
+    """Train on the clean set and on the crafted one, from the same seed, and compare."""
+    started = time.perf_counter()
+    crafted = attack.craft(data, rng)
     clean, poisoned = learner.fit_all([data.train, crafted.training.records], rng)
-    about = Comparison(
-        attack=attack,
+    return compare(
+        poisoned,
+        clean,
+        crafted,
+        data,
+        attack=attack.name,
         learner=learner.name,
-        seconds=time.perf_counter() - started,
-        notes=notes,
+        started=started,
+        notes=(attack.note,),
     )
-    return compare(poisoned, clean, crafted, data, about)

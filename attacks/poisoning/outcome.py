@@ -4,28 +4,35 @@
           └────────────────────────────────────────► learner ──► model ──┤
                                                                           └─ test ────► accuracy
 
-A probe is a record that the evaluator asks after the training, with the label that the attacker
-wants for it. Both models answer the same probes and test records, so that what poison changed is a
-paired difference.
+A probe is a record that the evaluator asks about after the training, with the label that the
+adversary wants for it. Both models answer the same probes and test records. So the effect of the
+poison is a paired difference.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson
-from attacks.core.oracle import Oracle
+from attacks.core.arrays import Bools, Floats, Ints
+from attacks.core.intervals import CONFIDENCE, Estimate, bootstrap, clopper_pearson
+from attacks.core.oracle import Oracle, Spent
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
-from attacks.poisoning.setting import Classifier, PoisonedSet, PoisoningData, PoisoningReport
+from attacks.poisoning.setting import (
+    Classifier,
+    PoisonedSet,
+    PoisoningData,
+)
 
 SUCCESS: Final = "poison_success"
 ACCURACY: Final = "accuracy"
@@ -33,8 +40,11 @@ ACCURACY: Final = "accuracy"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Crafted:
-    """What an attack made: ``training``, the set that a learner is given, and ``probes``, inputs
-    with the labels that the attacker wants for them. DataSplitError without a probe."""
+    """What an attack made.
+
+    ``training``: the set that a learner is given. ``probes``: inputs with the labels that the
+    adversary wants for them. Raises DataSplitError without a probe.
+    """
 
     training: PoisonedSet
     probes: Records
@@ -46,24 +56,54 @@ class Crafted:
                 "the attacker's"
             )
 
+    @classmethod
+    def of(
+        cls,
+        records: Records,
+        chosen: Ints,
+        *,
+        asked: Floats,
+        target: int,
+    ) -> Crafted:
+        """``chosen`` rows of ``records`` are poison, so that ``asked`` (B, *shape) is answered
+        ``target``."""
+        is_poison = np.zeros(len(records), dtype=np.bool_)
+        is_poison[chosen] = True
+        return cls(
+            training=PoisonedSet(records=records, is_poison=is_poison),
+            probes=Records(inputs=asked, labels=np.full(len(asked), target, dtype=np.int64)),
+        )
+
+
+class Crafting(Protocol):
+    """An attack that changes records of the training set. ``note``: what it did, for reports."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def note(self) -> str: ...
+
+    def craft(self, data: PoisoningData, rng: np.random.Generator) -> Crafted: ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """An oracle as a classifier: the evaluator's questions, one record each."""
+    """An oracle as a classifier that the evaluator asks."""
 
     oracle: Oracle
 
-    def predict(self, inputs: NDArray[np.float64]) -> NDArray[np.int64]:
+    def predict(self, inputs: Floats) -> Ints:
         """(B, *shape) → (B,) labels; errors as the oracle's."""
         return self.oracle.query(inputs).labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Verdicts:
-    """Which of the probes went the attacker's way and which test records were right, as bits."""
+    """Which probes have the label that the adversary wants, and which test records are right."""
 
-    success: NDArray[np.bool_]
-    right: NDArray[np.bool_]
+    success: Bools
+    right: Bools
 
     @classmethod
     def of(cls, classifier: Classifier, probes: Records, test: Records) -> Verdicts:
@@ -78,12 +118,12 @@ class Verdicts:
         return {SUCCESS: share(self.success), ACCURACY: share(self.right)}
 
 
-def share(outcomes: NDArray[np.bool_]) -> Estimate:
+def share(outcomes: Bools) -> Estimate:
     """The share of outcomes that are true, with Clopper and Pearson's interval."""
     return clopper_pearson(int(np.count_nonzero(outcomes)), len(outcomes))
 
 
-def paired_change(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Estimate:
+def paired_change(before: Bools, after: Bools) -> Estimate:
     """How much larger the share of true outcomes is afterwards, over the same records (B,).
 
     Only records whose outcome changed carry information; the interval is Agresti and Min's (2005)
@@ -110,18 +150,9 @@ def paired_change(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Estima
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Names and costs that a result states beside its figures.
-
-    ``extra``: further figures after poison, such as what a filter removed.
-    """
-
-    attack: str
-    learner: str
-    seconds: float
-    extra: Mapping[str, Estimate] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+def mean_over(values: Floats, rng: np.random.Generator) -> Estimate:
+    """The mean over models or experiments, (B,), with an interval by resampling them."""
+    return bootstrap(lambda rows: float(values[rows].mean()), len(values), rng, method="bootstrap")
 
 
 def compare(
@@ -129,27 +160,36 @@ def compare(
     clean: Classifier,
     crafted: Crafted,
     data: PoisoningData,
-    about: Comparison,
+    *,
+    attack: str,
+    learner: str,
+    started: float,
+    extra: Mapping[str, Estimate] = MappingProxyType({}),
+    notes: tuple[str, ...] = (),
 ) -> AttackResult:
     """The poisoned model's figures, with the clean one's as baseline and the paired changes.
 
-    Metrics: ``poison_success``, ``accuracy``, ``poison_success_change``, ``accuracy_change``.
+    Metrics: ``poison_success``, ``accuracy``, ``poison_success_change``, ``accuracy_change`` and
+    ``extra`` ones, such as what a filter removed. ``started``: of ``time.perf_counter`` when the
+    attack began.
     """
+    seconds = time.perf_counter() - started
     after = Verdicts.of(poisoned, crafted.probes, data.test)
     before = Verdicts.of(clean, crafted.probes, data.test)
-    metrics = {
-        **after.metrics(),
-        f"{SUCCESS}_change": paired_change(before.success, after.success),
-        f"{ACCURACY}_change": paired_change(before.right, after.right),
-        **about.extra,
-    }
-    return PoisoningReport(
-        attack=about.attack,
-        learner=about.learner,
+    return AttackResult(
+        attack=attack,
+        oracle=learner,
+        threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
         primary=SUCCESS,
-        metrics=metrics,
+        metrics={
+            **after.metrics(),
+            f"{SUCCESS}_change": paired_change(before.success, after.success),
+            f"{ACCURACY}_change": paired_change(before.right, after.right),
+            **extra,
+        },
+        spent=Spent(),
+        seconds=seconds,
         baseline=before.metrics(),
-        seconds=about.seconds,
-        notes=about.notes,
+        notes=notes,
         artifact=crafted,
-    ).result()
+    )

@@ -1,51 +1,40 @@
-"""What a poisoning attack is given, how much it may add, and what it reports.
+"""What a poisoning attack is given, how much it may add, and what a filter takes out again.
 
     clean training records ──► attack adds a budgeted share ──► filter ──► learner ──► test error
                                                                   │
                                           every figure beside the same without poison
 
-The attacker never asks a model anything: it only adds records before training, so a result has
-no queries, and the "oracle" it names is the learner.
+The adversary only adds records before training and never asks a model anything. So a result has no
+queries, and the "oracle" that it names is the learner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats, Ints
 from attacks.core.intervals import Estimate, clopper_pearson
-from attacks.core.oracle import Spent
 from attacks.core.records import Records
-from attacks.core.result import AttackResult, Curve
-from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
 
 
 class Classifier(Protocol):
     """What training gives."""
 
-    def predict(self, inputs: NDArray[np.float64]) -> NDArray[np.int64]:
+    def predict(self, inputs: Floats) -> Ints:
         """(B, *shape) → (B,) labels."""
         ...
 
 
-class Learner(Protocol):
-    """A training procedure that the attacker knows and whose training set it adds to."""
-
-    @property
-    def name(self) -> str: ...
-
-    def fit(self, records: Records, rng: np.random.Generator) -> Classifier: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PoisoningData:
-    """``train``: clean training records; ``test``: the evaluator's, never seen by the attacker.
-    ``low``, ``high``: the interval that every input value, poison included, has to lie in.
+    """The records of a poisoning experiment.
+
+    ``train``: clean training records. ``test``: the evaluator's records, which the adversary does
+    not have. ``low``, ``high``: the interval that every input value has to lie in, poison included.
 
     Raises DataSplitError if a side is empty, shapes differ, or a value or label lies outside.
     """
@@ -71,12 +60,17 @@ class PoisoningData:
         for side in (self.train, self.test):
             check_poison(side, shape=side.shape, low=self.low, high=self.high, classes=self.classes)
 
+    def check_class(self, label: int) -> None:
+        """Raise DataSplitError for a class that the data do not have."""
+        if not 0 <= label < self.classes:
+            raise DataSplitError(f"class {label} among {self.classes} classes, which count from 0")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoisonBudget:
     """``fraction``: poison records that may be added, as a share of the clean training records.
 
-    Raises DataSplitError unless 0 < fraction ≤ 1: who adds more than there is owns the set.
+    Raises DataSplitError unless 0 < fraction ≤ 1.
     """
 
     fraction: float
@@ -120,7 +114,7 @@ class PoisonedSet:
     """Clean and poison records in one set; ``is_poison`` (B,) is the truth that scoring reads."""
 
     records: Records
-    is_poison: NDArray[np.bool_]
+    is_poison: Bools
 
     def __post_init__(self) -> None:
         if self.is_poison.shape != (len(self.records),) or self.is_poison.dtype != np.bool_:
@@ -144,7 +138,7 @@ class PoisonedSet:
             is_poison=np.arange(len(clean) + len(poison)) >= len(clean),
         )
 
-    def kept(self, keep: NDArray[np.bool_]) -> Records:
+    def kept(self, keep: Bools) -> Records:
         """What a filter lets through, (B,) mask; DataSplitError for one of another length."""
         check_mask(keep, len(self.records))
         return self.records.select(keep)
@@ -170,7 +164,7 @@ def check_poison(
         )
 
 
-def check_mask(keep: NDArray[np.bool_], count: int) -> None:
+def check_mask(keep: Bools, count: int) -> None:
     """Raise DataSplitError unless ``keep`` says yes or no for ``count`` records."""
     if keep.shape != (count,) or keep.dtype != np.bool_:
         raise DataSplitError(
@@ -179,7 +173,7 @@ def check_mask(keep: NDArray[np.bool_], count: int) -> None:
         )
 
 
-def removal(keep: NDArray[np.bool_], is_poison: NDArray[np.bool_]) -> dict[str, Estimate]:
+def removal(keep: Bools, is_poison: Bools) -> dict[str, Estimate]:
     """What a filter took out: "poison_removed" and "clean_removed", as shares of either side.
 
     Without poison there is only the latter. Intervals are Clopper and Pearson's.
@@ -191,43 +185,3 @@ def removal(keep: NDArray[np.bool_], is_poison: NDArray[np.bool_]) -> dict[str, 
         for name, side in sides.items()
         if side.any()
     }
-
-
-def error_rate(classifier: Classifier, test: Records) -> Estimate:
-    """Share of ``test`` that is classified wrongly, with Clopper and Pearson's interval."""
-    wrong = int(np.count_nonzero(classifier.predict(test.inputs) != test.labels))
-    return clopper_pearson(wrong, len(test))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PoisoningReport:
-    """What a poisoning attack found; :meth:`result` gives it the form of every other attack.
-
-    ``learner``: the name of what was trained. ``metrics``: after poison; ``baseline``: the same
-    figures without any.
-    """
-
-    attack: str
-    learner: str
-    primary: str
-    metrics: Mapping[str, Estimate]
-    seconds: float
-    baseline: Mapping[str, Estimate] = field(default_factory=dict)
-    curves: Mapping[str, Curve] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    artifact: Any = None
-
-    def result(self) -> AttackResult:
-        return AttackResult(
-            attack=self.attack,
-            oracle=self.learner,
-            threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
-            primary=self.primary,
-            metrics=self.metrics,
-            spent=Spent(),
-            seconds=self.seconds,
-            baseline=self.baseline,
-            curves=self.curves,
-            notes=self.notes,
-            artifact=self.artifact,
-        )

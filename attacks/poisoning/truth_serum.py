@@ -5,48 +5,42 @@
     a model without the record believes the wrong label; a member's true label stands against r
     wrong ones, so the model's confidence tells the two apart
 
-The attacker trains shadow models with the same poison and compares by likelihood ratio.
+The adversary trains shadow models with the same poison and compares by likelihood ratio.
 Source: Tramèr et al., Truth serum, CCS 2022, arXiv:2204.00032, section 4.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import nn
 
-from attacks.core.intervals import Estimate
+from attacks.core.arrays import Bools
+from attacks.core.oracle import Spent
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
+from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
-from attacks.membership.core import gaussian_online, logit_confidence
+from attacks.membership.outcome import MembershipScores
 from attacks.membership.pooling import paired_difference, pooled
-from attacks.membership.run import MembershipScores
-from attacks.poisoning.setting import PoisonBudget, PoisoningReport
-from attacks.training.stack import TrainingConfig, initialised, membership_masks, train_stack
+from attacks.membership.statistics import gaussian_online, logit_confidence
+from attacks.poisoning.networks import NetworkLearner
+from attacks.poisoning.setting import PoisonBudget, PoisonedSet
+from attacks.training.stack import initialised, membership_masks, train_stack
 
 AUC: Final = "auc"
 TPR: Final = "tpr_at_1pct"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowRecipe:
-    """How every model of the experiment is trained. ``description``: for reports."""
-
-    architecture: Callable[[], nn.Module]
-    config: TrainingConfig
-    description: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TruthSerum:
-    """``copies`` r of each of ``targets`` records; ``models`` in pairs of opposite memberships,
-    every one of which is the target once and a shadow of all others but its opposite.
+    """Adds r = ``copies`` mislabelled copies of each of ``targets`` records.
+
+    There are ``models`` models, in pairs of opposite memberships. Each one is the target once, and
+    a shadow of all others but its opposite.
 
     Raises DataSplitError for numbers that leave no shadows.
     """
@@ -71,7 +65,7 @@ class TruthSerum:
             labels=np.repeat(wrong, self.copies),
         )
 
-    def run(self, recipe: ShadowRecipe, pool: Records, rng: np.random.Generator) -> AttackResult:
+    def run(self, learner: NetworkLearner, pool: Records, rng: np.random.Generator) -> AttackResult:
         """Train all models with and without poison, with the same members and seeds, and compare.
 
         ``pool``: an even number of records; the first ``targets`` of a shuffle are the targets.
@@ -94,14 +88,11 @@ class TruthSerum:
         targets = shuffled.select(slice(0, self.targets))
         added = self.poison(targets, classes=classes, rng=rng)
         PoisonBudget.of_records(len(added), clean=len(pool) // 2)
-        clean = self._scores(recipe, shuffled, members, seeds)
-        everything = Records(
-            inputs=np.concatenate([shuffled.inputs, added.inputs]),
-            labels=np.concatenate([shuffled.labels, added.labels]),
-        )
+        clean = self._scores(learner, shuffled, members, seeds)
+        everything = PoisonedSet.of(shuffled, added).records
         always = np.ones((self.models, len(added)), dtype=np.bool_)
         poisoned = self._scores(
-            recipe, everything, np.concatenate([members, always], axis=1), seeds
+            learner, everything, np.concatenate([members, always], axis=1), seeds
         )
         before, _ = pooled(clean, rng)
         after, notes = pooled(poisoned, rng)
@@ -111,11 +102,13 @@ class TruthSerum:
             if name in after
         }
         share = len(added) / (len(pool) // 2)
-        return PoisoningReport(
+        return AttackResult(
             attack="truth serum",
-            learner=recipe.description,
+            oracle=learner.name,
+            threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
             primary=AUC,
             metrics={**after, **rises},
+            spent=Spent(),
             baseline=before,
             seconds=time.perf_counter() - start,
             notes=(
@@ -124,18 +117,18 @@ class TruthSerum:
                 *notes,
             ),
             artifact=poisoned,
-        ).result()
+        )
 
     def _scores(
         self,
-        recipe: ShadowRecipe,
+        learner: NetworkLearner,
         pool: Records,
-        members: NDArray[np.bool_],
+        members: Bools,
         seeds: Sequence[int],
     ) -> tuple[MembershipScores, ...]:
         """Of the pool's first ``targets`` records, for every model in the target's place."""
         stack = train_stack(
-            initialised(recipe.architecture, seeds), pool, members, recipe.config, seeds=seeds
+            initialised(learner.architecture, seeds), pool, members, learner.config, seeds=seeds
         )
         targets = pool.select(slice(0, self.targets))
         confidence = logit_confidence(stack.logits(targets.inputs), targets.labels)  # (M, T)
@@ -148,8 +141,3 @@ class TruthSerum:
             )
             found.append(MembershipScores(scores=scores, is_member=known[model]))
         return tuple(found)
-
-
-def rise_is_real(rise: Estimate) -> bool:
-    """Whether a paired rise lies above zero by more than its interval."""
-    return rise.low > 0

@@ -1,1 +1,1 @@
-"""Trains many small models at once: shadows, and the twins that are compared."""
+"""Trains many small models at once: shadow models, and the twins that are compared."""

@@ -1,8 +1,8 @@
-"""Trained models on disk, by content: an interrupted run resumes, a stale file is never used.
+"""Trained models on disk, named by what decides their weights.
 
-A file holds one chunk of models. Its name is the hash of data, recipe, memberships and seeds;
-inside are the same hash and a checksum of the weights. What does not match is trained again,
-with a warning.
+A file holds one chunk of models. Its name is the hash of data, recipe, memberships and seeds. The
+file holds the same hash and a checksum of the weights. If they do not match, the chunk is trained
+again, with a warning. So an interrupted run resumes, and a stale file is never used.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.arrays import Bools
 from attacks.core.records import Records
 from attacks.errors import DataSplitError, ShadowError
 from attacks.progress import Progress
@@ -46,22 +46,25 @@ class StaleCacheWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chunk:
-    """The models from number ``first`` on: ``digest`` of all that decides their weights."""
+    """The models from number ``first`` on. ``path``: named by all that decides their weights."""
 
     first: int
-    digest: str
     path: Path
-    is_member: NDArray[np.bool_]
+    is_member: Bools
     seeds: list[int]
+
+    @property
+    def digest(self) -> str:
+        return self.path.stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowCache:
     """Chunks of ``chunk`` models each in ``folder``; ``jobs`` processes train chunks in parallel.
 
-    Processes come from joblib: ``jobs`` 1 leaves number and backend to ``joblib.parallel_config``
-    (one process unless it is used), which is how Dask or Ray are plugged in. Each trains on one
-    thread, so that results do not depend on how many there are.
+    Processes come from joblib. With ``jobs`` 1, ``joblib.parallel_config`` decides how many there
+    are and by which backend, such as Dask or Ray; without it there is one process. Each trains on
+    one thread, so that results do not depend on their number.
     """
 
     folder: Path
@@ -72,7 +75,7 @@ class ShadowCache:
         self,
         recipe: TwinRecipe,
         pool: Records,
-        is_member: NDArray[np.bool_],
+        is_member: Bools,
         *,
         seeds: Sequence[int],
         progress: Progress | None = None,
@@ -88,7 +91,7 @@ class ShadowCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ShadowError(f"cannot keep models in {self.folder}: {error.strerror}") from error
-        chunks = self._chunks(recipe, pool, is_member, seeds)
+        chunks = list(self._chunks(recipe.digest(pool), is_member, seeds))
         found = {chunk.digest: _load(chunk, recipe, pool) for chunk in chunks}
         missing = [chunk for chunk in chunks if found[chunk.digest] is None]
         self._train(missing, recipe, pool, progress, total=len(chunks))
@@ -100,22 +103,12 @@ class ShadowCache:
             parts.append(part)
         return TrainedTwins.joined(parts)
 
-    def _chunks(
-        self,
-        recipe: TwinRecipe,
-        pool: Records,
-        is_member: NDArray[np.bool_],
-        seeds: Sequence[int],
-    ) -> list[_Chunk]:
-        base = recipe.digest(pool)
-        chunks = []
+    def _chunks(self, base: str, is_member: Bools, seeds: Sequence[int]) -> Iterator[_Chunk]:
         for first in range(0, len(seeds), self.chunk):
             rows = is_member[first : first + self.chunk]
             own = [int(seed) for seed in seeds[first : first + self.chunk]]
-            digest = chunk_digest(base, rows, own)
-            path = self.folder / f"{digest}.safetensors"
-            chunks.append(_Chunk(first=first, digest=digest, path=path, is_member=rows, seeds=own))
-        return chunks
+            path = self.folder / f"{chunk_digest(base, rows, own)}.safetensors"
+            yield _Chunk(first=first, path=path, is_member=rows, seeds=own)
 
     def _train(
         self,
@@ -142,7 +135,7 @@ class ShadowCache:
                 progress(_STAGE, done + count * each, total * each)
 
 
-def chunk_digest(base: str, is_member: NDArray[np.bool_], seeds: Sequence[int]) -> str:
+def chunk_digest(base: str, is_member: Bools, seeds: Sequence[int]) -> str:
     """SHA-256 that names a chunk: the recipe's digest, memberships and seeds."""
     hashed = hashlib.sha256(base.encode())
     hashed.update(str(is_member.shape).encode() + np.packbits(is_member).tobytes())
@@ -154,13 +147,8 @@ def _within(progress: Progress | None, done: int, whole: int) -> Progress | None
     """Turns the epochs of one chunk into epochs of all of them."""
     if progress is None:
         return None
-    report = progress
     epochs = itertools.count(done + 1)
-
-    def one_more(stage: str, done: int, total: int) -> None:
-        report(_STAGE, next(epochs), whole)
-
-    return one_more
+    return lambda stage, done, total: progress(_STAGE, next(epochs), whole)
 
 
 def _train_and_save(

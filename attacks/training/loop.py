@@ -1,4 +1,4 @@
-"""The same training one model after the other: what the stack is checked and timed against."""
+"""The training of a stack, one model after the other. The stack is checked and timed against it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.records import Records
 from attacks.training.stack import (
     Stack,
@@ -25,11 +25,11 @@ from attacks.training.stack import (
 def train_loop(
     models: Sequence[nn.Module],
     pool: Records,
-    is_member: NDArray[np.bool_],
+    is_member: Bools,
     config: TrainingConfig,
     *,
     seeds: Sequence[int],
-    targets: NDArray[np.float64] | None = None,
+    targets: Floats | None = None,
 ) -> Stack:
     """As ``train_stack``, with the same batches and the same result up to rounding.
 

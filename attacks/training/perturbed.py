@@ -3,9 +3,9 @@
     batch ──moved against the network as it is──► network ──► loss (+ range penalty) ──► step
               (eval mode)                         (train mode)
 
-Moved inputs move the values before activations, and a polynomial grows without bound outside the
-interval it was made for, where a compiled plan cannot clip. So the twin's intervals are taken from
-moved members, and the loss keeps what still leaves them small.
+Moved inputs move the values before activations. A polynomial grows without bound outside the
+interval that it was made for, and a compiled plan cannot clip. So the twin's intervals are taken
+from moved members, and the loss has a penalty on values that still leave them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.records import Records
 from attacks.errors import ShadowError
@@ -73,9 +73,9 @@ class Ranged(Protocol):
 class PerturbedTraining:
     """Both twins trained on moved inputs, by the recipe's two configurations.
 
-    ``range_weight``: of the penalty on values that leave an activation's interval, from
-    ``range_limit`` radii on. The polynomial network is moved against itself, and distils what
-    the ReLU network answers to the moved inputs.
+    ``range_weight``: the weight of the penalty on values more than ``range_limit`` radii from the
+    center of an activation's interval. The polynomial network's inputs are moved against that
+    network itself. It distils the ReLU network's answers to them.
     """
 
     perturbation: Perturbation
@@ -145,10 +145,11 @@ def train_on_moved(
     teacher: nn.Module | None = None,
     after_step: AfterStep | None = None,
 ) -> nn.Module:
-    """Train ``network`` in place; the same network, in evaluation mode.
+    """Train ``network`` in place, and give it back in evaluation mode.
 
-    ``teacher``: whose answers to the moved inputs are distilled. ``after_step`` sees parameters
-    with a model axis in front, (1, …). Raises ShadowError if the loss stops being a number.
+    ``teacher``: the network whose answers to the moved inputs are distilled. ``after_step`` sees
+    parameters with a model axis in front, (1, …). Raises ShadowError if the loss stops being a
+    number.
     """
     inputs, labels = tensors(members)
     rng = np.random.default_rng(seed)
@@ -191,7 +192,7 @@ def moved_records(
     low: float,
     high: float,
     seed: int,
-) -> NDArray[np.float64]:
+) -> Floats:
     """(B, *shape): all of the records, moved against ``model`` in evaluation mode."""
     inputs, labels = tensors(records)
     generator = torch.Generator().manual_seed(seed)
@@ -216,16 +217,18 @@ def penalties(network: nn.Module, limit: float) -> Iterator[list[Tensor]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeUse:
-    """``values``: share of values before activations that lie outside the interval;
-    ``records``: share of records with any such value; ``furthest``: the largest distance from
-    the center, in radii."""
+    """How far values before activations lie from the intervals that these were made for.
+
+    ``values``: the share of values outside. ``records``: the share of records with such a value.
+    ``furthest``: the largest distance from the center, in radii.
+    """
 
     values: float
     records: Estimate
     furthest: float
 
 
-def range_use(network: nn.Module, inputs: NDArray[np.float64]) -> RangeUse:
+def range_use(network: nn.Module, inputs: Floats) -> RangeUse:
     """How ``network``, with polynomial activations, uses their intervals on (B, *shape) inputs.
 
     Raises ShadowError if it has no such activation.

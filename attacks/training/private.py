@@ -3,10 +3,10 @@
     members ──Poisson sample──► gradient of each record ──clip to C──► sum + N(0, σ²C²) ──► step
                                         Opacus                           its accountant ──► ε at δ
 
-Abadi et al. 2016 (arXiv:1607.00133). Distilling the polynomial twin from the ReLU network, or
-fitting its activations to what members do, would look at members beside the accountant. So the
-twin is trained directly, from the same fresh weights, and its activations are fitted to noise. Who
-publishes both twins spends both budgets.
+Source: Abadi et al. 2016 (arXiv:1607.00133). The polynomial twin could be distilled from the ReLU
+network, and its activations could be fitted to what members do. Both would look at members without
+the accountant's knowledge. So the twin is trained directly, from the same fresh weights, and its
+activations are fitted to noise. Publishing both twins spends both budgets.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PrivateTraining:
 
     ``clip``: C, the longest gradient of one record. ``batch``: members in a step, on average.
     ``epochs``, ``rate``: of Adam, which only sees noisy gradients. The noise is drawn from the
-    seed, so that experiments repeat; whoever publishes a model keeps the seed to himself.
+    seed, so that experiments repeat. The seed of a model that is published has to stay secret.
     Raises ShadowError for numbers that make no sense.
     """
 
@@ -139,7 +139,7 @@ def train_privately(
     seed: int,
     after_step: AfterStep | None = None,
 ) -> tuple[nn.Module, float]:
-    """Train ``network`` in place by DP-SGD on ``members``; the network and the ε it spent.
+    """Train ``network`` in place by DP-SGD on ``members``; give it back with the ε it spent.
 
     ``noise``: σ, in units of the clipping norm. Each step takes every member with probability
     batch/members, which is what the accountant assumes. ``after_step`` sees parameters with a
@@ -191,7 +191,7 @@ def train_privately(
 
 
 def _public(recipe: TwinRecipe, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Uniform noise over the inputs' range: nothing that a member could have changed."""
+    """Uniform noise over the inputs' range, which no member could have changed."""
     noise = np.random.default_rng(0).uniform(recipe.low, recipe.high, (_PUBLIC_RECORDS, *shape))
     return noise.astype(np.float32)
 
@@ -214,8 +214,11 @@ def _opacus(module: str) -> ModuleType:
 
 @contextmanager
 def _constant_buffers(network: nn.Module) -> Iterator[None]:
-    """Buffers become plain attributes meanwhile: Opacus takes no layer that has both these and
-    parameters, since most such layers change them with the data, which batch norm would."""
+    """Makes buffers plain attributes within the block.
+
+    Opacus refuses layers with both buffers and parameters, since most of them, such as batch norm,
+    change their buffers with the data.
+    """
     held = [
         (module, name, module._buffers.pop(name))
         for module in network.modules()
@@ -233,7 +236,7 @@ def _constant_buffers(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _opacus_warnings() -> Iterator[None]:
-    """What Opacus warns about in its own use of torch is not ours to mend."""
+    """Silences Opacus' warnings about its own use of torch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -2,8 +2,8 @@
 
     members, seed ──► ReLU network ──replace activations──► polynomials ──distil, fine-tune──► twin
 
-Shadow models of either twin go through the same steps as their target, or the comparison would
-measure training instead of encryption.
+Shadow models of either twin go through the same steps as their target. Otherwise the comparison
+would measure training instead of encryption.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.records import Records
 from attacks.errors import ShadowError
 from attacks.progress import Progress
@@ -41,9 +42,11 @@ _PROBES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """How ReLUs become polynomials. ``network``: (model, its members) → a twin, not yet tuned.
-    ``bounds``: (the stack before tuning) → what keeps its polynomials fit to compile.
-    ``description`` goes into the cache's key, so change it with the code.
+    """How ReLUs become polynomials.
+
+    ``network``: from a model and its members to its twin, not yet tuned. ``bounds``: from the
+    stack before tuning to what keeps its polynomials fit to compile. ``description`` goes into the
+    cache's key, so change it with the code.
     """
 
     network: Callable[[nn.Module, NDArray[np.float32]], nn.Module]
@@ -80,9 +83,12 @@ class Procedure(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwinRecipe:
-    """``architecture`` makes an untrained ReLU network; ``relu`` trains it from scratch;
-    ``replacement`` and ``polynomial`` (distillation from the ReLU network) make its twin.
-    ``low``, ``high``: the range of the inputs. ``procedure``: does the training instead, if given.
+    """How a ReLU network and its polynomial twin are made.
+
+    ``architecture`` makes an untrained ReLU network, which ``relu`` trains from scratch.
+    ``replacement`` makes its twin, which ``polynomial`` trains, by distillation from the ReLU
+    network. ``low``, ``high``: the range of the inputs. A ``procedure``, if given, does the
+    training instead.
     """
 
     name: str
@@ -140,7 +146,7 @@ class TrainedTwins:
 def train_twins(
     recipe: TwinRecipe,
     pool: Records,
-    is_member: NDArray[np.bool_],
+    is_member: Bools,
     *,
     seeds: Sequence[int],
     progress: Progress | None = None,
@@ -179,7 +185,7 @@ def _one_by_one(
     procedure: Procedure,
     recipe: TwinRecipe,
     pool: Records,
-    is_member: NDArray[np.bool_],
+    is_member: Bools,
     seeds: Sequence[int],
     progress: Progress | None,
     first: int,
@@ -207,8 +213,8 @@ def _one_by_one(
     return twins
 
 
-def _answers(network: nn.Module, probes: NDArray[np.float64]) -> list[str]:
-    """In so many digits that the order of summation does not show."""
+def _answers(network: nn.Module, probes: Floats) -> list[str]:
+    """The network's answers, in so few digits that the order of summation does not show."""
     with torch.inference_mode():
         answers = network(torch.as_tensor(probes, dtype=torch.float64))
     return [f"{value:.8g}" for value in answers.flatten().tolist()]

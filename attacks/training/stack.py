@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
+from attacks.core.arrays import Bools, Floats, Ints
 from attacks.core.records import Records
 from attacks.errors import DataSplitError, ShadowError
 from attacks.progress import Progress
@@ -36,9 +36,9 @@ AfterStep = Callable[[dict[str, Tensor]], None]
 class TrainingConfig:
     """AdamW with a one-cycle rate. ``batch`` records a step; ``weight_decay`` on matrices only.
 
-    ``distillation``: weight of the squared distance to given target logits; cross entropy with
-    the labels has the rest. 0 without targets. ``label_smoothing``: the share of the labels'
-    weight that is spread evenly over all classes (Szegedy et al. 2016).
+    ``distillation``: the weight of the squared distance to given target logits, 0 without them.
+    Cross entropy with the labels has the rest of the weight. ``label_smoothing``: the share of the
+    labels' weight that is spread evenly over all classes (Szegedy et al. 2016).
     """
 
     epochs: int
@@ -68,7 +68,7 @@ class Stack:
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
 
-    def logits(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def logits(self, inputs: Floats) -> Floats:
         """What every model answers, in float64: (B, *shape) → (M, B, classes)."""
         skeleton = copy.deepcopy(self.template).double().eval()
         parameters = {name: value.double() for name, value in self.parameters.items()}
@@ -82,7 +82,7 @@ class Stack:
                 forward(parameters, buffers, part)
                 for part in torch.split(torch.as_tensor(inputs, dtype=torch.float64), _CHUNK)
             ]
-        result: NDArray[np.float64] = torch.cat(parts, dim=1).numpy()
+        result: Floats = torch.cat(parts, dim=1).numpy()
         return result
 
     def module(self, index: int) -> nn.Module:
@@ -114,11 +114,11 @@ class Stack:
 def train_stack(
     models: Sequence[nn.Module],
     pool: Records,
-    is_member: NDArray[np.bool_],
+    is_member: Bools,
     config: TrainingConfig,
     *,
     seeds: Sequence[int],
-    targets: NDArray[np.float64] | None = None,
+    targets: Floats | None = None,
     after_step: AfterStep | None = None,
     progress: Progress | None = None,
     first: int = 0,
@@ -172,7 +172,7 @@ def train_stack(
 def descend(
     parameters: dict[str, Tensor],
     config: TrainingConfig,
-    members: NDArray[np.int64],
+    members: Ints,
     generators: Sequence[np.random.Generator],
     loss_of: Callable[[Tensor], Tensor],
     *,
@@ -232,9 +232,7 @@ def losses(logits: Tensor, labels: Tensor, aim: Tensor | None, config: TrainingC
     return (1 - config.distillation) * mean + config.distillation * distance
 
 
-def check_trained(
-    stack: Stack, pool: Records, is_member: NDArray[np.bool_], *, first: int = 0
-) -> None:
+def check_trained(stack: Stack, pool: Records, is_member: Bools, *, first: int = 0) -> None:
     """Raise ShadowError naming models whose answers are not finite or no better than chance.
 
     ``first``: the number of the stack's first model.
@@ -259,7 +257,7 @@ def check_trained(
         )
 
 
-def membership_masks(models: int, records: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def membership_masks(models: int, records: int, rng: np.random.Generator) -> Bools:
     """(models, records): every record in half of the models, every model with half of them.
 
     Models come in pairs with opposite memberships, each pair a fresh draw, so that both counts are
@@ -288,10 +286,7 @@ def initialised(factory: Callable[[], nn.Module], seeds: Sequence[int]) -> list[
 
 
 def _forward(skeleton: nn.Module) -> Callable[[dict[str, Tensor], dict[str, Tensor], Tensor], Any]:
-    def forward(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
-        return functional_call(skeleton, (parameters, buffers), (x,))
-
-    return forward
+    return lambda parameters, buffers, x: functional_call(skeleton, (parameters, buffers), (x,))
 
 
 def _optimiser(
@@ -316,12 +311,12 @@ def _optimiser(
 
 def member_indices(
     pool: Records,
-    is_member: NDArray[np.bool_],
+    is_member: Bools,
     models: Sequence[nn.Module],
     seeds: Sequence[int],
     *,
     batch: int,
-) -> NDArray[np.int64]:
+) -> Ints:
     """(M, members): the records of each model; DataSplitError if they do not fit."""
     if is_member.shape != (len(models), len(pool)) or len(seeds) != len(models):
         raise DataSplitError(

@@ -1,7 +1,7 @@
 """Ways to train that leak less, each a change of the recipe that target and shadows follow.
 
-The attacker knows the recipe, so shadows are retrained with the defence too: what is then left to
-find is what the defence does not hide.
+The adversary knows the recipe, so shadows are retrained with the defence too. What an attack then
+still finds is what the defence does not hide.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ EPSILON: Final = 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingDefence:
-    """``apply`` gives the recipe with the defence; ``title`` says it to a reader.
+    """One way to train.
 
-    ``private``: what spends a privacy budget, with its accountant; None for all others.
+    ``title``: for a reader. ``apply`` gives the recipe with the defence. ``private``: the training
+    that spends a privacy budget, if the defence is one.
     """
 
     name: str

@@ -17,8 +17,8 @@ from attacks.core.records import Records
 from attacks.core.roc import auc
 from attacks.membership.blind import BlindBaseline
 from attacks.membership.likelihood import RMIA, LiRAOffline, LiRAOnline
+from attacks.membership.outcome import MembershipScores
 from attacks.membership.pooling import paired_difference, pooled
-from attacks.membership.run import MembershipScores
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.membership.shokri import ShokriAttack
 from attacks.membership.thresholds import YeomThreshold, gap_identity

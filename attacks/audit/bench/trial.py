@@ -15,7 +15,7 @@ from attacks.audit.document.records import DONE, Status
 from attacks.core.intervals import Estimate
 from attacks.core.oracle import Spent
 from attacks.core.result import AttackResult, Curve
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

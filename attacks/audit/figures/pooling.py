@@ -16,7 +16,7 @@ from attacks.core.intervals import Estimate
 from attacks.core.oracle import Spent
 from attacks.core.result import Curve
 from attacks.core.roc import roc_curve
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 
 # What is compared between twins, where both have it; the primary metric first.
 COMPARED: Final = ("fidelity_test", "fidelity_uniform", "auc", "tpr_at_1pct", "success")

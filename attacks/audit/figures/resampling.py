@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from attacks.core.intervals import CONFIDENCE, Estimate
 from attacks.core.roc import FPRS, supported
 from attacks.errors import DataSplitError, TooFewRecordsError
+from attacks.membership.outcome import MembershipScores
 from attacks.membership.pooling import figures
-from attacks.membership.run import MembershipScores
 
 RESAMPLES: Final = 400
 METHOD: Final = "bootstrap by model and record"

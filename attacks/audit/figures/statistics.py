@@ -16,8 +16,8 @@ from scipy import stats
 
 from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
 from attacks.core.result import Curve
+from attacks.membership.outcome import MembershipScores
 from attacks.membership.pooling import figures
-from attacks.membership.run import MembershipScores
 
 PROPORTION: Final = "Clopper-Pearson"
 RESAMPLES: Final = 400

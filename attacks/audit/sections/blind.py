@@ -22,7 +22,7 @@ from attacks.audit.section import AuditSetting, Section
 from attacks.core.entry import MEMBERSHIP
 from attacks.core.roc import auc
 from attacks.membership.blind import BlindBaseline
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 
 NOBODY: Final = "nobody"  # the twin that a blind attacker asks
 BLIND: Final = "blind"

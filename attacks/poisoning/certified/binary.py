@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from attacks.core.arrays import Floats, Ints
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.records import Records
 from attacks.errors import DataSplitError
 from attacks.poisoning.certified.domains import Anywhere, Box, Domain
 from attacks.poisoning.setting import PoisoningData
-
-Floats = NDArray[np.float64]
 
 # Below this share of values that are not zero, a product with a sparse array is the faster one.
 _SPARSE_BELOW: Final = 0.3
@@ -72,7 +71,7 @@ class BinarySet:
         return bool(sparse.issparse(self.inputs))
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Ints:
         """(B,) 0 for −1 and 1 for 1."""
         return (self.signs > 0).astype(np.int64)
 
@@ -105,6 +104,12 @@ def compact(inputs: Any) -> Any:
     return inputs
 
 
+def inside(parameters: Floats, radius: float) -> Floats:
+    """The nearest parameters in the ball of ``radius``."""
+    nearest: Floats = parameters * min(1.0, radius / max(float(np.linalg.norm(parameters)), 1e-300))
+    return nearest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinearModel:
     """sign(⟨weights, x⟩ + bias); ``weights`` (features,). The bias counts in the norm."""
@@ -130,7 +135,7 @@ class LinearModel:
         """(B, features) → (B,)"""
         return np.asarray(inputs @ self.weights, dtype=np.float64) + self.bias
 
-    def predict(self, inputs: Any) -> NDArray[np.int64]:
+    def predict(self, inputs: Any) -> Ints:
         """(B, features) → (B,) labels 0 or 1."""
         return (self.scores(inputs) > 0).astype(np.int64)
 

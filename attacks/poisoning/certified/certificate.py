@@ -5,16 +5,16 @@ Steinhardt, Koh and Liang 2017, algorithm 1. For every model θ in the ball
     U(θ) = clean loss(θ) + ε · max over records that the filters let through of loss(θ; record)
 
 is an upper bound on the clean training loss of the learner after *any* attack with a share ε of
-records that pass: the learner's total loss is the least in the ball, hence at most θ's, and θ's is
-at most U(θ). Dual averaging lowers U:
+records that pass. The reason is that the learner's total loss is the least in the ball. So it is at
+most that of θ, which is at most U(θ). Dual averaging lowers U:
 
     θ ──► the worst record for θ ──► U(θ), kept if it is the least ──► its subgradient ──► next θ
                   │
                   └──► the records of the last half of the rounds are the attack
 
 As rounds pass, the learner can hardly do better against that attack than U says, so bound and
-attack meet. Nothing is assumed about the attack except that filters fitted on clean records
-judge it; which clean records the learner is trained on, the caller decides.
+attack meet. The only assumption about the attack is that filters fitted on clean records judge it.
+The caller decides which clean records the learner is trained on.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from attacks.core.arrays import Floats
 from attacks.errors import AttackError, DataSplitError
-from attacks.poisoning.certified.binary import BinarySet, LinearModel, compact
+from attacks.poisoning.certified.binary import BinarySet, LinearModel, compact, inside
 from attacks.poisoning.certified.feasible import FeasibleSet, Worst
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,24 +78,26 @@ class Game:
             )
 
     def bound(self, model: LinearModel) -> tuple[float, float, Worst]:
-        """U of a model: its clean loss, the bound on its loss on a poison record, and the record.
+        """U of a model, its clean loss, and the worst record, with the bound on its loss.
 
-        Raises DataSplitError for a model outside the ball, which the bound says nothing about.
+        Raises DataSplitError for a model outside the ball, for which there is no bound.
         """
         if model.norm > self.radius * (1 + 1e-6):
             raise DataSplitError(
                 f"a model of norm {model.norm:.6g} lies outside the ball of radius "
                 f"{self.radius:.6g}"
             )
-        worst = self.feasible.worst(model)
-        return model.hinge(self.clean), worst.bound, worst
+        worst, clean_loss = self.feasible.worst(model), model.hinge(self.clean)
+        return clean_loss + self.share * worst.bound, clean_loss, worst
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DualAveraging:
-    """Algorithm 1: ``rounds`` of steps, ``step`` times what the subgradients seen so far call
-    for (Duchi, Hazan and Singer 2011, one step size for all features): the paper tunes a first
-    step for each data set. Raises DataSplitError unless there are two rounds and a positive step.
+    """Algorithm 1, with the step size of Duchi, Hazan and Singer 2011, one for all features.
+
+    ``rounds``: of steps. ``step``: a factor on the step size, which follows from the subgradients
+    seen so far; the paper tunes a first step for each data set instead. Raises DataSplitError
+    unless there are two rounds and a positive step.
     """
 
     rounds: int = 400
@@ -115,7 +115,7 @@ class DualAveraging:
         are the attack."""
         clean = replace(game.clean, inputs=compact(game.clean.inputs))
         transposed = clean.inputs.T
-        record = Record(game=replace(game, clean=clean))
+        rounds = _Rounds(game=replace(game, clean=clean))
         downhill = np.zeros(clean.features + 1)
         late = np.zeros_like(downhill)
         squares = 0.0
@@ -123,7 +123,7 @@ class DualAveraging:
         half = self.rounds - self.rounds // 2
         for count in range(self.rounds):
             model = LinearModel.of(parameters)
-            worst = record.play(model)
+            worst = rounds.play(model)
             if count >= self.rounds - half:
                 late += parameters / half
             wrong = clean.signs * (clean.signs * model.scores(clean.inputs) < 1) / len(clean)
@@ -135,15 +135,15 @@ class DualAveraging:
             # Both players may be at rest: nothing is wrong, and poison costs nothing.
             reach = self.step * game.radius / max(squares**0.5, 1e-300)
             parameters = inside(reach * downhill, game.radius)
-        record.judge(LinearModel.of(late))
+        rounds.judge(LinearModel.of(late))
         weights = np.zeros(self.rounds)
         weights[-half:] = 1.0 / half
-        return record.certificate(weights)
+        return rounds.certificate(weights)
 
 
 @dataclass(slots=True, kw_only=True)
-class Record:
-    """What the players have shown so far: the worst records, and the model of the least bound."""
+class _Rounds:
+    """The rounds so far: their worst records, and the model of the least bound."""
 
     game: Game
     worst: list[Worst] = field(default_factory=list)
@@ -151,16 +151,16 @@ class Record:
     best: tuple[float, float, float, LinearModel] | None = None
 
     def judge(self, model: LinearModel) -> Worst:
-        """U of ``model``, kept if it is the least so far; its worst record, which is not."""
-        clean_loss, poison_loss, worst = self.game.bound(model)
-        bound = clean_loss + self.game.share * poison_loss
+        """Keep U of ``model`` if it is the least so far. Gives the model's worst record, which
+        does not join the attack."""
+        bound, clean_loss, worst = self.game.bound(model)
         if self.best is None or bound < self.best[0]:
-            self.best = (bound, clean_loss, poison_loss, model)
+            self.best = (bound, clean_loss, worst.bound, model)
         self.trace.append(self.best[0])
         return worst
 
     def play(self, model: LinearModel) -> Worst:
-        """The same, and the worst record joins the attack."""
+        """The same, but the worst record joins the attack."""
         worst = self.judge(model)
         self.worst.append(worst)
         return worst
@@ -190,19 +190,12 @@ class Record:
 def tightened(certificate: Certificate, game: Game, model: LinearModel) -> Certificate:
     """The same certificate with the bound that ``model`` gives, if that is the smaller one.
 
-    A learner's own model after the attack is the other side's answer, and may lie closer to the
-    saddle point than any round's.
+    The model that a learner has after the attack is such a model. It may lie closer to the saddle
+    point than that of any round.
     """
-    clean_loss, poison_loss, _ = game.bound(model)
-    total = clean_loss + game.share * poison_loss
-    if total >= certificate.bound:
+    bound, clean_loss, worst = game.bound(model)
+    if bound >= certificate.bound:
         return certificate
     return replace(
-        certificate, bound=total, clean_loss=clean_loss, poison_loss=poison_loss, model=model
+        certificate, bound=bound, clean_loss=clean_loss, poison_loss=worst.bound, model=model
     )
-
-
-def inside(parameters: Floats, radius: float) -> Floats:
-    """The nearest parameters in the ball."""
-    nearest: Floats = parameters * min(1.0, radius / max(float(np.linalg.norm(parameters)), 1e-300))
-    return nearest

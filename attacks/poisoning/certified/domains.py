@@ -1,21 +1,19 @@
 """Which values a poison record may hold, and the nearest one that it may.
 
-A linear function over a ball and a slab is maximised through two multipliers, and for fixed
-multipliers the maximiser is the point of the domain that lies nearest to a point in the open:
-the one thing a domain has to know (see :mod:`attacks.poisoning.feasible`).
+A linear function over a ball and a slab is maximised through two multipliers. For fixed
+multipliers the maximiser is the point of the domain that lies nearest to some given point. So this
+nearest point is all that a domain has to know (see :mod:`attacks.poisoning.certified.feasible`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.errors import DataSplitError
-
-Floats = NDArray[np.float64]
 
 
 class Domain(Protocol):
@@ -38,13 +36,8 @@ class Domain(Protocol):
 class Anywhere:
     """Any real value, also one that no honest record holds."""
 
-    @property
-    def is_everything(self) -> bool:
-        return True
-
-    @property
-    def is_sparse(self) -> bool:
-        return False
+    is_everything: ClassVar[bool] = True
+    is_sparse: ClassVar[bool] = False
 
     def nearest(self, point: Floats) -> Floats:
         return point
@@ -61,13 +54,8 @@ class Box:
         if not self.low < self.high:
             raise DataSplitError(f"values lie between low < high, got [{self.low}, {self.high}]")
 
-    @property
-    def is_everything(self) -> bool:
-        return False
-
-    @property
-    def is_sparse(self) -> bool:
-        return False
+    is_everything: ClassVar[bool] = False
+    is_sparse: ClassVar[bool] = False
 
     def nearest(self, point: Floats) -> Floats:
         return np.clip(point, self.low, self.high)
@@ -77,13 +65,8 @@ class Box:
 class Counts:
     """0, 1, 2, …: how often a word occurs."""
 
-    @property
-    def is_everything(self) -> bool:
-        return False
-
-    @property
-    def is_sparse(self) -> bool:
-        return True
+    is_everything: ClassVar[bool] = False
+    is_sparse: ClassVar[bool] = True
 
     def nearest(self, point: Floats) -> Floats:
         # Ceiling of x − ½ rounds halves down.

@@ -1,14 +1,14 @@
-"""Where poison escapes the filters, and the worst record there for a linear model.
+"""The records that pass the filters, and the worst of them for a linear model.
 
-For a class with centroid μ, axis v, radius r and slab s, a model's loss is largest where
-⟨g, x⟩ is, g = −y·w, over the records x that the domain allows with ‖x − μ‖ ≤ r and
-|⟨v, x − μ⟩| ≤ s. With multipliers t > 0 for the sphere and κ for the slab the maximiser is
+A class has a centroid μ, an axis v, a radius r and a slab s. A record x passes if the domain allows
+it, ‖x − μ‖ ≤ r and |⟨v, x − μ⟩| ≤ s. A model's loss is largest where ⟨g, x⟩ is, with g = −y·w.
+With multipliers t > 0 for the sphere and κ for the slab the maximiser is
 
     x(t, κ) = the domain's nearest point to  μ + t·g − κ·v
 
-and the dual value bounds the loss from above at *any* t and κ, whether or not the search for the
-best ones has ended, also over integers: that bound is what a certificate may use.
-Without limits on values both have a closed form, and the bound is attained.
+The dual value bounds the loss from above at *any* t and κ, also over integers and before the
+search for the best ones has ended. So a certificate may use that bound. Without limits on values,
+maximiser and bound have a closed form, and the bound is attained.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats
 from attacks.defences.outliers import Centroids, check_share, radii
 from attacks.errors import DataSplitError
 from attacks.poisoning.certified.binary import BinarySet, LinearModel
 from attacks.poisoning.certified.domains import Domain
-
-Floats = NDArray[np.float64]
 
 _SLACK: Final = 1e-9  # relative; what rounding may add to a distance
 _GAP: Final = 1e-5  # of ⟨g, x⟩, in units of ‖g‖·r, at which a search ends
@@ -35,8 +33,9 @@ _WIDEST: Final = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Worst:
-    """``record`` (features,): of class ``sign``, passes the filters; ``loss``: the model's hinge
-    loss on it. ``bound``: no record that passes has a larger one.
+    """``record`` (features,) of class ``sign``, which passes the filters.
+
+    ``loss``: the model's hinge loss on it. ``bound``: no record that passes has a larger loss.
     """
 
     record: Floats
@@ -74,22 +73,19 @@ class FeasibleSet:
         """
         check_share(removed)
         centroids = Centroids.of(clean.inputs, clean.labels)
-        far = centroids.distances(clean.inputs, clean.labels)
-        across = centroids.offsets(clean.inputs, clean.labels)
-        return cls(
-            centroids=centroids,
-            spheres=radii(far, clean.labels, removed),
-            slabs=radii(across, clean.labels, removed),
-            domain=domain,
+        spheres, slabs = (
+            radii(scores(clean.inputs, clean.labels), clean.labels, removed)
+            for scores in (centroids.distances, centroids.offsets)
         )
+        return cls(centroids=centroids, spheres=spheres, slabs=slabs, domain=domain)
 
-    def contains(self, records: BinarySet) -> NDArray[np.bool_]:
+    def contains(self, records: BinarySet) -> Bools:
         """(B,) which records pass both filters."""
         labels = records.labels
         self.centroids.check(records.inputs, labels)
         far = self.centroids.distances(records.inputs, labels)
         across = self.centroids.offsets(records.inputs, labels)
-        passes: NDArray[np.bool_] = (far <= self.spheres[labels] * (1 + _SLACK)) & (
+        passes: Bools = (far <= self.spheres[labels] * (1 + _SLACK)) & (
             across <= self.slabs[labels] * (1 + _SLACK)
         )
         return passes

@@ -7,8 +7,8 @@
             └───────────── δ/4, until the duality gap is small ◄───────────────┘
 
 Steinhardt, Koh and Liang (2017) bound the loss of just this learner. The slopes of the smoothed
-loss are a feasible point of the dual problem, so every solution carries a proof of how far from
-optimal it is at most. Nothing is drawn at random.
+loss are a feasible point of the dual problem. So every solution comes with a bound on how far it is
+from optimal. Nothing is drawn at random.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize
 
+from attacks.core.arrays import Floats
 from attacks.errors import AttackError, DataSplitError
-from attacks.poisoning.certified.binary import BinarySet, LinearModel, compact
-
-Floats = NDArray[np.float64]
+from attacks.poisoning.certified.binary import BinarySet, LinearModel, compact, inside
 
 _WIDTHS: Final = tuple(0.25**power for power in range(1, 9))
 _NORM_TOLERANCE: Final = 1e-3
@@ -33,8 +31,10 @@ _SEARCH_STEPS: Final = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fit:
-    """``model``: within the ball. ``loss``: its mean hinge loss over what it was trained on.
-    ``least``: no model in the ball has a smaller one. ``decay``: the weight decay that gives this
+    """What was learned.
+
+    ``model``: within the ball. ``loss``: its mean hinge loss over what it was trained on.
+    ``least``: no model in the ball has a smaller loss. ``decay``: the weight decay that gives this
     norm; 0 where the ball does not bind.
     """
 
@@ -94,7 +94,7 @@ class HingeLearner:
 
 
 class _Search:
-    """Solutions for ever narrower kinks, each started from the one before."""
+    """Solutions for narrower and narrower kinks, each started from the one before."""
 
     def __init__(self, *, records: BinarySet, radius: float) -> None:
         self._inputs: Any = compact(records.inputs)
@@ -155,11 +155,11 @@ class _Search:
 
     def _judged(self, width: float) -> Fit:
         norm = float(np.linalg.norm(self._parameters))
-        inside = self._parameters * min(1.0, self._radius / max(norm, 1e-12))
-        slacks, slopes = self._slopes(inside, width)
+        nearest = inside(self._parameters, self._radius)
+        slacks, slopes = self._slopes(nearest, width)
         least = float(slopes.mean()) - self._radius * float(np.linalg.norm(self._pull(slopes)))
         return Fit(
-            model=LinearModel.of(inside),
+            model=LinearModel.of(nearest),
             loss=float(np.maximum(slacks, 0.0).mean()),
             least=least,
             decay=self._decay if norm >= self._radius * (1 - 2 * _NORM_TOLERANCE) else 0.0,

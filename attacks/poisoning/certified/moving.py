@@ -1,4 +1,4 @@
-"""Filters whose centroids the poison itself moves: how far, and a set that holds all it can hide.
+"""Filters whose centroids are moved by the poison, and a set that holds every attack on them.
 
 The data-dependent defence of Steinhardt, Koh and Liang (2017) keeps its radii and takes centroids
 from the poisoned records. With m poison records in a class of n clean ones, all of which pass, the
@@ -6,9 +6,9 @@ class's centroid moves by m/n times the poison's mean offset from where it ends 
 
     ‖x − μ̂‖ ≤ r for all poison   ⟹   ‖μ̂ − μ‖ ≤ (m/n)·r   ⟹   ‖x − μ‖ ≤ (1 + m/n)·r
 
-and likewise along the axis, after allowing for its turn: with the centroids ‖u‖ apart and moving
-by Δ together, sin θ ≤ Δ/‖u‖, and a record's offset changes by at most r·2·sin(θ/2). Every attack
-that passes the moved filters thus lies in a wider set around the *clean* centroids, and the
+The same holds along the axis, once its turn is allowed for. Let the centroids lie ‖u‖ apart and
+move by Δ together. Then sin θ ≤ Δ/‖u‖, and a record's offset changes by at most r·2·sin(θ/2). So
+every attack that passes the moved filters lies in a wider set around the *clean* centroids, and the
 certificate for that set holds for it. The paper bounds the same by a semidefinite program over
 inner products, which is tighter and is not solved here.
 """
@@ -30,7 +30,7 @@ def widened(feasible: FeasibleSet, clean: BinarySet, count: int) -> FeasibleSet:
     """The clean set that holds every attack of ``count`` records that passes moved filters.
 
     ``feasible``: of the clean records, with the radii that are kept. Raises DataSplitError if the
-    poison could turn the axis by a right angle: then a slab promises nothing.
+    poison could turn the axis by a right angle: then a slab bounds nothing.
     """
     sizes = np.bincount(clean.labels, minlength=2)
     grown = count / sizes  # all of it may be in one class

@@ -1,8 +1,8 @@
-"""Poison that nearly does the worst a filter allows, beside the proof that nothing does more.
+"""An attack that nearly does the worst that filters allow, with a bound on every other attack.
 
-Steinhardt, Koh and Liang 2017. The attacker knows the clean records, the filters and the learner.
-It adds records that pass the filters, and the certificate that is computed on the way bounds what
-any other attack of that size could have done to the defended learner's clean training loss.
+Source: Steinhardt, Koh and Liang 2017. The adversary knows the clean records, the filters and the
+learner, and adds records that pass the filters. The certificate that is computed on the way bounds
+what any attack of that size could do to the defended learner's clean training loss.
 
     clean records ──► radii ──► algorithm 1 ──► certified loss ≥ attained loss ◄── train
                                      └───────► poison ────────► filter ─────────────┘
@@ -17,7 +17,9 @@ from typing import Final
 import numpy as np
 
 from attacks.core.intervals import Estimate, exact
+from attacks.core.oracle import Spent
 from attacks.core.result import AttackResult, Curve
+from attacks.core.threat import ThreatModel
 from attacks.defences.outliers import check_share
 from attacks.errors import DataSplitError
 from attacks.poisoning.certified.binary import BinaryData, BinarySet, joined
@@ -25,7 +27,7 @@ from attacks.poisoning.certified.certificate import Certificate, DualAveraging, 
 from attacks.poisoning.certified.feasible import FeasibleSet
 from attacks.poisoning.certified.hinge import Fit, HingeLearner
 from attacks.poisoning.certified.moving import settled, widened
-from attacks.poisoning.setting import PoisonBudget, PoisoningReport, removal
+from attacks.poisoning.setting import PoisonBudget, removal
 
 NAME: Final = "certified-poisoning"
 
@@ -44,16 +46,19 @@ class Poisoned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertifiedPoisoning:
-    """``budget``: poison records per clean one. ``removed``: share of each clean class that the
-    sphere takes out, and the slab as well, by radii and centroids of the clean records.
-    ``filters_clean``: whether the learner loses those clean outliers, as a filter that runs does;
-    False trains on all clean records, as the paper does, whose radii only bind the attacker.
-    ``clean_centroids`` False: the filters' centroids are the poisoned records', their radii stay
-    (see :mod:`attacks.poisoning.moving`); the attack then is what passes in the end, and may be
-    smaller than the budget.
+    """The attack of Steinhardt, Koh and Liang 2017 on a learner behind sphere and slab filters.
 
-    Raises DataSplitError for a budget or a share outside its range, and for moved centroids with
-    filters that clean records meet: which of them are left would be the attacker's choice.
+    ``budget``: poison records per clean one. ``removed``: the share of each clean class that the
+    sphere takes out, and the slab as well, by radii and centroids of the clean records.
+    ``filters_clean``: whether the learner loses these clean outliers, as with a real filter. False
+    trains on all clean records, as the paper does, where radii bind the adversary only.
+    ``clean_centroids``: whether the filters' centroids are those of the clean records. False takes
+    those of the poisoned records and keeps the radii (see
+    :mod:`attacks.poisoning.certified.moving`). The attack then is what passes in the end, and may
+    be smaller than the budget.
+
+    Raises DataSplitError for a budget or a share outside its range. Raises it for moved centroids
+    with ``filters_clean`` too, since the adversary would choose which clean records are left.
     """
 
     budget: PoisonBudget = field(default_factory=lambda: PoisonBudget(fraction=0.03))
@@ -75,7 +80,7 @@ class CertifiedPoisoning:
 
         Metrics: "test_error" (primary), "clean_loss" of the learner on the clean records it was
         trained on, "total_loss" with the poison's share, "certified_loss", "slack" (certified
-        less total), "within_certificate" (1 unless the learner broke the bound, which nothing can),
+        less total), "within_certificate" (1; anything else would be a defect of the certificate),
         and the filter's removals. The baseline is the learner without poison.
         """
         started = time.perf_counter()
@@ -104,17 +109,19 @@ class CertifiedPoisoning:
             "test_error": clean_fit.model.error(data.test),
             "clean_loss": exact(clean_fit.loss, count=len(clean)),
         }
-        return PoisoningReport(
+        return AttackResult(
             attack=NAME,
-            learner=oracle.name,
+            oracle=oracle.name,
+            threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
             primary="test_error",
             metrics=metrics,
+            spent=Spent(),
             seconds=time.perf_counter() - started,
             baseline=baseline,
             curves={"certificate": _curve(certificate)},
             notes=_notes(found, metrics, share=len(poison) / len(clean)),
             artifact=found,
-        ).result()
+        )
 
     def _against_moved(self, game: Game, count: int) -> tuple[Game, Certificate, BinarySet]:
         """The wider game, its certificate, and the larger attack that passes moved filters: the

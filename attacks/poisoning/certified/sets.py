@@ -1,4 +1,4 @@
-"""Data sets for poisoning that come as folders: IMDB's reviews, and features such as Dogfish's.
+"""Reads data sets for poisoning from folders: IMDB's reviews, and features such as Dogfish's.
 
     aclImdb/                      features/
       train/labeledBow.feat         train.npz   inputs (B, F), labels (B,) of 0 and 1
@@ -7,7 +7,7 @@
 
 A line of ``labeledBow.feat`` is "rating word:count word:count …", with ratings of 1 to 4 for
 negative and 7 to 10 for positive reviews, and words that count from 0 into ``imdb.vocab``
-(Maas et al. 2011). Files are parsed strictly: what cannot be right is refused with its line.
+(Maas et al. 2011). Files are parsed strictly, and errors name the line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Bags of words: a documented generator, for where no text is at hand.
+"""Made-up bags of words, for where no text is at hand.
 
-What makes sentiment data easy to poison is its form: thousands of rare features, of which each
-carries little, and records that lie far from their class's centroid compared with how far the
-centroids lie apart. The generator has that form and nothing else of a language:
+Sentiment data are easy to poison because of their form. They have thousands of rare features, each
+of which carries little. Records lie far from their class's centroid, compared with how far the
+centroids lie apart. The generator has that form, and no other property of a language:
 
     frequency of word k        f_k ∝ (stop_words + k + 2.7)^−1  (Zipf and Mandelbrot)
     topic                      f_k · exp(± strength · z_k / 2),  z_k normal, drawn once
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from attacks.core.arrays import Floats
 from attacks.errors import DataSplitError
 from attacks.poisoning.certified.binary import BinarySet
 
@@ -59,9 +59,7 @@ class TwoTopics:
         chances = [each / each.sum() for each in topics]
         return tuple(self._documents(count, chances, rng) for count in counts)
 
-    def _documents(
-        self, count: int, chances: list[NDArray[np.float64]], rng: np.random.Generator
-    ) -> BinarySet:
+    def _documents(self, count: int, chances: list[Floats], rng: np.random.Generator) -> BinarySet:
         if count < 2:
             raise DataSplitError(f"a set of two topics has at least two documents, got {count}")
         labels = np.arange(count) % 2

@@ -19,8 +19,8 @@ from attacks.core.result import AttackResult
 from attacks.core.roc import epsilon_lower_bound
 from attacks.errors import AbilityError
 from attacks.membership.likelihood import LiRAOnline
+from attacks.membership.outcome import MembershipScores
 from attacks.membership.pooling import paired_difference, pooled
-from attacks.membership.run import MembershipScores
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe

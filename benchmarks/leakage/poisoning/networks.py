@@ -29,7 +29,7 @@ from attacks.poisoning.frogs_transfer import Frogs, FrozenFeatures, OneShotTrans
 from attacks.poisoning.networks import HeadTraining, Network, NetworkLearner
 from attacks.poisoning.outcome import ACCURACY, SUCCESS, Verdicts, paired_change
 from attacks.poisoning.setting import PoisonBudget, PoisoningData
-from attacks.poisoning.truth_serum import AUC, TPR, ShadowRecipe, TruthSerum, rise_is_real
+from attacks.poisoning.truth_serum import AUC, TPR, TruthSerum
 from attacks.training.stack import TrainingConfig
 from benchmarks.rows import Row, estimated
 from he_infer import zoo
@@ -296,13 +296,13 @@ def serum_rows(*, seed: int = 0) -> list[Row]:
     """Membership of the same targets with and without mislabelled copies of them."""
     _, records = load_records("digits")
     pool = records.select(np.random.default_rng([seed, 8]).permutation(len(records))[:1600])
-    recipe = ShadowRecipe(
+    learner = NetworkLearner(
         architecture=functools.partial(mlp, 64, 64, 10),
         config=TrainingConfig(epochs=30, batch=50, rate=0.01),
         description="digits mlp",
     )
     attack = TruthSerum(copies=1, targets=50, models=16)
-    result = attack.run(recipe, pool, np.random.default_rng([seed, 9]))
+    result = attack.run(learner, pool, np.random.default_rng([seed, 9]))
     found = []
     for name, words, reference in (
         (AUC, "AUC", None),
@@ -315,7 +315,7 @@ def serum_rows(*, seed: int = 0) -> list[Row]:
                 SERUM,
                 reference=reference,
                 ours=result.metrics[name],
-                holds=rise_is_real(rise),
+                holds=rise.low > 0,
                 reason=f"without poison {result.baseline[name]}, paired rise {rise}; "
                 f"{result.notes[0]}",
             )

@@ -137,7 +137,7 @@ def test_bit_depth_has_so_many_levels_and_a_straight_gradient() -> None:
 def test_what_an_attacker_differentiates_is_the_score(kind: str) -> None:
     detector, test = calibrated(kind).detector, parts()[2]
     exact = detector.scores(oracle(), test.inputs[:50])
-    model = detector.network(in_hand(network()))
+    model = detector.gradient_score(in_hand(network()))
     np.testing.assert_allclose(model(torch.as_tensor(test.inputs[:50])).detach(), exact, atol=1e-9)
 
 

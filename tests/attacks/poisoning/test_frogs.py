@@ -11,7 +11,7 @@ from attacks.core.records import Records
 from attacks.errors import DataSplitError
 from attacks.poisoning.filtering import filtered_frogs
 from attacks.poisoning.frogs import FeatureCollision, watermarked
-from attacks.poisoning.frogs_end_to_end import EndToEnd, FeaturesOf
+from attacks.poisoning.frogs_end_to_end import EndToEnd
 from attacks.poisoning.frogs_transfer import FrozenFeatures, OneShotTransfer, Spheres
 from attacks.poisoning.networks import HeadTraining, Network, NetworkLearner, train_heads
 from attacks.poisoning.outcome import SUCCESS
@@ -185,7 +185,7 @@ def test_outliers_are_the_least_sure_that_are_right() -> None:
 def test_differentiable_features_are_the_networks() -> None:
     network = Network(nn.Sequential(nn.Linear(INPUTS, 8), nn.ReLU(), nn.Linear(8, CLASSES)))
     inputs = data().test.inputs
-    found = FeaturesOf(network)(torch.as_tensor(inputs)).detach().numpy()
+    found = network.embed(torch.as_tensor(inputs)).detach().numpy()
     assert np.allclose(found, network.features(inputs))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from attacks.core.records import Records
 from attacks.core.roc import epsilon_lower_bound, rates_at, threshold_for
 from attacks.errors import AbilityError, ShadowError
-from attacks.membership.core import gaussian_online, logit_confidence
+from attacks.membership.statistics import gaussian_online, logit_confidence
 from attacks.oracles.recipes import mlp, standard_recipe
 from attacks.training.private import PrivateTraining, train_privately
 from attacks.training.recipe import train_twins

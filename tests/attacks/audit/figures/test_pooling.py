@@ -15,7 +15,7 @@ from attacks.core.intervals import clopper_pearson
 from attacks.core.oracle import Spent
 from attacks.core.roc import auc
 from attacks.errors import DataSplitError, TooFewRecordsError
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 
 MEMBERS = np.arange(300) % 2 == 0
 

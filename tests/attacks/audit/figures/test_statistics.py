@@ -14,7 +14,7 @@ from attacks.audit.figures.statistics import (
 )
 from attacks.core.intervals import Estimate, clopper_pearson, exact
 from attacks.core.result import Curve
-from attacks.membership.run import MembershipScores
+from attacks.membership.outcome import MembershipScores
 
 
 def about(value: float) -> Estimate:

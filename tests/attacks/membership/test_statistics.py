@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from attacks.errors import ShadowError
-from attacks.membership.core import (
+from attacks.membership.statistics import (
     gaussian_offline,
     gaussian_online,
     label_correlation,

@@ -1,4 +1,4 @@
-"""From scores to a result: what every membership attack reports, in one place."""
+"""What every membership attack asks and what it reports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.oracle import LOGITS, PROBABILITIES, Answer, Oracle
 from attacks.core.result import AttackResult
 from attacks.core.roc import FPRS, auc, roc_curve, split, supported, tpr_at_fpr
 from attacks.core.threat import ThreatModel
 from attacks.errors import AbilityError, DataSplitError, ShadowError
-from attacks.membership.rehearsal import rehearsed_metrics, rehearsed_threshold
+from attacks.membership.calibration import metrics_at, shadow_threshold
 from attacks.membership.setting import MembershipData
 
 
@@ -22,21 +22,21 @@ from attacks.membership.setting import MembershipData
 class MembershipScores:
     """Scores (N,) of the records of one target, higher for members, and the truth (N,)."""
 
-    scores: NDArray[np.float64]
-    is_member: NDArray[np.bool_]
+    scores: Floats
+    is_member: Bools
 
     def __post_init__(self) -> None:
         split(self.scores, self.is_member)
 
 
 def fpr_name(fpr: float) -> str:
-    """How a figure at that rate is called: tpr_at_1pct."""
+    """The name of the figure at that rate, such as tpr_at_1pct."""
     return f"tpr_at_{100 * fpr:g}pct"
 
 
 def report(
     name: str,
-    scores: Callable[[Oracle, MembershipData, np.random.Generator], NDArray[np.float64]],
+    scores: Callable[[Oracle, MembershipData, np.random.Generator], Floats],
     oracle: Oracle,
     data: MembershipData,
     rng: np.random.Generator,
@@ -46,9 +46,9 @@ def report(
     """Run ``scores`` on one target and judge it.
 
     A rate that the non-members cannot support is left out, with a note that says how many are
-    needed. "TPR at 1 % FPR" is read off the target's own ROC, which compares attacks; what an
-    attacker attains who sets the threshold beforehand, on a shadow that plays the target, stands
-    beside it, and the ε bound rests on that.
+    needed. "TPR at 1 % FPR" is read off the target's own ROC, which is how papers compare attacks.
+    An adversary has to set the threshold beforehand, on a shadow in the target's place: the rates
+    that this attains stand beside it, and the ε bound rests on them.
     """
     before, start = oracle.ledger.spent, time.perf_counter()
     found = MembershipScores(scores=scores(oracle, data, rng), is_member=data.is_member)
@@ -57,11 +57,11 @@ def report(
     metrics = {"auc": auc(found.scores, found.is_member)}
     for fpr in fprs:
         metrics[fpr_name(fpr)] = tpr_at_fpr(found.scores, found.is_member, fpr).tpr
-    threshold = rehearsed_threshold(scores, oracle.info, data, rng)
+    threshold = shadow_threshold(scores, oracle.info, data, rng)
     if threshold is None:
         refused += ("no threshold could be set on shadows: they were asked about the pool only",)
     else:
-        metrics |= rehearsed_metrics(threshold, found.scores, found.is_member)
+        metrics |= metrics_at(threshold, found.scores, found.is_member)
     return AttackResult(
         attack=name,
         oracle=oracle.info.name,
@@ -76,7 +76,7 @@ def report(
     )
 
 
-def ask_scores(oracle: Oracle, data: MembershipData) -> NDArray[np.float64]:
+def ask_scores(oracle: Oracle, data: MembershipData) -> Floats:
     """Logits or log-probabilities of the pool, (N, classes); errors as for ``ask_pool``.
 
     AbilityError for an oracle of labels comes before anything is paid for.

@@ -1,4 +1,7 @@
-"""A shadow plays the target, so that thresholds are set before the real target is judged."""
+"""Sets thresholds on a shadow model, before the target is judged.
+
+One shadow takes the place of the target, and the attack runs against it with the other shadows.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Bools, Floats
 from attacks.core.intervals import Estimate
 from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, Oracle, OracleInfo
 from attacks.core.roc import epsilon_lower_bound, rates_at, threshold_for
 from attacks.errors import AbilityError, ShadowError
 from attacks.membership.setting import MembershipData, ShadowAnswers
 
-Scores = Callable[[Oracle, MembershipData, np.random.Generator], NDArray[np.float64]]
+Scores = Callable[[Oracle, MembershipData, np.random.Generator], Floats]
 _RATE: Final = 0.1
 
 
@@ -29,21 +32,21 @@ class _ShadowOracle(MeteredOracle):
             (data.population.inputs, data.population_logits[shadow]),
         )
 
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         for inputs, logits in self._known:
             if records.shape == inputs.shape and np.array_equal(records, inputs):
                 return Answer.of_logits(logits)
         raise AbilityError("a shadow's answers to other records than the pool's are not at hand")
 
 
-def rehearsed_threshold(
+def shadow_threshold(
     scores: Scores, info: OracleInfo, data: MembershipData, rng: np.random.Generator
 ) -> float | None:
     """The threshold that accuses a tenth of a shadow's non-members, or None.
 
-    None where the attack asks about records that shadows were never asked about, or where too
-    few shadows are left: the one that plays the target and its opposite, whose memberships would
-    tell the truth about it, judge nothing.
+    The shadow in the target's place is left out of the shadows, and so is its opposite, whose
+    memberships would tell the truth about it. The answer is None if too few shadows are left, or
+    if the attack asks about records that the shadows were never asked about.
     """
     truth = data.shadows.is_member[0]
     if truth.all() or not truth.any():
@@ -51,29 +54,29 @@ def rehearsed_threshold(
     opposite = (data.shadows.is_member == ~truth).all(axis=1)
     left = ~opposite
     left[0] = False
-    rehearsal = MembershipData(
-        pool=data.pool,
+    stand_in = replace(
+        data,
         is_member=truth,
         shadows=ShadowAnswers(
             logits=data.shadows.logits[left], is_member=data.shadows.is_member[left]
         ),
-        population=data.population,
         population_logits=data.population_logits[left],
     )
     try:
         # Requests are not split here: a table has no batch.
         stage = _ShadowOracle(replace(info, batch=None), data, 0)
-        found = scores(stage, rehearsal, rng)
+        found = scores(stage, stand_in, rng)
     except (AbilityError, ShadowError):
         return None
     return threshold_for(found[~truth], _RATE)
 
 
-def rehearsed_metrics(
-    threshold: float, scores: NDArray[np.float64], is_member: NDArray[np.bool_]
-) -> dict[str, Estimate]:
-    """What the target's records say at a threshold that was set without them: both rates with
-    Clopper-Pearson intervals, and the ε below which differential privacy is refuted."""
+def metrics_at(threshold: float, scores: Floats, is_member: Bools) -> dict[str, Estimate]:
+    """The target's figures at a threshold that was set without it.
+
+    They are both rates with Clopper-Pearson intervals, and the ε below which differential privacy
+    is refuted.
+    """
     point = rates_at(scores, is_member, threshold)
     members, others = scores[is_member], scores[~is_member]
     return {

@@ -1,4 +1,4 @@
-"""The likelihood-ratio family: arrays in, one score per record out, higher for members.
+"""The test statistics of LiRA and RMIA: one score per record, higher for members.
 
     φ = log p(y) − log(1 − p(y))                       confidence on a scale where it is near normal
     LiRA online    log N(φ; μ_in, σ_in) − log N(φ; μ_out, σ_out)
@@ -12,37 +12,36 @@ Sources: Carlini et al. 2022 (arXiv:2112.03570); Zarifzadeh, Liu, Shokri 2024 (a
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from attacks.core.arrays import Bools, Floats, Ints
 from attacks.core.oracle import softmax
 from attacks.errors import ShadowError
 
-Floats = NDArray[np.float64]
 # Shadow models that agree to the last digit would divide by zero.
 _LEAST_STD = 1e-6
 # Two classes always correlate fully, and z would be infinite.
 _CERTAIN = 1 - 1e-9
 
 
-def logit_confidence(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+def logit_confidence(logits: Floats, labels: Ints) -> Floats:
     """φ of the true label, (…, N, classes) with labels (N,) → (…, N), exact for large logits."""
-    own = np.take_along_axis(logits, _columns(logits, labels), axis=-1)[..., 0]
+    own = of_label(logits, labels)
     others = np.array(logits, dtype=np.float64)
     np.put_along_axis(others, _columns(logits, labels), -np.inf, axis=-1)
     result: Floats = own - logsumexp(others, axis=-1)
     return result
 
 
-def label_correlation(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+def label_correlation(logits: Floats, labels: Ints) -> Floats:
     """Fisher's z of the correlation between logits and the true label's indicator.
 
     (…, N, classes) with labels (N,) → (…, N). A correlation does not change when logits are scaled
-    or shifted, and its z = artanh is near normal (Fisher 1915): confidence for an attacker whose
+    or shifted, and its z = artanh is near normal (Fisher 1915). So it serves as confidence where a
     server scales and shifts every record's logits.
     """
     centred = logits - logits.mean(axis=-1, keepdims=True)
-    own = np.take_along_axis(centred, _columns(logits, labels), axis=-1)[..., 0]
+    own = of_label(centred, labels)
     classes = logits.shape[-1]
     length = np.linalg.norm(centred, axis=-1) * np.sqrt((classes - 1) / classes)
     correlation = own / np.maximum(length, np.finfo(np.float64).tiny)
@@ -50,13 +49,13 @@ def label_correlation(logits: Floats, labels: NDArray[np.int64]) -> Floats:
     return result
 
 
-def true_probability(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+def true_probability(logits: Floats, labels: Ints) -> Floats:
     """Softmax probability of the true label, (…, N, classes) → (…, N)."""
-    return np.take_along_axis(softmax(logits), _columns(logits, labels), axis=-1)[..., 0]
+    return of_label(softmax(logits), labels)
 
 
 def gaussian_online(
-    target: Floats, shadows: Floats, is_member: NDArray[np.bool_], *, fixed_variance: bool
+    target: Floats, shadows: Floats, is_member: Bools, *, fixed_variance: bool
 ) -> Floats:
     """LiRA with shadows on both sides: (N,), (M, N), (M, N) → (N,).
 
@@ -72,7 +71,7 @@ def gaussian_online(
 
 
 def gaussian_offline(
-    target: Floats, shadows: Floats, is_member: NDArray[np.bool_], *, fixed_variance: bool
+    target: Floats, shadows: Floats, is_member: Bools, *, fixed_variance: bool
 ) -> Floats:
     """LiRA with shadows that never saw the record: how far above them the target is.
 
@@ -87,7 +86,7 @@ def gaussian_offline(
 def relative_ratio(
     target: Floats,
     shadows: Floats,
-    is_member: NDArray[np.bool_],
+    is_member: Bools,
     *,
     offline_a: float | None,
     references: int = 0,
@@ -124,20 +123,23 @@ def share_dominated(ratios: Floats, population: Floats, *, gamma: float) -> Floa
     return result
 
 
-def _columns(logits: Floats, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def of_label(values: Floats, labels: Ints) -> Floats:
+    """The value of each record's label, (…, N, classes) with labels (N,) → (…, N)."""
+    return np.take_along_axis(values, _columns(values, labels), axis=-1)[..., 0]
+
+
+def _columns(logits: Floats, labels: Ints) -> Ints:
     """Labels broadcast to index the last axis: (…, N, 1)."""
     return np.broadcast_to(labels[:, None], (*logits.shape[:-1], 1))
 
 
-def _masked_mean(values: Floats, mask: NDArray[np.bool_]) -> Floats:
+def _masked_mean(values: Floats, mask: Bools) -> Floats:
     total: Floats = np.where(mask, values, 0.0).sum(axis=0)
     result: Floats = total / np.maximum(mask.sum(axis=0), 1)
     return result
 
 
-def _moments(
-    values: Floats, mask: NDArray[np.bool_], fixed_variance: bool
-) -> tuple[Floats, Floats | float]:
+def _moments(values: Floats, mask: Bools, fixed_variance: bool) -> tuple[Floats, Floats | float]:
     mean = _masked_mean(values, mask)
     squares = np.where(mask, (values - mean) ** 2, 0.0)
     if fixed_variance:
@@ -154,7 +156,7 @@ def _log_normal(x: Floats, mean: Floats, std: Floats | float) -> Floats:
     return result
 
 
-def _require(is_member: NDArray[np.bool_], *, least: int, both: bool) -> None:
+def _require(is_member: Bools, *, least: int, both: bool) -> None:
     inside, outside = is_member.sum(axis=0), (~is_member).sum(axis=0)
     short = (outside < least) | ((inside < least) if both else False)
     if short.any():
