@@ -11,7 +11,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: setup demo test test-slow bench leakage service lint clean
+# The packages of the documentation come on top, when the site is built for the first time.
+DOCS_STAMP := $(VENV)/.he-infer-docs-installed
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+.PHONY: setup demo test test-slow docs bench leakage service lint clean
 
 setup: $(STAMP)
 
@@ -28,6 +34,11 @@ test: lint
 test-slow: setup
 	$(BIN)/pytest -m slow
 
+# The site in docs/_build/html; it needs no network to be read.
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 # The records behind the tables in docs/benchmarks.md; about ten minutes on one core.
 bench: setup
 	mkdir -p records
@@ -37,7 +48,7 @@ bench: setup
 	$(BIN)/python -m benchmarks latency --case mlp-784-128-10 --against tenseal,seal,helayers --json records/latency-mlp-784-128-10.json
 	$(BIN)/python -m benchmarks throughput --case mnist-lola --threads 2 --batch 4096 --json records/throughput-mnist-lola.json
 
-# The figures of docs/auditing.md; about an hour on two cores, and it resumes.
+# The figures of docs/leakage.md and docs/published-figures.md; about an hour on two cores, and it resumes.
 leakage: setup
 	$(BIN)/python -m benchmarks leakage --reference --json records/leakage-reference.json
 	$(BIN)/python -m benchmarks leakage --paired --json records/leakage-paired.json
@@ -48,5 +59,5 @@ service: setup
 	$(BIN)/python -m benchmarks service --json records/service.json
 
 clean:
-	rm -rf $(VENV) build dist records demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist docs/_build records demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
     keygen.set_defaults(run=run_keygen)
 
     query = commands.add_parser("query", help="encrypt records, ask a server, decrypt the answers")
-    query.add_argument("input", type=Path, help=".npy with (records, *record shape)")
+    query.add_argument("input", type=Path, help=".npy with records along the first axis")
     query.add_argument("--server", default=DEFAULT_SERVER)
     query.add_argument("--model", required=True)
     add_connection(query)

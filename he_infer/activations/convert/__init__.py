@@ -1,9 +1,11 @@
 """Turns a trained network into one whose activations are polynomials, and fine-tunes it.
 
-network, report = polynomialize(
-    model, sample, config=PolynomializeConfig(degree=2),
-    training=TrainingData(inputs=x, labels=y), rng=np.random.default_rng(0),
-)
+For example::
+
+    network, report = polynomialize(
+        model, sample, config=PolynomializeConfig(degree=2),
+        training=TrainingData(inputs=x, labels=y), rng=np.random.default_rng(0),
+    )
 """
 
 from he_infer.activations.convert.config import (

@@ -78,7 +78,7 @@ def test_groups_that_ran_again_take_the_place_of_their_rows(
 
 def test_the_documented_reference_table_is_the_record() -> None:
     root = CHECKOUT
-    page = (root / "docs" / "auditing.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "published-figures.md").read_text(encoding="utf-8")
     record = root / "docs" / "measurements" / "leakage-reference.json"
     assert with_table(page, record, "reference") == page
 
