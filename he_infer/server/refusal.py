@@ -18,7 +18,7 @@ from he_infer.server.state.key_index import StoreFullError, UnknownKeysError
 from he_infer.server.state.replies import InProgressError, OtherRequestError
 from he_infer.server.state.tenants import BudgetSpentError
 
-KEY_BURNT: Final = (
+SECRET_KEY_POSTED: Final = (
     "this looks like a serialised TenSEAL or SEAL object, which may hold a secret key: it was "
     "refused unread and nothing of it was kept. if it held one, consider that key burnt: delete "
     "it, generate another and upload evaluation keys only"

@@ -1,4 +1,7 @@
-"""Hosts a compiled plan, on the native evaluator or SEAL: strict parsing in, reply out."""
+"""A compiled plan as a host, on the native evaluator or SEAL.
+
+It parses what clients send strictly and returns envelopes.
+"""
 
 from __future__ import annotations
 
