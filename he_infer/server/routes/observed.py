@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from he_infer.errors import HEInferError
 from he_infer.server.catalog import Catalog
 from he_infer.server.logs import log_event, where_raised
 from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
@@ -156,11 +155,7 @@ def trace_of(request: Request, operation: str) -> Trace:
 
 
 def _as_refusal(error: Exception) -> Refusal:
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, HEInferError):
-        return refusal_for(error)
     if isinstance(error, HTTPException):
         code = "method_not_allowed" if error.status_code == 405 else "not_found"
         return Refusal(error.status_code, code, f"{code.replace('_', ' ')}: see GET /v2")
-    return refusal_for(HEInferError())
+    return refusal_for(error)
