@@ -16,7 +16,9 @@ import contextlib
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -26,8 +28,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from he_infer.cli.certificate_files import Issued, paths_of, prepare, read, write
 from he_infer.errors import KeyFileError, ParameterError
+from he_infer.keys.private_file import read_file, write_private
 from he_infer.wire.protocol import NAME
 
 AUTHORITY_DAYS: Final = 3650
@@ -35,9 +37,23 @@ LEAF_DAYS: Final = 397
 MAX_DAYS: Final = 36_500
 MAX_COMMON_NAME: Final = 64  # X.520's upper bound; longer ones are no certificate
 _RESERVED: Final = ("ca", "server")
+_MAX_FILE_BYTES: Final = 64 * 1024
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DNS_NAME: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """Two PEM files: a certificate, for a server with its chain, and its private key."""
+
+    certificate: Path
+    private_key: Path
+
+
+def _paths_of(folder: Path, stem: str) -> Issued:
+    """``<stem>.pem`` and ``<stem>.key`` in a folder."""
+    return Issued(certificate=folder / f"{stem}.pem", private_key=folder / f"{stem}.key")
 
 
 def make_authority(folder: Path, *, days: int = AUTHORITY_DAYS, overwrite: bool = False) -> Issued:
@@ -46,9 +62,9 @@ def make_authority(folder: Path, *, days: int = AUTHORITY_DAYS, overwrite: bool 
     Raises KeyFileError if they exist and ``overwrite`` is false, or others can enter the folder;
     ParameterError for impossible days.
     """
-    issued = paths_of(folder, "ca")
+    issued = _paths_of(folder, "ca")
     lifetime = _lifetime(days)
-    prepare(folder, issued, overwrite=overwrite)
+    _prepare(folder, issued, overwrite=overwrite)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name(
         [
@@ -126,8 +142,8 @@ def _issue(
     overwrite: bool,
 ) -> Issued:
     root, signer = _load_authority(folder)
-    issued = paths_of(folder, stem)
-    prepare(folder, issued, overwrite=overwrite)
+    issued = _paths_of(folder, stem)
+    _prepare(folder, issued, overwrite=overwrite)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     own_id = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -166,10 +182,10 @@ def _builder(
 
 def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """The authority of a folder; raises KeyFileError if it is absent, exposed or expired."""
-    paths = paths_of(folder, "ca")
+    paths = _paths_of(folder, "ca")
     try:
-        certificate = x509.load_pem_x509_certificate(read(paths.certificate, private=False))
-        key = serialization.load_pem_private_key(read(paths.private_key, private=True), None)
+        certificate = x509.load_pem_x509_certificate(_read(paths.certificate, private=False))
+        key = serialization.load_pem_private_key(_read(paths.private_key, private=True), None)
         certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except FileNotFoundError as error:
         raise KeyFileError(
@@ -196,6 +212,23 @@ def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePri
     return certificate, key
 
 
+def _prepare(folder: Path, issued: Issued, *, overwrite: bool) -> None:
+    """Make the folder; refuse one that others can enter, or files that are there already."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except OSError as error:
+        raise KeyFileError(f"cannot use the folder {folder}: {error.strerror}") from error
+    if os.name == "posix" and mode & 0o077:
+        raise KeyFileError(
+            f"expected a folder that only its owner can enter (mode 0700), {folder} has "
+            f"{mode:04o}: run chmod 700 on it, or name a new one"
+        )
+    for path in (issued.certificate, issued.private_key):
+        if path.exists() and not overwrite:
+            raise KeyFileError(f"{path.name} exists: choose another name or ask to overwrite it")
+
+
 def _save(
     issued: Issued,
     key: ec.EllipticCurvePrivateKey,
@@ -204,12 +237,14 @@ def _save(
     overwrite: bool,
 ) -> None:
     encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    write(
-        issued,
-        private_key=key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain),
-        certificates=b"".join(certificate.public_bytes(encoding) for certificate in chain),
-        overwrite=overwrite,
-    )
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+    public = b"".join(certificate.public_bytes(encoding) for certificate in chain)
+    write_private(issued.private_key, secret, overwrite=overwrite)
+    write_private(issued.certificate, public, overwrite=overwrite)
+
+
+def _read(path: Path, *, private: bool) -> bytes:
+    return read_file(path, most_bytes=_MAX_FILE_BYTES, private=private)
 
 
 def _lifetime(days: int) -> timedelta:

@@ -31,21 +31,24 @@ def add_commands(commands: Any) -> None:
     add_connection(keygen)
     keygen.add_argument("--out", type=Path, required=True, help="key file to write")
     keygen.add_argument("--overwrite", action="store_true", help="replace keys that are there")
-    keygen.add_argument("--passphrase-file", type=Path)
-    keygen.add_argument("--json", action="store_true")
+    _add_common(keygen)
     keygen.set_defaults(run=run_keygen)
 
     query = commands.add_parser("query", help="encrypt records, ask a server, decrypt the answers")
     query.add_argument("input", type=Path, help=".npy with records along the first axis")
-    query.add_argument("--server", default=DEFAULT_SERVER)
-    query.add_argument("--model", required=True)
+    query.add_argument("--server", default=DEFAULT_SERVER, help="address of the server")
+    query.add_argument("--model", required=True, help="the model's name on the server")
     add_connection(query)
     query.add_argument("--key", type=Path, help="key file (default: fresh keys for this query)")
-    query.add_argument("--passphrase-file", type=Path)
     query.add_argument("--plan-digest", help="refuse a server that runs another plan")
     query.add_argument("--strict", action="store_true", help="refuse values outside the range")
-    query.add_argument("--json", action="store_true")
+    _add_common(query)
     query.set_defaults(run=run_query)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--passphrase-file", type=Path, help="that holds the key file's passphrase")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:

@@ -29,15 +29,15 @@ def add_commands(commands: Any) -> None:
 
 def _add_serve(commands: Any) -> None:
     serve = commands.add_parser("serve", help="answer encrypted queries for some plans")
-    serve.add_argument("plans", type=Path, nargs="+", metavar="PLAN")
-    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("plans", type=Path, nargs="+", metavar="PLAN", help="plan files to serve")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     serve.add_argument("--reuse-port", action="store_true", help="share the port while restarting")
     _add_state(serve)
     serve.add_argument(
         "--require-tokens", action="store_true", help="refuse who shows no token or certificate"
     )
-    serve.add_argument("--backend", choices=(AUTO, *ENCRYPTED), default=AUTO)
+    serve.add_argument("--backend", choices=(AUTO, *ENCRYPTED), default=AUTO, help="what evaluates")
     serve.add_argument("--workers", type=int, default=1, help="evaluations at a time")
     serve.add_argument(
         "--threads-per-evaluation", type=int, default=1, help="for backends that can use several"
@@ -61,17 +61,17 @@ def _add_tenants(commands: Any) -> None:
     token = actions.add_parser("token", help="print a new token of a tenant")
     budget = actions.add_parser("budget", help="give a tenant another budget")
     revoke = actions.add_parser("revoke", help="revoke a tenant's tokens")
-    for action in (add, token, budget, revoke):
-        action.add_argument("name")
+    disable = actions.add_parser("disable", help="lock a tenant out")
+    enable = actions.add_parser("enable", help="let it in again")
+    for action in (add, token, budget, revoke, disable, enable):
+        action.add_argument("name", help="the tenant's name")
     for action in (add, budget):
         action.add_argument("--records", type=int, help="most records (default: no limit)")
         action.add_argument("--period-hours", type=float, help="after which they are given anew")
     for action in (add, token):
         action.add_argument("--days", type=float, help="that the token is valid")
-    for name, text in (("disable", "lock a tenant out"), ("enable", "let it in again")):
-        actions.add_parser(name, help=text).add_argument("name")
     listing = actions.add_parser("list", help="all tenants with what is left of their budgets")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_tenants)
 
 
@@ -88,10 +88,12 @@ def _add_audit_log(commands: Any) -> None:
 
 def _add_certs(commands: Any) -> None:
     parser = commands.add_parser("certs", help="a certificate authority for development")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--server", nargs="+", metavar="NAME", help="names or addresses")
-    parser.add_argument("--client", nargs="+", metavar="TENANT")
-    parser.add_argument("--days", type=int, default=397)
+    parser.add_argument("folder", type=Path, help="where the authority lies, or is made")
+    parser.add_argument(
+        "--server", nargs="+", metavar="NAME", help="issue for a server of these names or addresses"
+    )
+    parser.add_argument("--client", nargs="+", metavar="TENANT", help="issue for these tenants")
+    parser.add_argument("--days", type=int, default=397, help="that certificates are valid")
     parser.add_argument("--overwrite", action="store_true", help="replace certificates named here")
     parser.add_argument(
         "--new-authority",
@@ -164,19 +166,15 @@ def run_tenants(options: argparse.Namespace) -> int:
     from he_infer.server.state import tenants
 
     now = time.time()
-    days = getattr(options, "days", None)
-    lifetime_s = None if days is None else days * 86400
     if options.action == "list":
         return _list_tenants(options, now)
     printed = None
     with _state(options) as state, state.database.transaction() as connection:
         match options.action:
-            case "add":
-                tenants.add_tenant(connection, options.name, now=now, **_budget(options))
-                printed = tenants.issue_token(
-                    connection, options.name, now=now, lifetime_s=lifetime_s
-                )
-            case "token":
+            case "add" | "token":
+                if options.action == "add":
+                    tenants.add_tenant(connection, options.name, now=now, **_budget(options))
+                lifetime_s = None if options.days is None else options.days * 86400
                 printed = tenants.issue_token(
                     connection, options.name, now=now, lifetime_s=lifetime_s
                 )

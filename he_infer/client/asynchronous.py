@@ -1,4 +1,4 @@
-"""The client for asynchronous programs: the same, in a thread, one call at a time."""
+"""The client for asynchronous programs. It runs a ``Client`` in a thread, one call at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Awaitable calls of a :class:`Client`; encryption and waiting leave the event loop free.
+    """The calls of a :class:`~he_infer.client.client.Client`, to be awaited.
 
-    Calls of one client follow each other; several clients work at the same time.
+    The event loop is free while a record is encrypted or a server is waited for. Calls of one
+    client follow each other, and several clients work at the same time.
     """
 
     def __init__(self, client: Client) -> None:

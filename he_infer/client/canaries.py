@@ -139,7 +139,7 @@ class CheckedPrediction:
 
 
 class Answers(Protocol):
-    """What a client returns; ``he_infer.client.Prediction`` is one."""
+    """What a client returns; ``he_infer.client.client.Prediction`` is one."""
 
     @property
     def logits(self) -> NDArray[np.float64]: ...

@@ -101,6 +101,11 @@ class Client:
         self._strict = strict
         self._retries = retries or RetryPolicy()
         self._progress = progress
+        # Another version may be the default by now: we were made for this one.
+        self._version = protocol.version_of(spec.plan_digest)
+        self._sender = KeySender(
+            transport, spec.model, version=self._version, retries=self._retries, progress=progress
+        )
         self._evaluation_keys: EvaluationKeys | None = None
         self._uploaded = False
 
@@ -194,7 +199,7 @@ class Client:
     def release(self, prediction: Prediction, *, bits: int = DEFAULT_BITS) -> FloatArray:
         """The logits (batch, outputs) with noise of their own and rounded, fit to be shown.
 
-        A decryption shown as it is can give the secret key away; see ``he_infer.release``.
+        A decryption shown as it is can give the secret key away; see :func:`he_infer.client.release.release`.
         """
         return release(prediction.logits, bits=bits)
 
@@ -202,31 +207,17 @@ class Client:
         """Make sure that the server has the evaluation keys; True if they had to be sent."""
         if self._uploaded:
             return False
-        keys, sender = self._made_keys(), self._sender()
-        sent = not sender.known(keys.digest)
+        keys = self._made_keys()
+        sent = not self._sender.known(keys.digest)
         if sent:
-            sender.send(keys.to_bytes(), keys.digest)
+            self._sender.send(keys.to_bytes(), keys.digest)
         self._uploaded = True
         return sent
 
     def delete_keys(self) -> bool:
         """Ask the server to forget the evaluation keys; False if it did not have them."""
         self._uploaded = False
-        return self._sender().forget(self._made_keys().digest)
-
-    def _sender(self) -> KeySender:
-        return KeySender(
-            self._transport,
-            self._spec.model,
-            version=self._version,
-            retries=self._retries,
-            progress=self._progress,
-        )
-
-    @property
-    def _version(self) -> str:
-        # Another version may be the default by now: we were made for this one.
-        return protocol.version_of(self._spec.plan_digest)
+        return self._sender.forget(self._made_keys().digest)
 
     def _use(self, keys: EvaluationKeys) -> None:
         wanted = self._spec.key_levels

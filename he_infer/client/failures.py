@@ -1,4 +1,4 @@
-"""Why an exchange failed, in words that help; and an end for one that would never fail."""
+"""Why an exchange failed, in words that help, and a deadline for an exchange as a whole."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
 class Watch:
     """Shuts a connection down when an exchange ``over`` it takes longer than ``limit_s`` in all.
 
-    Timeouts of a socket begin anew with every byte, and a server may send one a second.
+    The timeout of a socket begins anew with every byte, and a hostile server may send one byte a
+    second.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -87,7 +88,7 @@ class Watch:
         self._timer.cancel()
 
     def over(self, stream: Any) -> None:
-        """The exchange runs over this connection; until now it had a timeout of its own."""
+        """Say which connection the exchange runs over. Connecting has a timeout of its own."""
         with self._lock:
             self._stream = stream
             if self.expired:

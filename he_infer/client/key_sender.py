@@ -1,4 +1,4 @@
-"""Sending evaluation keys in pieces, and going on where a connection broke."""
+"""Evaluation keys are sent in pieces, and sending goes on where a connection broke."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _RANGE: Final = re.compile(r"bytes=0-(\d{1,15})")
 
 
 class KeySender:
-    """Uploads to one model of one server; ``version``: that the keys are for, or the default."""
+    """Uploads keys for one model of one server.
+
+    ``version``: of the model that the keys are for; None means the default one.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""What client and server say to each other, from the client's side: bounded and checked."""
+"""What a server tells its clients: the description of a model, and why it refuses a request.
+
+Both come from outside, so they are bounded in length and checked.
+"""
 
 from __future__ import annotations
 

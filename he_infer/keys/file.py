@@ -11,10 +11,8 @@ scrypt (RFC 7914). A file states its cost; a cost above the cap is refused befor
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from he_infer.errors import KeyFileError, ParameterError
+from he_infer.keys.private_file import read_file, write_private
 from he_infer.params import CKKSParams
 
 MAGIC: Final = b"HEIKEY\r\n"
@@ -99,25 +98,11 @@ def write(
     if path.exists() and not overwrite:
         raise KeyFileError(f"{path.name} exists: choose another name or ask to overwrite it")
     data = seal(contents, passphrase, cost=cost)
-    folder = path.parent
-    temporary = folder / f".{path.name}.{os.urandom(8).hex()}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_new(temporary, data)
-        if overwrite:
-            temporary.replace(path)
-        else:
-            # A link, unlike a rename, fails if somebody else created the file meanwhile.
-            os.link(temporary, path)
-            temporary.unlink()
-        _sync_folder(folder)
-    except FileExistsError as error:
-        raise KeyFileError(f"{path.name} exists: choose another name") from error
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise KeyFileError(f"cannot write {path.name}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_private(path, data, overwrite=overwrite)
 
 
 def read(path: Path, passphrase: str) -> Contents:
@@ -127,18 +112,9 @@ def read(path: Path, passphrase: str) -> Contents:
     another format version, or an excessive passphrase cost.
     """
     try:
-        # Without O_NONBLOCK a named pipe in the file's place would hang the client.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        data = read_file(path, most_bytes=MAX_FILE_BYTES + 1, private=True)
     except OSError as error:
         raise KeyFileError(f"cannot open {path.name}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        # Checked on the open file, so that it cannot be swapped between check and use.
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"{path.name} is not a regular file")
-        if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
-            raise KeyFileError(f"others can read {path.name}: run chmod 600 on it")
-        data = file.read(MAX_FILE_BYTES + 1)
     return unseal(data, passphrase)
 
 
@@ -230,19 +206,3 @@ def _stretch(passphrase: str, salt: bytes, cost: PassphraseCost) -> bytes:
         raise KeyFileError(
             f"this machine cannot derive a key at the stated cost: {type(error).__name__}"
         ) from error
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,9 @@ _SCHEME: Final = "bearer "
 
 
 class Access:
-    """Tells tenants by token or certificate; both, if given, must name the same one.
+    """Finds the tenant of a request by its token or certificate.
+
+    If a request shows both they must name the same tenant.
 
     ``required``: whether requests that show neither are refused.
     """

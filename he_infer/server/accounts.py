@@ -1,4 +1,7 @@
-"""What one query costs and leaves behind: budget, idempotency, audit entries; in transactions."""
+"""What one query costs and leaves behind: records of a budget, a kept reply, audit entries.
+
+Each change is made in one transaction.
+"""
 
 from __future__ import annotations
 

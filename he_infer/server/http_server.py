@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self.application,
+                http="h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Final
 
 from sqlalchemy.engine import Connection
@@ -85,16 +85,9 @@ class KeyUploads:
             await asyncio.to_thread(self._blobs.delete, keys_blob(tenant, digest))
         return found
 
-    @contextmanager
-    def pinned(self, digest: str) -> Iterator[None]:
+    def pinned(self, digest: str) -> AbstractContextManager[None]:
         """Keep keys from being evicted while a query uses them."""
-        self._pins[digest] += 1
-        try:
-            yield
-        finally:
-            self._pins[digest] -= 1
-            if not self._pins[digest]:
-                del self._pins[digest]
+        return _counted(self._pins, digest)
 
     # -- uploads -----------------------------------------------------------------------
 
@@ -216,28 +209,18 @@ class KeyUploads:
         upload of the same bytes may have been noted there meanwhile, or be waiting for its own
         check: then they stay.
         """
-        self._checking[target] += 1
-        try:
-            yield
-        except BaseException:
-            alone = self._checking[target] == 1
-            if alone and not await self.known(facts, tenant, digest):
-                await asyncio.to_thread(self._blobs.delete, target)
-            raise
-        finally:
-            self._checking[target] -= 1
-            if not self._checking[target]:
-                del self._checking[target]
+        with _counted(self._checking, target):
+            try:
+                yield
+            except BaseException:
+                alone = self._checking[target] == 1
+                if alone and not await self.known(facts, tenant, digest):
+                    await asyncio.to_thread(self._blobs.delete, target)
+                raise
 
     async def abandon(self, upload: Upload) -> None:
         """Give an upload up and delete its pieces."""
-
-        def forget(connection: Connection) -> list[str]:
-            pieces = key_index.parts_of(connection, upload.id)
-            key_index.end_upload(connection, upload.id)
-            return pieces
-
-        pieces = await self._database.run(forget)
+        pieces = await self._database.run(lambda c: key_index.end_upload(c, upload.id))
         await asyncio.to_thread(self._delete_parts, pieces)
 
     async def sweep(self) -> None:
@@ -278,6 +261,18 @@ class KeyUploads:
     def _delete_parts(self, pieces: list[str]) -> None:
         for piece in pieces:
             self._blobs.delete(part_blob(piece))
+
+
+@contextmanager
+def _counted(counter: Counter[str], name: str) -> Iterator[None]:
+    """Count ``name`` once more for the duration."""
+    counter[name] += 1
+    try:
+        yield
+    finally:
+        counter[name] -= 1
+        if not counter[name]:
+            del counter[name]
 
 
 def out_of_order(received: int) -> Refusal:

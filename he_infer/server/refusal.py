@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from he_infer.errors import (
-    BackendError,
     HEInferError,
     MismatchError,
     TooLargeError,
@@ -18,7 +17,7 @@ from he_infer.server.state.key_index import StoreFullError, UnknownKeysError
 from he_infer.server.state.replies import InProgressError, OtherRequestError
 from he_infer.server.state.tenants import BudgetSpentError
 
-KEY_BURNT: Final = (
+SECRET_KEY_POSTED: Final = (
     "this looks like a serialised TenSEAL or SEAL object, which may hold a secret key: it was "
     "refused unread and nothing of it was kept. if it held one, consider that key burnt: delete "
     "it, generate another and upload evaluation keys only"
@@ -66,19 +65,21 @@ _STATUS_OF: Final[tuple[tuple[type[HEInferError], int, str], ...]] = (
     (VersionError, 400, "unsupported_version"),
     (MismatchError, 409, "mismatch"),
     (WireError, 400, "malformed"),
-    (BackendError, 500, "evaluation_failed"),
 )
 
 
 _RETRY_AFTER_S: Final = {"in_progress": 1, "database_unavailable": 5, "disk_full": 60}
 
 
-def refusal_for(error: HEInferError) -> Refusal:
-    """The refusal that tells a client about ``error``; anything unforeseen says nothing more."""
+def refusal_for(error: BaseException | None) -> Refusal:
+    """The refusal that tells a client about ``error``.
+
+    It says nothing about what is unforeseen, or None, but that the server failed.
+    """
+    if isinstance(error, Refusal):
+        return error
     for kind, status, code in _STATUS_OF:
         if isinstance(error, kind):
-            if status == 500:
-                break
             retry_after_s = getattr(error, "retry_after_s", _RETRY_AFTER_S.get(code))
             return Refusal(status, code, str(error), retry_after_s=retry_after_s)
     return Refusal(500, "internal", "the server failed to answer; its log has the request id")

@@ -15,7 +15,7 @@ from he_infer.server.accounts import Accounts, Admitted
 from he_infer.server.catalog import Catalog
 from he_infer.server.key_uploads import KeyUploads
 from he_infer.server.logs import log_event, where_raised
-from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
+from he_infer.server.refusal import ClientGoneError, refusal_for
 from he_infer.server.settings import Settings
 from he_infer.server.state import State, served
 from he_infer.server.state.replies import Answer
@@ -90,7 +90,7 @@ class InferenceService:
                 answer = await self.workers.ask(task, gone=gone)
             await self.accounts.settle(admitted, answer)
         except BaseException as error:
-            code = code_of(error)
+            code = "client_gone" if isinstance(error, ClientGoneError) else refusal_for(error).code
             await self.accounts.withdraw(admitted, code)
             if code == "unknown_keys":  # the index has them, or they would not have come so far
                 await self.keys.lost(admitted.tenant, admitted.keys_digest, admitted.request)
@@ -110,12 +110,3 @@ class InferenceService:
     def close(self) -> None:
         """End the workers; the state belongs to whoever opened it."""
         self.workers.close()
-
-
-def code_of(error: BaseException) -> str:
-    """The machine-readable reason of a failure."""
-    if isinstance(error, Refusal):
-        return error.code
-    if isinstance(error, ClientGoneError):
-        return "client_gone"
-    return refusal_for(error).code if isinstance(error, HEInferError) else "internal"

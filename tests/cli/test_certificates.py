@@ -16,8 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from he_infer.cli import certificates
-from he_infer.cli.certificate_files import Issued
-from he_infer.cli.certificates import issue_client, issue_server, make_authority
+from he_infer.cli.certificates import Issued, issue_client, issue_server, make_authority
 from he_infer.cli.main import main
 from he_infer.errors import KeyFileError, ParameterError
 

@@ -164,10 +164,13 @@ def test_pieces_out_of_order_are_told_where_to_go_on(app: Application) -> None:
         wrong = await send_piece(app, path, 2000, data[2000:3000], headers=who)
         assert (wrong.status, wrong.code) == (416, "out_of_order")
         assert wrong.headers["range"] == "bytes=0-999"
+        assert wrong.json["received"] == 1000
         early = await ask(app, "PUT", path, query=f"digest={KEYS_DIGEST}", headers=who)
         assert early.status == 416
         state = await ask(app, "GET", path, headers=who)
         assert (state.status, state.headers["range"]) == (204, "bytes=0-999")
+        told = await ask(app, "HEAD", path, headers=who)
+        assert (told.status, told.headers["range"]) == (204, "bytes=0-999")
         assert (await send_piece(app, path, 1000, data[1000:], headers=who)).status == 202
         done = await ask(app, "PUT", path, query=f"digest={KEYS_DIGEST}", headers=who)
         assert done.status == 201

@@ -37,7 +37,7 @@ class Application:
         ]
         # A bare router: Starlette's own middleware would answer 500 before ours sees an error.
         router = Router(routes=[_route(o) for o in self.operations], redirect_slashes=False)
-        self._observed = Observed(router, metrics=metrics, on_burnt=self._note_burnt)
+        self._observed = Observed(router, metrics=metrics, on_secret_key=self._note_secret_key)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self._observed(scope, receive, send)
@@ -50,7 +50,7 @@ class Application:
     async def openapi(self, request: Request, trace: Trace) -> Response:
         return JSONResponse(describe(self.operations))
 
-    async def _note_burnt(self, trace: Trace) -> None:
+    async def _note_secret_key(self, trace: Trace) -> None:
         if not trace.tenant:
             return  # a stranger's: the log line and the metrics have it
         await self.service.accounts.note(

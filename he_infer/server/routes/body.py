@@ -1,4 +1,4 @@
-"""Request bodies of a known length, read as they arrive, from senders that may be slow or lie."""
+"""Request bodies of a known length, read as they arrive from senders that may be slow or lie."""
 
 from __future__ import annotations
 

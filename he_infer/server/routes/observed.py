@@ -1,4 +1,4 @@
-"""Around every request: an id, one log line, metrics, and an answer whatever happens inside."""
+"""Every request gets an id, one log line, metrics, and an answer whatever happens inside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from he_infer.errors import HEInferError
 from he_infer.server.catalog import Catalog
 from he_infer.server.logs import log_event, where_raised
 from he_infer.server.refusal import ClientGoneError, Refusal, refusal_for
@@ -26,13 +25,17 @@ from he_infer.wire.protocol import request_id
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """What one request did: for its log line and metrics, never a payload."""
+    """What one request did, for its log line and metrics. It never holds a payload.
+
+    ``secret_key``: whether it looked as if a secret key had been posted. ``body_open``: whether
+    the sender may still have something to send.
+    """
 
     id: str
     operation: str = "other"
     model: str = ""
     tenant: str = ""
-    burnt: bool = False
+    secret_key: bool = False
     body_open: bool = False
     received_bytes: int = 0
     stages_ms: dict[str, float] = field(default_factory=dict)
@@ -56,13 +59,17 @@ class Trace:
 
 
 class Observed:
-    """Middleware: ``app`` raises Refusal or HEInferError to refuse; all else becomes a 500."""
+    """Middleware around ``app``, which raises Refusal or HEInferError to refuse.
+
+    Any other exception is answered with 500. ``on_secret_key``: called for a request that may have
+    posted a secret key.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, on_burnt: Callable[[Trace], Awaitable[None]]
+        self, app: ASGIApp, *, metrics: Metrics, on_secret_key: Callable[[Trace], Awaitable[None]]
     ) -> None:
         self._app = app
-        self._on_burnt = on_burnt
+        self._on_secret_key = on_secret_key
         self._metrics = metrics
         self.in_flight = 0
 
@@ -98,8 +105,8 @@ class Observed:
         except Exception as error:
             refusal = _as_refusal(error)
             code = refusal.code
-            if trace.burnt:
-                await self._on_burnt(trace)
+            if trace.secret_key:
+                await self._on_secret_key(trace)
             if refusal.status >= 500 and not isinstance(error, Refusal):
                 level = logging.ERROR
                 failure = {"request": trace.id, "error": where_raised(error)}
@@ -148,11 +155,7 @@ def trace_of(request: Request, operation: str) -> Trace:
 
 
 def _as_refusal(error: Exception) -> Refusal:
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, HEInferError):
-        return refusal_for(error)
     if isinstance(error, HTTPException):
         code = "method_not_allowed" if error.status_code == 405 else "not_found"
         return Refusal(error.status_code, code, f"{code.replace('_', ' ')}: see GET /v2")
-    return refusal_for(HEInferError())
+    return refusal_for(error)

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.requests import Request
 
 from he_infer.errors import HEInferError
-from he_infer.server.refusal import KEY_BURNT, Refusal
+from he_infer.server.refusal import SECRET_KEY_POSTED, Refusal
 from he_infer.server.routes.body import Body
 from he_infer.server.routes.observed import Trace
 from he_infer.server.service import InferenceService
@@ -40,12 +40,12 @@ async def receiving(
         starts = (beginning, beginning[body.head_bytes :])
         if any(looks_like_tenseal_context(b) or looks_like_seal_object(b) for b in starts):
             body.wipe()
-            trace.burnt = True
+            trace.secret_key = True
             if not trace.tenant:
                 # Whose it was is noted; what strangers post must not make the audit log grow.
                 with contextlib.suppress(Refusal, HEInferError):
                     trace.tenant = (await service.access.tenant(request)).name
-            raise Refusal(400, "secret_key_posted", KEY_BURNT) from None
+            raise Refusal(400, "secret_key_posted", SECRET_KEY_POSTED) from None
         raise
     finally:
         trace.received_bytes = body.received_bytes

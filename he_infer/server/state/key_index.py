@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 from sqlalchemy import delete, func, insert, select, text, update
@@ -14,7 +14,7 @@ from he_infer.server.state.schema import keys, parts, uploads
 
 _USED: Final = text(
     "SELECT used FROM evaluation_keys WHERE tenant = :tenant AND digest = :digest "
-    "AND params_digest = :params AND levels_digest = :levels AND used >= :oldest"
+    "AND params_digest = :params_digest AND levels_digest = :levels_digest AND used >= :oldest"
 )
 
 
@@ -63,13 +63,7 @@ def find_keys(
     """
     row = connection.execute(
         _USED,
-        {
-            "tenant": tenant,
-            "digest": name.digest,
-            "params": name.params_digest,
-            "levels": name.levels_digest,
-            "oldest": now - ttl_s,
-        },
+        {"tenant": tenant, **asdict(name), "oldest": now - ttl_s},
     ).one_or_none()
     if row is None:
         return False
@@ -88,15 +82,7 @@ def add_keys(
     """Note keys whose bytes are in place; noting them again is no error."""
     connection.execute(delete(keys).where(keys.c.tenant == tenant, keys.c.digest == name.digest))
     connection.execute(
-        insert(keys).values(
-            tenant=tenant,
-            digest=name.digest,
-            params_digest=name.params_digest,
-            levels_digest=name.levels_digest,
-            bytes=size_bytes,
-            created=now,
-            used=now,
-        )
+        insert(keys).values(tenant=tenant, **asdict(name), bytes=size_bytes, created=now, used=now)
     )
 
 
@@ -162,16 +148,7 @@ def stored(connection: Connection) -> tuple[int, int]:
 
 
 def begin_upload(connection: Connection, upload: Upload, *, now: float) -> None:
-    connection.execute(
-        insert(uploads).values(
-            id=upload.id,
-            tenant=upload.tenant,
-            plan_digest=upload.plan_digest,
-            bytes=upload.bytes,
-            received=upload.received,
-            used=now,
-        )
-    )
+    connection.execute(insert(uploads).values(**asdict(upload), used=now))
 
 
 def drop_surplus(connection: Connection, tenant: str, *, most: int) -> list[str]:
@@ -179,22 +156,13 @@ def drop_surplus(connection: Connection, tenant: str, *, most: int) -> list[str]
     rows = connection.execute(
         select(uploads.c.id).where(uploads.c.tenant == tenant).order_by(uploads.c.used.desc())
     ).all()
-    pieces = []
-    for row in rows[most:]:
-        pieces += parts_of(connection, row[0])
-        end_upload(connection, row[0])
-    return pieces
+    return _end_uploads(connection, [row[0] for row in rows[most:]])
 
 
 def find_upload(connection: Connection, tenant: str, identity: str) -> Upload | None:
+    columns = (uploads.c[field.name] for field in fields(Upload))
     row = connection.execute(
-        select(
-            uploads.c.id,
-            uploads.c.tenant,
-            uploads.c.plan_digest,
-            uploads.c.bytes,
-            uploads.c.received,
-        ).where(uploads.c.id == identity, uploads.c.tenant == tenant)
+        select(*columns).where(uploads.c.id == identity, uploads.c.tenant == tenant)
     ).one_or_none()
     return None if row is None else Upload(**row._mapping)
 
@@ -222,16 +190,22 @@ def parts_of(connection: Connection, identity: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def end_upload(connection: Connection, identity: str) -> None:
+def end_upload(connection: Connection, identity: str) -> list[str]:
+    """Forget an upload; names of its pieces."""
+    pieces = parts_of(connection, identity)
     connection.execute(delete(parts).where(parts.c.upload == identity))
     connection.execute(delete(uploads).where(uploads.c.id == identity))
+    return pieces
 
 
 def expired_uploads(connection: Connection, *, before: float) -> list[str]:
     """Forget uploads without a byte since ``before``; names of their pieces."""
     rows = connection.execute(select(uploads.c.id).where(uploads.c.used < before)).all()
+    return _end_uploads(connection, [row[0] for row in rows])
+
+
+def _end_uploads(connection: Connection, identities: Sequence[str]) -> list[str]:
     pieces = []
-    for row in rows:
-        pieces += parts_of(connection, row[0])
-        end_upload(connection, row[0])
+    for identity in identities:
+        pieces += end_upload(connection, identity)
     return pieces

@@ -7,7 +7,7 @@ from here, once evaluated and once charged; with other bytes it is refused.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from sqlalchemy import delete, select, text, update
@@ -74,16 +74,7 @@ def keep(
     most: int,
 ) -> None:
     """Keep the reply to a reserved request; the tenant's oldest beyond ``most`` go."""
-    connection.execute(
-        _KEEP,
-        {
-            "tenant": tenant,
-            "key": key,
-            "reply": answer.reply,
-            "ms": answer.evaluate_ms,
-            "now": now,
-        },
-    )
+    connection.execute(_KEEP, {"tenant": tenant, "key": key, "now": now, **asdict(answer)})
     # Counting costs more than keeping: every eighth time is often enough. Which time that is
     # must not be for the client to choose, who chooses the key.
     count = 0 if secrets.randbelow(_COUNT_ONE_IN) else connection.scalar(_COUNT, {"tenant": tenant})
@@ -121,7 +112,7 @@ _RESERVE: Final = text(
     "VALUES (:tenant, :key, :digest, :now) ON CONFLICT DO NOTHING"
 )
 _KEEP: Final = text(
-    "UPDATE replies SET reply = :reply, evaluate_ms = :ms, created = :now "
+    "UPDATE replies SET reply = :reply, evaluate_ms = :evaluate_ms, created = :now "
     "WHERE tenant = :tenant AND idempotency_key = :key"
 )
 _COUNT: Final = text("SELECT count(*) FROM replies WHERE tenant = :tenant")

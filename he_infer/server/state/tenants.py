@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Final
 
 from sqlalchemy import delete, insert, text, update
@@ -92,24 +93,13 @@ def set_budget(
 ) -> None:
     """Give a tenant another budget, nothing of it used; raises ParameterError."""
     _check_budget(records_limit, period_s)
-    _must_change(
-        connection.execute(
-            update(tenants)
-            .where(tenants.c.name == name)
-            .values(
-                records_limit=records_limit, period_s=period_s, period_start=now, records_used=0
-            )
-        ).rowcount,
-        name,
-    )
+    budget = {"records_limit": records_limit, "period_s": period_s}
+    _change(connection, name, {**budget, "period_start": now, "records_used": 0})
 
 
 def set_active(connection: Connection, name: str, active: bool) -> None:
     """Let a tenant in or lock it out; raises ParameterError for an unknown one."""
-    changed = connection.execute(
-        update(tenants).where(tenants.c.name == name).values(active=active)
-    )
-    _must_change(changed.rowcount, name)
+    _change(connection, name, {"active": active})
 
 
 def find_tenant(connection: Connection, name: str) -> Tenant | None:
@@ -196,17 +186,10 @@ def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-_TYPES: Final = (
-    tenants.c.name,
-    tenants.c.active,
-    tenants.c.records_limit,
-    tenants.c.period_s,
-    tenants.c.records_used,
-    tenants.c.period_start,
-)
+_TYPES: Final = tuple(tenants.c[field.name] for field in fields(Tenant))
 # Those of every query are written out: putting an expression together takes longer than SQLite
 # takes to answer it.
-_COLUMNS: Final = "name, active, records_limit, period_s, records_used, period_start"
+_COLUMNS: Final = ", ".join(field.name for field in fields(Tenant))
 _ALL: Final = text(f"SELECT {_COLUMNS} FROM tenants ORDER BY name").columns(*_TYPES)
 _BY_NAME: Final = text(f"SELECT {_COLUMNS} FROM tenants WHERE name = :name").columns(*_TYPES)
 _BY_TOKEN: Final = text(
@@ -234,6 +217,7 @@ def _check_budget(records_limit: int | None, period_s: float | None) -> None:
         raise ParameterError("a period needs a number of records: give both")
 
 
-def _must_change(count: int, name: str) -> None:
-    if count != 1:
+def _change(connection: Connection, name: str, values: Mapping[str, object]) -> None:
+    changed = connection.execute(update(tenants).where(tenants.c.name == name).values(values))
+    if changed.rowcount != 1:
         raise ParameterError(f"there is no tenant {name}: add it first")

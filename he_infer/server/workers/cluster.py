@@ -1,9 +1,9 @@
-"""Evaluates on a Ray cluster: stateless replicas of a Ray Serve deployment, scaled by their queue.
+"""Queries are evaluated on a Ray cluster, by stateless replicas of a Ray Serve deployment.
 
-The HTTP process stays what it is; it hands queries to replicas and asks another one when a
-replica, or the machine under it, goes away. Keys lie where every machine can read them: a shared
-folder or an object store, named by ``--blobs``. Ray itself pickles between its own processes, so
-its ports belong into a network that only the cluster's machines can reach.
+Ray Serve scales the replicas by their queue. The HTTP process hands queries to replicas, and asks
+another one when a replica or the machine under it goes away. Keys lie where every machine can read
+them: in a shared folder or an object store, named by ``--blobs``. Ray pickles what its processes
+send to each other, so its ports belong into a network that only the cluster's machines can reach.
 """
 
 from __future__ import annotations

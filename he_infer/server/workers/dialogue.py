@@ -50,18 +50,15 @@ def task_of(message: Message) -> Task:
 
 def perform(evaluator: Evaluator, task: Task) -> Message:
     """The worker's side: do a task and say what came of it; never raises an Exception."""
-    last = False
     try:
         answer = evaluator.do(task)
         return {"evaluate_ms": answer.evaluate_ms}, answer.reply
-    except HEInferError as error:
-        refused = refusal_for(error)
-        where = where_raised(error) if refused.status >= 500 else ""
     except MemoryError:
         refused = Refusal(503, "out_of_memory", "a worker ran out of memory: retry later")
         where, last = "MemoryError", True
     except Exception as error:
-        refused, where, last = refusal_for(HEInferError()), where_raised(error), True
+        refused, last = refusal_for(error), not isinstance(error, HEInferError)
+        where = where_raised(error) if refused.status >= 500 else ""
     parts = [refused.status, refused.code, refused.message, refused.retry_after_s]
     return {"refused": parts, "where": where, "last": last}, b""
 
@@ -102,6 +99,6 @@ async def converse(
             status, code, text, retry_after_s = head["refused"]
             raise Refusal(status, code, text, retry_after_s=retry_after_s)
         if len(reply) != reply_bytes:
-            raise refusal_for(HEInferError())
+            raise refusal_for(None)
         return Answer(reply=bytes(reply), evaluate_ms=float(head["evaluate_ms"]))
     raise given_up

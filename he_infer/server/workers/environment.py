@@ -1,4 +1,7 @@
-"""What worker processes inherit of the environment: nothing that is secret and not for them."""
+"""The environment variables that worker processes inherit.
+
+They get no secret that is not for them.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ _STORES: Final = re.compile(r"AWS_|GOOGLE_|GCP_|AZURE_|FSSPEC_", re.IGNORECASE)
 def worker_environment(environment: Mapping[str, str], *, blobs_url: str) -> dict[str, str]:
     """The variables that workers get; those of an object store only where keys lie in one.
 
-    This keeps secrets out of what a worker that was taken over finds first. It is no wall: a
-    worker runs as the same user as the process that has them.
+    An attacker who has taken a worker over finds no secrets in its environment. This is not a
+    strong boundary, because a worker runs as the same user as the process that has them.
     """
     remote = "://" in blobs_url and not blobs_url.startswith(("file://", "memory://"))
     kept = {}

@@ -1,4 +1,7 @@
-"""Hosts a compiled plan on an encrypted backend: strict parsing in, reply out."""
+"""A compiled plan as a host, on an encrypted backend.
+
+It parses what clients send strictly and returns envelopes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluates in worker processes, which may be killed at any time without losing a query."""
+"""Queries are evaluated in worker processes, which may be killed without losing a query."""
 
 from __future__ import annotations
 
