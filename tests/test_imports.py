@@ -28,7 +28,7 @@ ORDER = {
     "attacks": (
         *("errors", "progress", "core", "training"),
         *("extraction", "membership", "evasion", "ciphertext", "defences", "poisoning"),
-        *("systems", "oracles", "catalogue", "audit", "report", "cli"),
+        *("published", "systems", "oracles", "catalogue", "audit", "report", "cli"),
     ),
     "benchmarks": (
         *("record", "rows", "tables", "inference"),

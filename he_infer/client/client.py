@@ -199,7 +199,8 @@ class Client:
     def release(self, prediction: Prediction, *, bits: int = DEFAULT_BITS) -> FloatArray:
         """The logits (batch, outputs) with noise of their own and rounded, fit to be shown.
 
-        A decryption shown as it is can give the secret key away; see :func:`he_infer.client.release.release`.
+        A decryption shown as it is can give the secret key away; see
+        :func:`he_infer.client.release.release`.
         """
         return release(prediction.logits, bits=bits)
 
