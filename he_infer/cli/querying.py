@@ -118,7 +118,6 @@ def run_keygen(options: argparse.Namespace) -> int:
 def run_query(options: argparse.Namespace) -> int:
     from he_infer.cli.sources import load_array, read_passphrase
     from he_infer.client.client import Client
-    from he_infer.client.messages import fetch_spec
     from he_infer.keys.secret import SecretKeys
 
     records = load_array(options.input)
@@ -128,19 +127,17 @@ def run_query(options: argparse.Namespace) -> int:
             options.key, read_passphrase(options.passphrase_file, confirm=False)
         )
     with open_transport(options) as transport, progress_bars() as progress:
-        stored = None
-        if secret is not None:
-            spec = fetch_spec(transport, options.model)
-            stored = _stored_keys(options.key, secret, spec)
         client = Client.connect(
             transport,
             model=options.model,
             keys=secret,
-            evaluation_keys=stored,
             plan_digest=options.plan_digest,
             strict=options.strict,
             progress=progress,
         )
+        stored = None if secret is None else _stored_keys(options.key, secret, client.spec)
+        if stored is not None:
+            client.use_evaluation_keys(stored)
         answer = client.predict(records)
         if stored is None:
             client.delete_keys()  # the next query makes others, so nobody needs these again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,9 +144,9 @@ def run_serve(options: argparse.Namespace) -> int:
         )
     make_pool: Any = ProcessPool
     if options.cluster:
-        from he_infer.server.workers.cluster import cluster_pool
+        from he_infer.server.workers.cluster import ClusterPool
 
-        make_pool = cluster_pool(options.cluster_address)
+        make_pool = partial(ClusterPool, address=options.cluster_address)
     run(
         options.plans,
         host=options.host,

@@ -149,7 +149,7 @@ class Client:
                 progress=progress,
             )
             if evaluation_keys is not None:
-                client._use(evaluation_keys)
+                client.use_evaluation_keys(evaluation_keys)
             on_failure.pop_all()
             return client
 
@@ -199,7 +199,7 @@ class Client:
     def release(self, prediction: Prediction, *, bits: int = DEFAULT_BITS) -> FloatArray:
         """The logits (batch, outputs) with noise of their own and rounded, fit to be shown.
 
-        A decryption shown as it is can give the secret key away; see
+        A decryption that is shown as it is can give the secret key away. See
         :func:`he_infer.client.release.release`.
         """
         return release(prediction.logits, bits=bits)
@@ -220,7 +220,8 @@ class Client:
         self._uploaded = False
         return self._sender.forget(self._made_keys().digest)
 
-    def _use(self, keys: EvaluationKeys) -> None:
+    def use_evaluation_keys(self, keys: EvaluationKeys) -> None:
+        """Use keys that were made before; raises MismatchError unless they are for this model."""
         wanted = self._spec.key_levels
         if keys.params != self._spec.params or keys.levels != wanted:
             raise MismatchError(

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import time
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -83,16 +82,14 @@ class Server(uvicorn.Server):
         """As uvicorn's for given sockets, with a deadline for TLS handshakes, which it lacks."""
         await self.lifespan.startup()
         loop = asyncio.get_running_loop()
-        limits: dict[str, Any] = {}
-        if self.config.ssl is not None:
-            limits["ssl_handshake_timeout"] = self._service.settings.header_timeout_s
+        timeout_s = None if self.config.ssl is None else self._service.settings.header_timeout_s
         self.servers = [
             await loop.create_server(
                 self._protocol,
                 sock=listener,
                 ssl=self.config.ssl,
                 backlog=self.config.backlog,
-                **limits,
+                ssl_handshake_timeout=timeout_s,
             )
             for listener in sockets or ()
         ]
@@ -128,7 +125,7 @@ class GuardedProtocol(H11Protocol):
         name = _certificate_name(transport)
         if name is not None:
             # Copied into the scope of every request of this connection.
-            self.app_state = {**self.app_state, CERTIFICATE_NAME: name}
+            self.app_state[CERTIFICATE_NAME] = name
         self._watch_headers()
 
     def data_received(self, data: bytes) -> None:

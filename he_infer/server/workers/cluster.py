@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,19 +59,13 @@ def plan_of(data: bytes) -> Plan:
         return load_plan(file.name)
 
 
-def cluster_pool(
-    address: str | None, *, most_replicas: int | None = None
-) -> Callable[[Sequence[Path], str, Settings], ClusterPool]:
-    """What ``run`` makes its pool with; ``address`` None starts or joins a local cluster.
-
-    ``settings.workers`` replicas at least, ``most_replicas`` (default: four times as many) at
-    most, one core each.
-    """
-    return partial(ClusterPool, address=address, most_replicas=most_replicas)
-
-
 class ClusterPool:
-    """A Ray Serve deployment as workers. Raises ServiceError if it cannot be started."""
+    """A Ray Serve deployment as workers. Raises ServiceError if it cannot be started.
+
+    ``address``: of the cluster; None starts or joins a local one. There are ``settings.workers``
+    replicas at least, and ``most_replicas`` at most (by default four times as many), on one core
+    each.
+    """
 
     def __init__(
         self,
@@ -81,7 +74,7 @@ class ClusterPool:
         settings: Settings,
         *,
         address: str | None,
-        most_replicas: int | None,
+        most_replicas: int | None = None,
     ) -> None:
         try:
             import ray

@@ -56,7 +56,7 @@ def test_a_killed_node_loses_no_request(cluster: Any, plan: Plan, tmp_path: Path
     from attacks.oracles.channels import PlanChannel
     from he_infer.plan.client_spec import expected_reply
     from he_infer.server.state.blobs import Blobs, keys_blob
-    from he_infer.server.workers.cluster import cluster_pool
+    from he_infer.server.workers.cluster import ClusterPool
     from he_infer.server.workers.hosting import Task
     from he_infer.server.workers.workers import Workers
     from he_infer.wire import Ciphertext, read_envelope
@@ -68,8 +68,10 @@ def test_a_killed_node_loses_no_request(cluster: Any, plan: Plan, tmp_path: Path
     blobs = Blobs(str(tmp_path / "blobs"))
     blobs.write(keys_blob("acme", evaluation.digest), [evaluation.to_bytes()])
     settings = Settings(workers=3, queue=64)
-    make = cluster_pool(cluster.address, most_replicas=3)
-    workers = Workers(make([tmp_path / "p.plan"], blobs.url, settings), settings)
+    pool = ClusterPool(
+        [tmp_path / "p.plan"], blobs.url, settings, address=cluster.address, most_replicas=3
+    )
+    workers = Workers(pool, settings)
     records = records_of(plan, 1)
     query = channel.query(channel.spec.pack(records).astype(np.complex128))
     keys = Task(plan_digest=plan.digest, tenant="acme", keys_digest=evaluation.digest)
