@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,18 +26,8 @@ from attacks.errors import DataSplitError
 _PART_RECORDS = 2048
 
 
-class FeatureMap(Protocol):
-    """(B, *shape) → (B, features) in float64, with a gradient."""
-
-    def __call__(self, inputs: Tensor) -> Tensor: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Flat:
-    """The input values themselves."""
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        return inputs.flatten(1)
+# (B, *shape) → (B, features) in float64, with a gradient.
+FeatureMap = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,9 +79,7 @@ class DensityDetector:
     means: Tensor
     whitening: Tensor
 
-    @property
-    def name(self) -> str:
-        return "density of clean inputs"
+    name: ClassVar[str] = "density of clean inputs"
 
     @classmethod
     def fitted(
@@ -108,7 +96,7 @@ class DensityDetector:
             raise DataSplitError("a detector is fitted on clean records, and there are none")
         if not 0 < shrinkage <= 1:
             raise DataSplitError(f"shrinkage lies in (0, 1], got {shrinkage}")
-        phi: FeatureMap = features if features is not None else Flat()
+        phi: FeatureMap = nn.Flatten() if features is None else features
         counts = np.bincount(clean.labels)
         if (counts[counts > 0] < 2).any():
             raise DataSplitError(

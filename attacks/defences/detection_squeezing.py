@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,11 +22,8 @@ from attacks.core.arrays import Floats
 from attacks.core.oracle import Oracle
 from attacks.errors import DataSplitError
 
-
-class Squeezer(Protocol):
-    """(B, *shape) → the same shape, coarser. Its gradient is useful rather than true."""
-
-    def __call__(self, inputs: Tensor) -> Tensor: ...
+# (B, *shape) → the same shape, coarser. Its gradient is useful rather than true.
+Squeezer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +94,7 @@ class FeatureSqueezing:
         if not self.squeezers:
             raise DataSplitError("feature squeezing needs at least one squeezer")
 
-    @property
-    def name(self) -> str:
-        return "feature squeezing"
+    name: ClassVar[str] = "feature squeezing"
 
     @property
     def records_per_score(self) -> int:

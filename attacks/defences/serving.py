@@ -146,9 +146,6 @@ def serving_defences(
     )
 
 
-SERVING: Final = serving_defences()
-
-
 def calibrated_noise(
     logits: Floats,
     truth: Ints,

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from attacks.core.arrays import Bools, Floats, Ints
-from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle, softmax
 from attacks.core.result import AttackResult
+from attacks.core.roc import rates_at
 from attacks.errors import DataSplitError
 from attacks.membership.outcome import ask_pool, ask_scores, report
 from attacks.membership.setting import MembershipData
@@ -95,23 +95,16 @@ class GapIdentity:
 
     advantage: float
     generalisation_gap: float
-    training_accuracy: Estimate
-    held_out_accuracy: Estimate
 
 
 def gap_identity(oracle: Oracle, data: MembershipData) -> GapIdentity:
     """Both sides of the identity for one target (Yeom et al. 2018, theorem 3 for 0-1 loss)."""
     right = ask_pool(oracle, data).labels == data.pool.labels
-    truth = data.is_member
+    accuracy, held_out = (float(right[side].mean()) for side in (data.is_member, ~data.is_member))
     # Whoever is labelled right is accused.
-    advantage = float(right[truth].mean()) - float(right[~truth].mean())
-    training = clopper_pearson(int(right[truth].sum()), int(truth.sum()))
-    held_out = clopper_pearson(int(right[~truth].sum()), int((~truth).sum()))
+    point = rates_at(right.astype(np.float64), data.is_member, threshold=0.5)
     return GapIdentity(
-        advantage=advantage,
-        generalisation_gap=training.value - held_out.value,
-        training_accuracy=training,
-        held_out_accuracy=held_out,
+        advantage=point.tpr.value - point.fpr.value, generalisation_gap=accuracy - held_out
     )
 
 

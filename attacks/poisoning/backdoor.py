@@ -13,6 +13,7 @@ separability for backdoor defenses, 2023).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -131,9 +132,7 @@ class Backdoor:
             target=self.target,
         )
 
-    @property
-    def name(self) -> str:
-        return "backdoor"
+    name: ClassVar[str] = "backdoor"
 
     @property
     def note(self) -> str:

@@ -63,7 +63,7 @@ def filtered(
         crafted,
         data,
         attack=attack,
-        learner=learner.name,
+        learner=learner.description,
         started=start,
         extra=removal(keep, crafted.training.is_poison),
     )

@@ -7,6 +7,7 @@ The adversary contributes a share of the training set, so the set keeps its size
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -63,9 +64,7 @@ class LabelFlipping:
             target=self.target,
         )
 
-    @property
-    def name(self) -> str:
-        return "label flipping"
+    name: ClassVar[str] = "label flipping"
 
     @property
     def note(self) -> str:

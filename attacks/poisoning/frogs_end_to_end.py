@@ -124,7 +124,7 @@ class EndToEnd:
         )
         return AttackResult(
             attack="poison frogs, end to end",
-            oracle=learner.name,
+            oracle=learner.description,
             threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
             primary=SUCCESS,
             metrics={

@@ -99,10 +99,6 @@ class NetworkLearner:
     config: TrainingConfig
     description: str
 
-    @property
-    def name(self) -> str:
-        return self.description
-
     def fit(self, records: Records, rng: np.random.Generator) -> Network:
         """One network; errors as ``fit_all``'s."""
         return self.fit_all([records], rng)[0]
@@ -207,23 +203,20 @@ def train_heads(
     spread = np.sqrt(((features - mean) ** 2).mean(axis=(1, 2), keepdims=True))
     scale = np.where(spread > 0, spread, 1.0)
     given = torch.as_tensor((features - mean) / scale, dtype=torch.float32)
-    wanted = torch.as_tensor(labels)
+    wanted = torch.as_tensor(labels).flatten()
     count, records, width = features.shape
     weight = torch.zeros(count, width, classes, requires_grad=True)
     bias = torch.zeros(count, 1, classes, requires_grad=True)
     optimiser = torch.optim.Adam([weight, bias], lr=training.rate)
     for _ in range(training.steps):
-        loss = _entropy(torch.baddbmm(bias, given, weight), wanted) / records
+        logits = torch.baddbmm(bias, given, weight).flatten(0, 1)  # (T · N, classes)
+        # Summed over models, so that each model's gradient is its own.
+        loss = nn.functional.cross_entropy(logits, wanted, reduction="sum") / records
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
     layer = [part.detach().double().numpy() for part in (weight, bias)]
     return Heads(layer[0], layer[1], mean, scale)
-
-
-def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Summed over models, so that each model's gradient is its own."""
-    return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
 
 
 def with_and_without(
@@ -239,7 +232,7 @@ def with_and_without(
         crafted,
         data,
         attack=attack.name,
-        learner=learner.name,
+        learner=learner.description,
         started=started,
         notes=(attack.note,),
     )

@@ -104,7 +104,7 @@ class TruthSerum:
         share = len(added) / (len(pool) // 2)
         return AttackResult(
             attack="truth serum",
-            oracle=learner.name,
+            oracle=learner.description,
             threat_model=ThreatModel.TRAINING_TIME_ADVERSARY,
             primary=AUC,
             metrics={**after, **rises},

@@ -53,10 +53,6 @@ class _Chunk:
     is_member: Bools
     seeds: list[int]
 
-    @property
-    def digest(self) -> str:
-        return self.path.stem
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowCache:
@@ -92,12 +88,12 @@ class ShadowCache:
         except OSError as error:
             raise ShadowError(f"cannot keep models in {self.folder}: {error.strerror}") from error
         chunks = list(self._chunks(recipe.digest(pool), is_member, seeds))
-        found = {chunk.digest: _load(chunk, recipe, pool) for chunk in chunks}
-        missing = [chunk for chunk in chunks if found[chunk.digest] is None]
+        found = {chunk.path: _load(chunk, recipe, pool) for chunk in chunks}
+        missing = [chunk for chunk in chunks if found[chunk.path] is None]
         self._train(missing, recipe, pool, progress, total=len(chunks))
         parts = []
         for chunk in chunks:
-            part = found[chunk.digest] or _load(chunk, recipe, pool)
+            part = found[chunk.path] or _load(chunk, recipe, pool)
             if part is None:
                 raise ShadowError(f"{chunk.path} cannot be read back after it was written")
             parts.append(part)
@@ -180,7 +176,7 @@ def _train_and_save(
 
 def _save(chunk: _Chunk, twins: TrainedTwins) -> None:
     tensors = _flat(twins)
-    metadata = {_CHECKSUM: _checksum(tensors), _CONTENT: chunk.digest}
+    metadata = {_CHECKSUM: _checksum(tensors), _CONTENT: chunk.path.stem}
     data = safetensors.torch.save(tensors, metadata=metadata)
     # Written beside its place and renamed, so that a file is whole or not there.
     descriptor, scratch = tempfile.mkstemp(dir=chunk.path.parent, suffix=".tmp")
@@ -207,7 +203,7 @@ def _load(chunk: _Chunk, recipe: TwinRecipe, pool: Records) -> TrainedTwins | No
     except (OSError, safetensors.SafetensorError):
         stated, tensors = {}, {}
     intact = tensors and stated.get(_CHECKSUM) == _checksum(tensors)
-    if not intact or stated.get(_CONTENT) != chunk.digest:
+    if not intact or stated.get(_CONTENT) != chunk.path.stem:
         what = "holds other models" if intact else "is damaged"
         warnings.warn(
             f"{path.name} {what}: these are trained again", StaleCacheWarning, stacklevel=3

@@ -93,9 +93,6 @@ class Stack:
         )
         return model.eval()
 
-    def modules(self) -> list[nn.Module]:
-        return [self.module(index) for index in range(len(self))]
-
     @classmethod
     def of(cls, models: Sequence[nn.Module]) -> Stack:
         """Stack models of one architecture; ShadowError if their weights differ in shape."""

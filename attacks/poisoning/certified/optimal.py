@@ -34,14 +34,12 @@ NAME: Final = "certified-poisoning"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Poisoned:
-    """What came of an attack: the ``poison`` itself, the ``certificate``, and what was learned
-    with (``fit``) and without it (``clean_fit``)."""
+    """What came of an attack: the ``poison``, the ``certificate``, and what was learned with it."""
 
     poison: BinarySet
     certificate: Certificate
     feasible: FeasibleSet
     fit: Fit
-    clean_fit: Fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +95,7 @@ class CertifiedPoisoning:
         clean_fit = oracle.fit(clean)
         fit = oracle.fit(joined([clean, poison]))
         certificate = tightened(certificate, game, fit.model)
-        found = Poisoned(
-            poison=poison, certificate=certificate, feasible=feasible, fit=fit, clean_fit=clean_fit
-        )
+        found = Poisoned(poison=poison, certificate=certificate, feasible=feasible, fit=fit)
         metrics = _metrics(found, data, clean)
         # All of the poison is made to pass, whichever centroids judge it.
         survives = game.feasible.contains(poison)

@@ -10,7 +10,7 @@ from scipy import stats
 from attacks.catalogue import ATTACKS
 from attacks.core.oracle import softmax
 from attacks.core.wrappers import LabelsOnly, Scaled, Shifted, Softmax
-from attacks.defences.serving import SERVING, calibrated_noise, serving_defences
+from attacks.defences.serving import calibrated_noise, serving_defences
 from attacks.errors import AbilityError, DataSplitError, TooFewRecordsError
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.simulated import SimulatedOracle
@@ -20,6 +20,7 @@ from he_infer.compiler.pipeline import compile
 from he_infer.plan.privacy import FunctionPrivacy
 
 NAME = "digits-mlp"
+SERVING = serving_defences()
 
 
 def target() -> TorchOracle:
