@@ -1,44 +1,23 @@
 """Data sets: MNIST's test images embedded, the rest from IDX files, a download or scikit-learn."""
 
-from he_infer.datasets.accuracy import wilson_interval
+from he_infer.datasets.accuracy import wilson_interval as wilson_interval
 from he_infer.datasets.downloads import (
-    DATA_VARIABLE,
-    FASHION_MNIST,
-    MNIST,
-    IdxFile,
-    IdxSource,
-    default_folder,
-    download,
-    fashion_mnist,
-    mnist,
+    DATA_VARIABLE as DATA_VARIABLE,
+    FASHION_MNIST as FASHION_MNIST,
+    MNIST as MNIST,
+    IdxFile as IdxFile,
+    IdxSource as IdxSource,
+    default_folder as default_folder,
+    download as download,
+    fashion_mnist as fashion_mnist,
+    mnist as mnist,
 )
 from he_infer.datasets.embedded import (
-    CALIBRATION_IMAGES,
-    breast_cancer,
-    digits,
-    iris,
-    mnist_calibration,
-    mnist_test,
+    CALIBRATION_IMAGES as CALIBRATION_IMAGES,
+    breast_cancer as breast_cancer,
+    digits as digits,
+    iris as iris,
+    mnist_calibration as mnist_calibration,
+    mnist_test as mnist_test,
 )
-from he_infer.datasets.records import Dataset, Table
-
-__all__ = [
-    "CALIBRATION_IMAGES",
-    "DATA_VARIABLE",
-    "FASHION_MNIST",
-    "MNIST",
-    "Dataset",
-    "IdxFile",
-    "IdxSource",
-    "Table",
-    "breast_cancer",
-    "default_folder",
-    "digits",
-    "download",
-    "fashion_mnist",
-    "iris",
-    "mnist",
-    "mnist_calibration",
-    "mnist_test",
-    "wilson_interval",
-]
+from he_infer.datasets.records import Dataset as Dataset, Table as Table

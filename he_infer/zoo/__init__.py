@@ -7,23 +7,17 @@
 torch is imported by the functions that need it, not by this package.
 """
 
-from he_infer.zoo.cards import Card, card
-from he_infer.zoo.data import inputs, sample, test_set, training_set
-from he_infer.zoo.models import load, train, train_relu_twin
-from he_infer.zoo.recipes import NAMES, Augmentation, Recipe, recipe
-
-__all__ = [
-    "NAMES",
-    "Augmentation",
-    "Card",
-    "Recipe",
-    "card",
-    "inputs",
-    "load",
-    "recipe",
-    "sample",
-    "test_set",
-    "train",
-    "train_relu_twin",
-    "training_set",
-]
+from he_infer.zoo.cards import Card as Card, card as card
+from he_infer.zoo.data import (
+    inputs as inputs,
+    sample as sample,
+    test_set as test_set,
+    training_set as training_set,
+)
+from he_infer.zoo.models import load as load, train as train, train_relu_twin as train_relu_twin
+from he_infer.zoo.recipes import (
+    NAMES as NAMES,
+    Augmentation as Augmentation,
+    Recipe as Recipe,
+    recipe as recipe,
+)

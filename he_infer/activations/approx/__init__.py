@@ -8,59 +8,31 @@ Polynomial. METHODS and FUNCTIONS name them for command lines and reports.
 """
 
 from he_infer.activations.approx.composite import (
-    CompositePolynomial,
-    composite_minimax,
-    composite_sign,
+    CompositePolynomial as CompositePolynomial,
+    composite_minimax as composite_minimax,
+    composite_sign as composite_sign,
 )
 from he_infer.activations.approx.fits import (
-    chebyshev,
-    cryptodl_weight,
-    derivative_based,
-    hermite,
-    least_squares,
-    weighted_chebyshev,
+    chebyshev as chebyshev,
+    cryptodl_weight as cryptodl_weight,
+    derivative_based as derivative_based,
+    hermite as hermite,
+    least_squares as least_squares,
+    weighted_chebyshev as weighted_chebyshev,
 )
 from he_infer.activations.approx.functions import (
-    FUNCTIONS,
-    Array,
-    Function,
-    gelu,
-    relu,
-    sigmoid,
-    sign,
-    silu,
-    softplus,
-    tanh,
+    FUNCTIONS as FUNCTIONS,
+    Array as Array,
+    Function as Function,
+    gelu as gelu,
+    relu as relu,
+    sigmoid as sigmoid,
+    sign as sign,
+    silu as silu,
+    softplus as softplus,
+    tanh as tanh,
 )
-from he_infer.activations.approx.methods import METHODS, Method
-from he_infer.activations.approx.minimax import minimax
-from he_infer.activations.approx.polynomial import Interval, Polynomial
-from he_infer.activations.approx.taylor import taylor
-
-__all__ = [
-    "FUNCTIONS",
-    "METHODS",
-    "Array",
-    "CompositePolynomial",
-    "Function",
-    "Interval",
-    "Method",
-    "Polynomial",
-    "chebyshev",
-    "composite_minimax",
-    "composite_sign",
-    "cryptodl_weight",
-    "derivative_based",
-    "gelu",
-    "hermite",
-    "least_squares",
-    "minimax",
-    "relu",
-    "sigmoid",
-    "sign",
-    "silu",
-    "softplus",
-    "tanh",
-    "taylor",
-    "weighted_chebyshev",
-]
+from he_infer.activations.approx.methods import METHODS as METHODS, Method as Method
+from he_infer.activations.approx.minimax import minimax as minimax
+from he_infer.activations.approx.polynomial import Interval as Interval, Polynomial as Polynomial
+from he_infer.activations.approx.taylor import taylor as taylor

@@ -9,19 +9,10 @@ For example::
 """
 
 from he_infer.activations.convert.config import (
-    PolynomializeConfig,
-    PolynomializeReport,
-    SiteReport,
-    TrainingData,
+    PolynomializeConfig as PolynomializeConfig,
+    PolynomializeReport as PolynomializeReport,
+    SiteReport as SiteReport,
+    TrainingData as TrainingData,
 )
-from he_infer.activations.convert.replacement import polynomialize
-from he_infer.activations.forward import predict
-
-__all__ = [
-    "PolynomializeConfig",
-    "PolynomializeReport",
-    "SiteReport",
-    "TrainingData",
-    "polynomialize",
-    "predict",
-]
+from he_infer.activations.convert.replacement import polynomialize as polynomialize
+from he_infer.activations.forward import predict as predict

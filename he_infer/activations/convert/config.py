@@ -46,31 +46,23 @@ class PolynomializeConfig:
     min_leading: float = 0.1
 
     def __post_init__(self) -> None:
-        positive = {
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "coefficient_rate": self.coefficient_rate,
-            "range_limit": self.range_limit,
-            "temperature": self.temperature,
-        }
-        weights = {
-            "epochs_per_site": self.epochs_per_site,
-            "epochs": self.epochs,
-            "range_weight": self.range_weight,
-            "label_weight": self.label_weight,
-            "kl_weight": self.kl_weight,
-            "logit_weight": self.logit_weight,
-        }
-        for name, value in positive.items():
+        for name, value in self._values(
+            "batch_size", "learning_rate", "coefficient_rate", "range_limit", "temperature"
+        ):
             if not (np.isfinite(value) and value > 0):
                 raise TrainingError(f"{name} is {value}: expected a positive number")
-        for name, value in weights.items():
+        for name, value in self._values(
+            "epochs_per_site", "epochs", "range_weight", "label_weight", "kl_weight", "logit_weight"
+        ):
             if not (np.isfinite(value) and value >= 0):
                 raise TrainingError(f"{name} is {value}: expected 0 or more")
         if not (np.isfinite(self.margin) and self.margin >= 1.0):
             raise TrainingError(f"margin is {self.margin}: expected 1 or more")
         if not 0.0 <= self.min_leading <= 1.0:
             raise TrainingError(f"min_leading is {self.min_leading}: expected 0 to 1")
+
+    def _values(self, *names: str) -> list[tuple[str, float]]:
+        return [(name, getattr(self, name)) for name in names]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
