@@ -22,6 +22,7 @@ version: Final = __version__
 extensions: Final = ["myst_parser", "sphinx.ext.autodoc", "sphinxarg.ext"]
 exclude_patterns: Final = ["_build", "_static", "notebooks", "measurements"]
 myst_heading_anchors: Final = 3
+smartquotes: Final = False  # it would turn the two dashes of an option into one
 
 html_theme: Final = "furo"
 html_title: Final = f"he-infer {__version__}"
