@@ -28,8 +28,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# A process for each core, a file of tests at a time: fixtures of a file are made once.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow
