@@ -42,19 +42,16 @@ def trace(model: nn.Module, sample: ir.FloatArray) -> ir.Graph:
     try:
         traced = fx.GraphModule(module, Tracer().trace(module))
     except (fx.proxy.TraceError, TypeError) as error:
-        raise UnsupportedLayersError([_untraceable(error)]) from error
+        problem = Problem(
+            path="forward",
+            what=f"its control flow depends on the data ({error})",
+            remedy="encrypted values cannot be compared: remove the branch",
+        )
+        raise UnsupportedLayersError([problem]) from error
     records = np.asarray(sample, dtype=np.float64)
     graph = _Walk(run_once(traced, records)).build()
     _compare(graph, module, records[:PROBE_BATCH])
     return graph
-
-
-def _untraceable(error: Exception) -> Problem:
-    return Problem(
-        path="forward",
-        what=f"its control flow depends on the data ({error})",
-        remedy="encrypted values cannot be compared: remove the branch",
-    )
 
 
 class _Walk:

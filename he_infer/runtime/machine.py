@@ -57,7 +57,9 @@ def inspect_machine() -> Machine:
         torch=metadata.version("torch"),
         cpu=info.get("model name", platform.processor() or platform.machine()),
         cpu_features=tuple(f for f in CPU_FEATURES if f in _flags(info)),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),
+        cores=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         memory_gb=round(_memory_bytes() / 1e9, 1),
         compilers=tuple(name for name in COMPILERS if shutil.which(name)),
         evaluator=backend_class().paths(),
@@ -97,6 +99,9 @@ def _flags(info: dict[str, str]) -> set[str]:
 
 
 def _cores() -> int:
+    """How many this process may use, which containers restrict; all of them elsewhere."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

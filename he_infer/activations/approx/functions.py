@@ -85,12 +85,7 @@ def _silu_slope(x: Array) -> Array:
 
 
 FUNCTIONS: Final[Mapping[str, Function]] = {
-    "relu": relu,
-    "sigmoid": sigmoid,
-    "tanh": tanh,
-    "gelu": gelu,
-    "silu": silu,
-    "softplus": softplus,
+    function.__name__: function for function in (relu, sigmoid, tanh, gelu, silu, softplus)
 }
 
 DERIVATIVES: Final[Mapping[Function, Function]] = {

@@ -72,14 +72,6 @@ class Polynomial:
         power[: converted.size] = converted
         return power
 
-    def coefficients_in_x(self) -> Array:
-        """Return ascending powers of x itself, for comparison with published tables."""
-        inner = np.polynomial.Polynomial([-self.center / self.radius, 1.0 / self.radius])
-        composed = np.polynomial.Polynomial(self.coefficients_power())(inner)
-        power = np.zeros(self.degree + 1)
-        power[: composed.coef.size] = composed.coef
-        return power
-
 
 def center_and_radius(interval: Interval) -> tuple[float, float]:
     """The middle of an interval and half its width."""
