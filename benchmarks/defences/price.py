@@ -16,7 +16,8 @@ from attacks.core.intervals import bootstrap
 from attacks.defences.serving import ServingDefence
 from attacks.extraction.setting import ExtractionData
 from attacks.oracles.channels import PlanChannel
-from benchmarks.defences.setting import MODEL, NONE, Row, bits_of, oracle_of, plan_for
+from benchmarks.defences.setting import MODEL, NONE, bits_of, oracle_of, plan_for
+from benchmarks.rows import Json
 from he_infer import zoo
 from he_infer.plan.client_spec import OutOfRangeWarning
 from he_infer.plan.plan import Plan
@@ -25,7 +26,7 @@ STEPS: Final = (1, 2, 3, 4, 6, 8, 12, 16)  # times the half-width of the stated 
 PROBES: Final = 64
 
 
-def accuracy_served(defence: ServingDefence | None, data: ExtractionData, seed: int) -> Row:
+def accuracy_served(defence: ServingDefence | None, data: ExtractionData, seed: int) -> Json:
     """Accuracy of served answers on test records, mean of 64 answers to each, and its change."""
     inputs, truth = data.test.inputs, data.test.labels
     oracle = oracle_of(defence, 1, np.random.default_rng(seed))
@@ -48,7 +49,7 @@ def priced(
     chosen: list[str],
     batch: int,
     options: argparse.Namespace,
-) -> dict[str, Row]:
+) -> dict[str, Json]:
     """What the plan of each defence, and of none, costs, and how far it can be asked."""
     plans = {}
     for name in dict.fromkeys((NONE, *chosen)):  # what is not defended is what prices are beside
@@ -61,7 +62,7 @@ def priced(
     return found
 
 
-def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Row]:
+def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Json]:
     """Levels, bits and milliseconds with real keys; the plans take turns, so that all see the
     same machine."""
     channels = {name: PlanChannel(plan) for name, plan in plans.items()}

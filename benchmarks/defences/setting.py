@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from attacks.core.oracle import Oracle
 from attacks.core.records import Records
 from attacks.defences.serving import ServingDefence, serving_defences
-from attacks.errors import AttackError
 from attacks.extraction.fidelity import ReferenceAnswers
 from attacks.extraction.setting import ExtractionData
 from attacks.oracles.plaintext import TorchOracle
@@ -24,8 +22,6 @@ MODEL: Final = "digits-mlp"
 NONE: Final = "none"
 COARSE_BITS: Final = 2
 
-Row = dict[str, Any]
-
 
 def known_defences(noise_std: float) -> dict[str, ServingDefence | None]:
     """By name, with none first and coarse outputs last."""
@@ -33,15 +29,6 @@ def known_defences(noise_std: float) -> dict[str, ServingDefence | None]:
     known |= serving_defences(noise_std=noise_std)
     known["precision"] = _coarse()
     return known
-
-
-def chosen_of(known: Mapping[str, ServingDefence | None], only: str | None) -> list[str]:
-    """What ``--only`` names; raises AttackError for a name that is none."""
-    chosen = only.split(",") if only else list(known)
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise AttackError(f"--only takes {', '.join(known)}, got {', '.join(unknown)}")
-    return chosen
 
 
 def _coarse() -> ServingDefence:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -22,11 +22,12 @@ from attacks.membership.run import MembershipScores
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.membership.shokri import ShokriAttack
 from attacks.membership.thresholds import YeomThreshold, gap_identity
-from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
 from attacks.training.recipe import train_twins
 from attacks.training.stack import Stack, membership_masks
-from benchmarks.rows import Row, row, unjudged
+from benchmarks.leakage.setting import flat, in_the_clear
+from benchmarks.record import timed
+from benchmarks.rows import Row
 from he_infer import datasets
 from he_infer.errors import DataError
 from he_infer.progress import Progress
@@ -51,13 +52,7 @@ class World:
     population_answers: NDArray[np.float64]
 
     def oracle(self, target: int) -> Oracle:
-        return TorchOracle(
-            self.stack.module(target),
-            name=f"target {target}",
-            input_shape=self.pool.shape,
-            low=0.0,
-            high=1.0,
-        )
+        return in_the_clear(self.stack.module(target), f"target {target}", self.pool.shape)
 
     def data(self, target: int) -> MembershipData:
         others = [i for i in range(len(self.stack)) if i // 2 != target // 2]
@@ -75,12 +70,10 @@ def rows(progress: Progress | None = None) -> list[Row]:
     try:
         train, _ = datasets.fashion_mnist()
     except DataError as error:
-        return [unjudged(name, source, reason=str(error)) for name, source in _NAMES]
-    inputs = train.flat_inputs()[: POOL + POPULATION].astype(np.float64)
+        return [Row(name, source, reason=str(error)) for name, source in _NAMES]
+    records = flat(train, POOL + POPULATION)
     world = build_world(
-        Records(inputs=inputs[:POOL], labels=train.labels[:POOL]),
-        Records(inputs=inputs[POOL:], labels=train.labels[POOL : POOL + POPULATION]),
-        progress=progress,
+        records.select(slice(0, POOL)), records.select(slice(POOL, None)), progress=progress
     )
     found = {
         name: [
@@ -138,11 +131,10 @@ def _identity(world: World) -> Row:
     found = [gap_identity(world.oracle(t), world.data(t)) for t in TARGETS]
     worst = max(abs(each.advantage - each.generalisation_gap) for each in found)
     gaps = [each.generalisation_gap for each in found]
-    return row(
+    return Row(
         *_NAMES[0],
         reference=0.0,
         ours=worst,
-        interval=None,
         holds=worst < 1e-12,
         reason=f"largest difference over {len(found)} targets with gaps of {min(gaps):.3f} to "
         f"{max(gaps):.3f}",
@@ -161,12 +153,11 @@ def _order(found: Mapping[str, Sequence[MembershipScores]]) -> list[Row]:
     ):
         difference = paired_difference(found[first], found[second], ORDER_METRIC, rng)
         compared.append(
-            row(
+            Row(
                 name,
                 source,
                 reference=0.0,
-                ours=difference.value,
-                interval=[difference.low, difference.high],
+                ours=difference,
                 # An order that is published is contradicted only by an interval below it.
                 holds=(difference.low > 0) if strict else (difference.high >= 0),
                 reason=f"difference of TPR at 1 % FPR: {figures[second]} against "
@@ -184,7 +175,7 @@ def _blind(world: World) -> Row:
     values = np.array([each.value for each in verdicts])
     half = 2.365 * values.std(ddof=1) / np.sqrt(len(values))  # Student's t, 7 degrees of freedom
     low, high = float(values.mean() - half), float(values.mean() + half)
-    return row(
+    return Row(
         *_NAMES[4],
         reference=0.5,
         ours=float(values.mean()),
@@ -214,11 +205,10 @@ def _shokri(world: World) -> list[Row]:
     figure = clopper_pearson(hits, accusations)
     classes = ", ".join(f"{label}: {a / max(b, 1):.2f}" for label, (a, b) in by_class.items())
     return [
-        row(
+        Row(
             *_NAMES[5],
             reference=0.517,
-            ours=figure.value,
-            interval=[figure.low, figure.high],
+            ours=figure,
             holds=figure.low > 0.5,
             reason=f"published: MNIST .517, Adult .503, Purchase-100 .935; here a generalisation "
             f"gap of {np.mean(gap):.3f}; by class {classes}",
@@ -232,35 +222,29 @@ def _beside_art(world: World) -> list[Row]:
     try:
         from attacks.oracles.art import as_art_classifier
     except ImportError as error:
-        return [unjudged(name, source, reason=f"ART is not installed: {error}")]
+        return [Row(name, source, reason=f"ART is not installed: {error}")]
     target = TARGETS[0]
     data = world.data(target)
-    ours, our_seconds = _timed(
-        lambda: ShokriAttack().scores(world.oracle(target), data, np.random.default_rng(0))
-    )
-    strong, strong_seconds = _timed(
-        lambda: LiRAOnline(fixed_variance=True).scores(
-            world.oracle(target), data, np.random.default_rng(0)
-        )
-    )
-    theirs, art_seconds = _timed(lambda: _art_scores(as_art_classifier, world, target))
+    theirs, art_ms = timed(lambda: _art_scores(as_art_classifier, world, target))
     art = auc(theirs, data.is_member)
     found = []
-    for what, scores, seconds in (
-        ("Shokri's attack", ours, our_seconds),
-        ("LiRA, fixed variance", strong, strong_seconds),
-    ):
+    attacks: dict[str, Any] = {
+        "Shokri's attack": ShokriAttack(),
+        "LiRA, fixed variance": LiRAOnline(fixed_variance=True),
+    }
+    for what, attack in attacks.items():
+        rng = np.random.default_rng(0)
+        scores, ms = timed(partial(attack.scores, world.oracle(target), data, rng))
         figure = auc(scores, data.is_member)
         found.append(
-            row(
+            Row(
                 f"{name}: {what}",
                 source,
                 reference=art.value,
-                ours=figure.value,
-                interval=[figure.low, figure.high],
+                ours=figure,
                 holds=figure.high >= art.value,
                 reason=f"AUC on the same target, {len(data.pool)} queries each; ART's is {art}; "
-                f"ART's seconds over ours {art_seconds / seconds:.1f}",
+                f"ART's seconds over ours {art_ms / ms:.1f}",
             )
         )
     return found
@@ -290,9 +274,3 @@ def _art_scores(adapter: Callable[[Oracle], Any], world: World, target: int) -> 
         )
         found = attack.infer(data.pool.inputs, data.pool.labels, probabilities=True)
     return np.asarray(found, dtype=np.float64).ravel()
-
-
-def _timed(work: Callable[[], NDArray[np.float64]]) -> tuple[NDArray[np.float64], float]:
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start

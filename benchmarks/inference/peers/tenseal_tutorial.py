@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.inference.engine import Facts
 from benchmarks.inference.peers.square_network import Convolution, SquareNetwork
 from benchmarks.record import security_bits
 from he_infer.errors import BackendError
@@ -80,7 +81,6 @@ class TenSEALEngine:
     Weights become lists when the engine is made; TenSEAL encodes them anew in every call.
     """
 
-    backend = "tenseal"
     batch = 1
 
     def __init__(self, network: SquareNetwork, settings: Settings, *, threads: int = 1) -> None:
@@ -94,24 +94,16 @@ class TenSEALEngine:
         self._windows = 0
 
     @property
-    def name(self) -> str:
-        return self._settings.name
-
-    @property
-    def n(self) -> int:
-        return self._settings.n
-
-    @property
-    def log_qp(self) -> float:
-        return self._settings.log_qp
-
-    predicted_ms = None
-
-    @property
-    def note(self) -> str:
-        if not security_bits(self.n, self.log_qp):
-            return "128-bit by SEAL's table of 2018, below 128 by the 2024 guidelines"
-        return ""
+    def facts(self) -> Facts:
+        n, log_qp = self._settings.n, self._settings.log_qp
+        weak = "128-bit by SEAL's table of 2018, below 128 by the 2024 guidelines"
+        return Facts(
+            engine=self._settings.name,
+            backend="tenseal",
+            n=n,
+            log_qp=log_qp,
+            note="" if security_bits(n, log_qp) else weak,
+        )
 
     def keygen(self) -> int:
         """All keys of a TenSEAL context; returns the bytes of its public serialisation."""

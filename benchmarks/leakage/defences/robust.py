@@ -33,12 +33,11 @@ from attacks.evasion.norms import L2
 from attacks.oracles.recipes import standard_recipe
 from attacks.oracles.twins import POLYNOMIAL, RELU, SIMULATED, Twins
 from attacks.training.perturbed import RangeUse, moved_records, range_use
-from attacks.training.recipe import TrainedTwins, TwinRecipe, train_twins
-from benchmarks.leakage.defences import detection as leakage_defences_detection
-from benchmarks.leakage.defences import mnist as leakage_defences_mnist
-from benchmarks.leakage.defences import training as leakage_defences_training
+from attacks.training.recipe import TwinRecipe
+from benchmarks.leakage.defences import detection, full_mnist, training
 from benchmarks.leakage.defences.robustness import STARTS, STEPS, accuracy, starts
-from benchmarks.rows import Row, estimated
+from benchmarks.leakage.setting import flat, trained
+from benchmarks.rows import Row
 from he_infer import datasets
 
 EPSILON: Final = 0.1
@@ -58,10 +57,10 @@ def rows() -> list[Row]:
     return [
         *adversarial_rows("digits", *digits()),
         *adversarial_rows("mnist", *mnist()),
-        *leakage_defences_mnist.rows(),
+        *full_mnist.rows(),
         *smoothing_rows(),
-        *leakage_defences_detection.rows(),
-        *leakage_defences_training.rows(),
+        *detection.rows(),
+        *training.rows(),
     ]
 
 
@@ -83,7 +82,7 @@ def adversarial_rows(data: str, members: Records, test: Records) -> list[Row]:
                 f"{_outside(before[1])} before, {_outside(after[1])} after"
             )
         found.append(
-            estimated(
+            Row(
                 f"{data} {twin}: robust accuracy at Linf {EPSILON:g} after adversarial training",
                 f"{_MADRY}, against the same network without it",
                 reference=attacked.value,
@@ -99,24 +98,13 @@ def adversarial_rows(data: str, members: Records, test: Records) -> list[Row]:
 def digits() -> tuple[Records, Records]:
     """Members and test records, flat."""
     train, test = datasets.digits()
-    inputs = train.flat_inputs()[:MEMBERS].astype(np.float64)
-    return (
-        Records(inputs=inputs, labels=train.labels[:MEMBERS]),
-        Records(inputs=test.flat_inputs().astype(np.float64), labels=test.labels),
-    )
+    return flat(train, MEMBERS), flat(test)
 
 
 def mnist() -> tuple[Records, Records]:
     """Members and test records, flat, of the test images that ship with the package."""
-    data = datasets.mnist_test()
-    records = Records(inputs=data.flat_inputs().astype(np.float64), labels=data.labels)
+    records = flat(datasets.mnist_test())
     return records.select(slice(0, MEMBERS)), records.select(slice(5000, 5400))
-
-
-def trained(recipe: TwinRecipe, members: Records) -> TrainedTwins:
-    """One network and its twin on all of ``members``."""
-    everybody = np.ones((1, len(members)), dtype=np.bool_)
-    return train_twins(recipe, members, everybody, seeds=[0])
 
 
 _Accuracies = dict[str, tuple[Estimate, Estimate]]
@@ -207,7 +195,7 @@ def smoothing_rows() -> list[Row]:
     )  # fmt: skip
     sure = flipped.count
     return [
-        estimated(
+        Row(
             f"digits, simulated service: certified accuracy at L2 {RADII[1]:g}",
             f"{_COHEN}, against the same network without noise in training",
             reference=without.y[1],
@@ -215,7 +203,7 @@ def smoothing_rows() -> list[Row]:
             holds=at.low > without.y[1],
             reason=f"certified accuracy {shown} at sigma {SIGMA:g}; {price}",
         ),
-        estimated(
+        Row(
             "digits, simulated service: certified answers that an attack in the radius flips",
             f"{_COHEN}, theorem 1",
             reference=2 * smoothing.alpha,

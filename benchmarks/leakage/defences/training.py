@@ -22,13 +22,13 @@ from attacks.membership.likelihood import LiRAOnline
 from attacks.membership.pooling import paired_difference, pooled
 from attacks.membership.run import MembershipScores
 from attacks.membership.setting import MembershipData, ShadowAnswers
-from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
 from attacks.oracles.twins import POLYNOMIAL, RELU
 from attacks.training.recipe import TwinRecipe, train_twins
 from attacks.training.stack import Stack, membership_masks
 from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence, no_batch_norm
-from benchmarks.rows import Row, estimated, row, unjudged
+from benchmarks.leakage.setting import flat, in_the_clear
+from benchmarks.rows import Row
 from he_infer import datasets
 
 MODELS: Final = 12
@@ -74,8 +74,7 @@ class Measured:
 def rows() -> list[Row]:
     """Two rows for each defence, ReLU and polynomial, and two more for each private one."""
     train, test = datasets.digits()
-    pool = Records(inputs=train.flat_inputs()[:POOL].astype(np.float64), labels=train.labels[:POOL])
-    held_out = Records(inputs=test.flat_inputs().astype(np.float64), labels=test.labels)
+    pool, held_out = flat(train, POOL), flat(test)
     recipe = standard_recipe("digits")
     plain = measured(recipe, pool, held_out)
     # DP-SGD has to leave out batch norm, and that alone changes what a network remembers.
@@ -87,7 +86,7 @@ def rows() -> list[Row]:
             defended = without if same else measured(defence.apply(recipe), pool, held_out)
         except AbilityError as error:
             name = f"digits, {defence.title}"
-            found.append(unjudged(name, _SOURCES[defence.name], reason=str(error)))
+            found.append(Row(name, _SOURCES[defence.name], reason=str(error)))
             continue
         for twin in (RELU, POLYNOMIAL):
             alone = "" if defence.private is None else _without_batch_norm(without[twin])
@@ -113,9 +112,7 @@ def measured(recipe: TwinRecipe, pool: Records, test: Records) -> dict[str, Meas
 
 def _lira(stack: Stack, pool: Records, masks: NDArray[np.bool_], target: int) -> AttackResult:
     others = [index for index in range(MODELS) if index // 2 != target // 2]
-    oracle = TorchOracle(
-        stack.module(target), name=f"target {target}", input_shape=pool.shape, low=0.0, high=1.0
-    )
+    oracle = in_the_clear(stack.module(target), f"target {target}", pool.shape)
     nobody = pool.select(slice(0, 0))
     data = MembershipData(
         pool=pool,
@@ -147,7 +144,7 @@ def _difference(
     before, after = (pooled(each.scores, rng)[0] for each in (plain, defended))
     sign = _SIGNS.get(defence.name)
     holds = None if sign is None else (change.low > 0 if sign > 0 else change.high < 0)
-    return estimated(
+    return Row(
         f"digits {twin}: change of LiRA's AUC by {defence.title}",
         f"{_SOURCES[defence.name]}; {_LIRA}",
         reference=0.0,
@@ -170,12 +167,11 @@ def _bound(
     defence: TrainingDefence, twin: str, plain: Measured, defended: Measured, spent: float
 ) -> Row:
     found = defended.epsilon_bound()
-    return row(
+    return Row(
         f"digits {twin}: epsilon that LiRA refutes under {defence.title}",
         "the accountant's epsilon bounds every attack",
         reference=spent,
-        ours=found.value,
-        interval=[found.low, found.high],
+        ours=found,
         holds=found.value <= spent,
         reason=f"the accountant states {spent:.2f} for {POOL // 2} members; without the defence "
         f"LiRA refutes {plain.epsilon_bound().value:.2f}; {len(defended.results)} targets, "

@@ -31,7 +31,7 @@ from attacks.evasion.gradient.pgd import PGD
 from attacks.evasion.norms import L2, Linf, Norm
 from attacks.evasion.setting import EvasionData
 from attacks.oracles.plaintext import TorchOracle
-from benchmarks.rows import Row, estimated
+from benchmarks.rows import Row
 from he_infer import zoo
 
 WITHIN: Final = 0.01
@@ -199,14 +199,14 @@ def _compare(match: Match, seed: int) -> Row:
             their_seconds = time.perf_counter() - start
     except ImportError as error:
         reason = f"not compared: {error.name} is not installed, pip install 'he-infer[peers]'"
-        return estimated(name, match.source, reference=None, ours=ours, holds=None, reason=reason)
+        return Row(name, match.source, ours=ours, reason=reason)
     theirs = _judged(moved, data, right, match.ground)
     agrees = bool(abs(ours.value - theirs.value) <= WITHIN + 1e-9)
     reason = (
         f"of {ours.count} records labelled right; theirs is {theirs}; their seconds over ours "
         f"{their_seconds / seconds:.2f}"
     )
-    return estimated(
+    return Row(
         name,
         match.source,
         reference=theirs.value,

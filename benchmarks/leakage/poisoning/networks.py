@@ -6,8 +6,8 @@ extractor never saw, and scikit-learn's digits.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -31,7 +31,8 @@ from attacks.poisoning.outcome import ACCURACY, SUCCESS, Verdicts, paired_change
 from attacks.poisoning.setting import PoisonBudget, PoisoningData
 from attacks.poisoning.truth_serum import AUC, TPR, ShadowRecipe, TruthSerum, rise_is_real
 from attacks.training.stack import TrainingConfig
-from benchmarks.rows import Row, estimated
+from benchmarks.leakage.setting import shuffled, zoo_records
+from benchmarks.rows import Row
 from he_infer import zoo
 
 EXTRACTOR: Final = "mnist-lola"
@@ -69,7 +70,7 @@ def frog_rows(*, seed: int = 0) -> list[Row]:
     metrics, note = result.metrics, result.notes[0]
     change = metrics[f"{ACCURACY}_change"]
     found = [
-        estimated(
+        Row(
             "Poison Frogs, one shot, transfer learning",
             FROGS,
             reference=1.0,
@@ -81,7 +82,7 @@ def frog_rows(*, seed: int = 0) -> list[Row]:
             f"record of {metrics['looks_like_base'].value:.0%} is of the base's class: 28 by 28 "
             "pixels leave less room than a photograph",
         ),
-        estimated(
+        Row(
             "Poison Frogs, one shot, change of accuracy",
             FROGS,
             reference=-0.002,
@@ -99,12 +100,10 @@ def frog_rows(*, seed: int = 0) -> list[Row]:
         training=HeadTraining(steps=400),
     ).run(extractor, data, np.random.default_rng([seed, 2]))
     found.append(
-        estimated(
+        Row(
             "Poison Frogs, one shot, more records than weights",
             FROGS,
-            reference=None,
             ours=many.metrics[SUCCESS],
-            holds=None,
             reason=f"the paper's condition turned round: {many.notes[0]}, 16 targets",
         )
     )
@@ -174,7 +173,7 @@ def end_to_end_rows(*, seed: int = 0) -> list[Row]:
             more = f"; paired rise over one poison {rise}"
             holds = None if reference is None else rise.low > 0
         found.append(
-            estimated(
+            Row(
                 f"Poison Frogs from scratch, {poisons} poison{'s' if poisons > 1 else ''}{marked}",
                 FROGS,
                 reference=reference,
@@ -190,28 +189,17 @@ def end_to_end_rows(*, seed: int = 0) -> list[Row]:
 def flip_rows(*, seed: int = 0) -> list[Row]:
     """Flipped labels on digits, the plainest poison there is."""
     name, records = load_records("digits")
-    order = np.random.default_rng([seed, 4]).permutation(len(records))
-    shuffled = records.select(order)
-    data = PoisoningData(
-        train=shuffled.select(slice(0, 1000)),
-        test=shuffled.select(slice(1000, None)),
-        low=0.0,
-        high=1.0,
-        classes=10,
-    )
+    data = _split(shuffled(records, [seed, 4]), 1000)
     learner = NetworkLearner(
-        architecture=functools.partial(mlp, 64, 32, 10),
-        config=TrainingConfig(epochs=30, batch=50, rate=0.01),
-        description="digits mlp",
+        architecture=partial(mlp, 64, 32, 10), config=_training(30), description="digits mlp"
     )
     attack = LabelFlipping(budget=PoisonBudget(fraction=0.05), source=3, target=8)
     result = attack.run(learner, data, np.random.default_rng([seed, 5]))
     success = result.metrics[SUCCESS]
     return [
-        estimated(
+        Row(
             f"label flipping on {name}, 3 to 8",
             "Biggio et al. 2011",
-            reference=None,
             ours=success,
             holds=success.low > result.baseline[SUCCESS].high,
             reason=f"{result.notes[0]}; without poison {result.baseline[SUCCESS]}; change of "
@@ -244,7 +232,7 @@ def backdoor_rows(*, seed: int = 0) -> list[Row]:
             Verdicts.of(each, crafted.probes, data.test).metrics() for each in (network, clean)
         )
         found.append(
-            estimated(
+            Row(
                 f"{what}, no filter",
                 source,
                 reference=None if parts > 1 else 0.99,
@@ -281,12 +269,10 @@ def _filter_row(name: str, source: str, result: AttackResult, about: str) -> Row
     """Success that a filter leaves; nothing is judged, since no figure was published for it."""
     metrics = result.metrics
     accuracy = f", accuracy {metrics[ACCURACY]}" if ACCURACY in metrics else ""
-    return estimated(
+    return Row(
         name,
         source,
-        reference=None,
         ours=metrics[SUCCESS],
-        holds=None,
         reason=f"removed {metrics['poison_removed']} of the poison and "
         f"{metrics['clean_removed']} of the clean records{accuracy}; {about}",
     )
@@ -295,11 +281,9 @@ def _filter_row(name: str, source: str, result: AttackResult, about: str) -> Row
 def serum_rows(*, seed: int = 0) -> list[Row]:
     """Membership of the same targets with and without mislabelled copies of them."""
     _, records = load_records("digits")
-    pool = records.select(np.random.default_rng([seed, 8]).permutation(len(records))[:1600])
+    pool = shuffled(records, [seed, 8]).select(slice(0, 1600))
     recipe = ShadowRecipe(
-        architecture=functools.partial(mlp, 64, 64, 10),
-        config=TrainingConfig(epochs=30, batch=50, rate=0.01),
-        description="digits mlp",
+        architecture=partial(mlp, 64, 64, 10), config=_training(30), description="digits mlp"
     )
     attack = TruthSerum(copies=1, targets=50, models=16)
     result = attack.run(recipe, pool, np.random.default_rng([seed, 9]))
@@ -310,7 +294,7 @@ def serum_rows(*, seed: int = 0) -> list[Row]:
     ):
         rise = result.metrics[f"{name}_rise"]
         found.append(
-            estimated(
+            Row(
                 f"Truth serum, {words} of LiRA with poison",
                 SERUM,
                 reference=reference,
@@ -331,10 +315,11 @@ def frozen_extractor() -> FrozenFeatures:
 
 def mnist(*, train: int, test: int, seed: int) -> PoisoningData:
     """Disjoint parts of MNIST's test images, shuffled."""
-    held = zoo.test_set(EXTRACTOR)
-    order = np.random.default_rng([seed, 0]).permutation(len(held))[: train + test]
-    inputs = zoo.inputs(EXTRACTOR, held).astype(np.float64)
-    records = Records(inputs=inputs[order], labels=held.labels[order])
+    return _split(shuffled(zoo_records(EXTRACTOR), [seed, 0]).select(slice(train + test)), train)
+
+
+def _split(records: Records, train: int) -> PoisoningData:
+    """The first ``train`` records to train, the rest to test."""
     return PoisoningData(
         train=records.select(slice(0, train)),
         test=records.select(slice(train, None)),
@@ -347,7 +332,9 @@ def mnist(*, train: int, test: int, seed: int) -> PoisoningData:
 def network_learner(*, epochs: int) -> NetworkLearner:
     """The audit's perceptron for MNIST."""
     return NetworkLearner(
-        architecture=functools.partial(mlp, 784, 64, 10),
-        config=TrainingConfig(epochs=epochs, batch=50, rate=0.01),
-        description="mnist mlp",
+        architecture=partial(mlp, 784, 64, 10), config=_training(epochs), description="mnist mlp"
     )
+
+
+def _training(epochs: int) -> TrainingConfig:
+    return TrainingConfig(epochs=epochs, batch=50, rate=0.01)
