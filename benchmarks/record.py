@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Milliseconds over ``repeats`` runs of one stage."""
+    """The spread over ``repeats`` runs of one stage, in the unit of the given times."""
 
     median: float
     min: float
@@ -32,14 +32,14 @@ class Timing:
     repeats: int
 
     @classmethod
-    def of(cls, milliseconds: Sequence[float]) -> Timing:
-        if not milliseconds:
+    def of(cls, times: Sequence[float]) -> Timing:
+        if not times:
             raise InputError("no run was timed: ask for at least one repeat")
         return cls(
-            median=statistics.median(milliseconds),
-            min=min(milliseconds),
-            max=max(milliseconds),
-            repeats=len(milliseconds),
+            median=statistics.median(times),
+            min=min(times),
+            max=max(times),
+            repeats=len(times),
         )
 
 

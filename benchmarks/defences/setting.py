@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 
 from attacks.core.oracle import Oracle
-from attacks.core.records import Records
 from attacks.defences.serving import ServingDefence, serving_defences
 from attacks.extraction.fidelity import ReferenceAnswers
 from attacks.extraction.setting import ExtractionData
 from attacks.oracles.plaintext import TorchOracle
+from benchmarks.leakage.setting import zoo_records
 from he_infer import zoo
 from he_infer.compiler.pipeline import compile
 from he_infer.plan.plan import Plan
@@ -82,10 +82,8 @@ def plan_for(options: tuple[str, ...], batch: int, precision_bits: int = 10) -> 
 
 def data_of(seed: int) -> ExtractionData:
     """What fidelity is measured on: test records, and the model's own answers."""
-    held = zoo.test_set(MODEL)
-    inputs = np.asarray(zoo.inputs(MODEL, held), dtype=np.float64)
-    test = Records(inputs=inputs, labels=held.labels.astype(np.int64))
-    nothing = Records(inputs=inputs[:0], labels=test.labels[:0])
+    test = zoo_records(MODEL)
+    nothing = test.select(slice(0, 0))
     oracle = oracle_of(None, 1, np.random.default_rng(seed))
-    data = ExtractionData(seeds=nothing, pool=inputs[:0], test=test, reference=oracle)
+    data = ExtractionData(seeds=nothing, pool=nothing.inputs, test=test, reference=oracle)
     return replace(data, answers=ReferenceAnswers.of(data, np.random.default_rng(seed)))

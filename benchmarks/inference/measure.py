@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -23,23 +23,24 @@ from he_infer.plan.plan import Plan
 from he_infer.server import BackgroundServer
 
 
-@dataclass(slots=True, kw_only=True)
-class _Stages:
-    """Milliseconds of each query by stage, its logits, and sizes in bytes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Queries:
+    """What was seen of queries: milliseconds of each stage, logits, and sizes in bytes.
+
+    ``stages_ms``: of encryption, evaluation and decryption for each query. ``spent_ms``: of all
+    queries from end to end.
+    """
 
     keygen_ms: float
+    stages_ms: list[tuple[float, float, float]]
+    spent_ms: float
+    logits: list[NDArray[np.float64]]
     key_bytes: int
-    encrypt_ms: list[float] = field(default_factory=list)
-    evaluate_ms: list[float] = field(default_factory=list)
-    decrypt_ms: list[float] = field(default_factory=list)
-    logits: list[NDArray[np.float64]] = field(default_factory=list)
-    upload_bytes: int = 0
-    download_bytes: int = 0
+    upload_bytes: int
+    download_bytes: int
 
-    def record(
-        self, facts: Facts, case: Case, *, threads: int, batch: int, spent_ms: float
-    ) -> Record:
-        """The record of these queries, which took ``spent_ms`` from end to end."""
+    def record(self, facts: Facts, case: Case, *, threads: int, batch: int) -> Record:
+        encrypt_ms, evaluate_ms, decrypt_ms = zip(*self.stages_ms, strict=True)
         outputs = np.concatenate(self.logits)
         total, answers = len(outputs), outputs.argmax(axis=1)
         expected = case.logits(case.inputs[:total])
@@ -57,17 +58,17 @@ class _Stages:
             log_qp=None if facts.log_qp is None else round(facts.log_qp, 2),
             security_bits=record.security_bits(facts.n, facts.log_qp),
             keygen_ms=self.keygen_ms,
-            encrypt_ms=statistics.median(self.encrypt_ms),
-            evaluate_ms=Timing.of(self.evaluate_ms),
-            decrypt_ms=statistics.median(self.decrypt_ms),
+            encrypt_ms=statistics.median(encrypt_ms),
+            evaluate_ms=Timing.of(evaluate_ms),
+            decrypt_ms=statistics.median(decrypt_ms),
             key_bytes=self.key_bytes,
             upload_bytes=self.upload_bytes,
             download_bytes=self.download_bytes,
             max_error=float(np.abs(outputs - expected).max()),
             label_agreement=float(np.mean(answers == expected.argmax(axis=1))),
             accuracy=accuracy,
-            images_per_s=total / (sum(self.evaluate_ms) / 1e3),
-            images_per_s_end_to_end=total / (spent_ms / 1e3),
+            images_per_s=total / (sum(evaluate_ms) / 1e3),
+            images_per_s_end_to_end=total / (self.spent_ms / 1e3),
             peak_rss_mb=round(record.peak_rss_mb(), 1),
             host=record.host(),
             commit=record.commit(),
@@ -100,21 +101,25 @@ def measure(
         )
     key_bytes, keygen_ms = timed(engine.keygen)
     engine.prepare()
-    stages = _Stages(keygen_ms=keygen_ms, key_bytes=key_bytes)
-    spent_ms = 0.0
+    stages_ms, found, upload_bytes, download_bytes = [], [], 0, 0
     for start in range(0, total, filled):
         records = case.inputs[start : start + filled]
         query, encrypt_ms = timed(partial(engine.encrypt, records))
         reply, evaluate_ms = timed(partial(engine.evaluate, query))
         logits, decrypt_ms = timed(partial(engine.decrypt, reply, filled))
-        stages.encrypt_ms.append(encrypt_ms)
-        stages.evaluate_ms.append(evaluate_ms)
-        stages.decrypt_ms.append(decrypt_ms)
-        stages.logits.append(logits)
-        stages.upload_bytes = engine.upload_bytes(query)
-        stages.download_bytes = engine.download_bytes(reply)
-        spent_ms += encrypt_ms + evaluate_ms + decrypt_ms
-    return stages.record(engine.facts, case, threads=threads, batch=filled, spent_ms=spent_ms)
+        stages_ms.append((encrypt_ms, evaluate_ms, decrypt_ms))
+        found.append(logits)
+        upload_bytes, download_bytes = engine.upload_bytes(query), engine.download_bytes(reply)
+    seen = _Queries(
+        keygen_ms=keygen_ms,
+        stages_ms=stages_ms,
+        spent_ms=sum(map(sum, stages_ms)),
+        logits=found,
+        key_bytes=key_bytes,
+        upload_bytes=upload_bytes,
+        download_bytes=download_bytes,
+    )
+    return seen.record(engine.facts, case, threads=threads, batch=filled)
 
 
 def measure_served(plan: Plan, case: Case, *, records: int) -> Record:
@@ -143,13 +148,13 @@ def measure_served(plan: Plan, case: Case, *, records: int) -> Record:
                 for first in range(0, records, plan.batch)
             ]
             spent_ms = (time.perf_counter() - start) * 1e3
-    stages = _Stages(
+    timings = [answer.timings for answer in answers]
+    seen = _Queries(
         keygen_ms=keygen_ms,
-        key_bytes=len(public.to_bytes()),
-        encrypt_ms=[answer.timings.encrypt_ms for answer in answers],
-        evaluate_ms=[answer.timings.evaluate_ms for answer in answers],
-        decrypt_ms=[answer.timings.decrypt_ms for answer in answers],
+        stages_ms=[(t.encrypt_ms, t.evaluate_ms, t.decrypt_ms) for t in timings],
+        spent_ms=spent_ms,
         logits=[answer.logits for answer in answers],
+        key_bytes=len(public.to_bytes()),
         upload_bytes=answers[0].bytes_sent,
         download_bytes=answers[0].bytes_received,
     )
@@ -160,5 +165,4 @@ def measure_served(plan: Plan, case: Case, *, records: int) -> Record:
         log_qp=plan.params.log_qp,
         note="through HTTP on loopback",
     )
-    batch = min(plan.batch, records)
-    return stages.record(facts, case, threads=1, batch=batch, spent_ms=spent_ms)
+    return seen.record(facts, case, threads=1, batch=min(plan.batch, records))

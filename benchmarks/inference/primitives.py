@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +18,7 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.inference.options import numbers_of
-from benchmarks.record import Outcome
+from benchmarks.record import Outcome, Timing, timed
 from he_infer import native
 from he_infer.errors import BackendError
 from he_infer.keys.secret import SecretKeys
@@ -127,14 +125,15 @@ def timings(n: int, *, path: str, repeats: int) -> list[Primitive]:
         prepared = backend.prepare(linear)
         return lambda: backend.apply(prepared, [mine.query])
 
-    forward = _us(transform(True), repeats)
-    inverse = _us(transform(False), repeats)
-    ntt = min(forward.best, inverse.best)
-    word = _us(lambda: np.add(mine.query.handle.residues, 1), repeats).best / (2 * primes * n)
+    forward, inverse = (_spread(transform(way), repeats) for way in (True, False))
+    ntt = min(forward.min, inverse.min)
+    passed = _spread(lambda: np.add(mine.query.handle.residues, 1), repeats)
+    word = passed.min / (2 * primes * n)
     digits = (primes + primes**2) * ntt
     key_words = 2 * primes * (primes + 1) * n * word
     divided = 2 * (primes + 1) * ntt
     key_switch = digits + key_words + divided
+    few, many = (_us(hoisted(count), repeats) for count in (1, HOISTED))
     both: list[tuple[str, Callable[[_Side], object], float | None]] = [
         ("rotate", lambda s: s.backend.rotate(s.query, 1), key_switch),
         ("relinearise", lambda s: s.backend.relinearize(s.squared), key_switch),
@@ -148,28 +147,30 @@ def timings(n: int, *, path: str, repeats: int) -> list[Primitive]:
         ("encode", lambda s: s.backend.encode(slots, level=level, scale=SCALE), None),
         ("expand a seeded query", lambda s: s.backend.import_ciphertext(query), None),
     ]
-    timed: list[tuple[str, _Timed, _Timed | None, float | None]] = [
+    medians: list[tuple[str, float, float | None, float | None]] = [
         (name, _us(partial(work, mine), repeats), _us(partial(work, theirs), repeats), floor)
         for name, work, floor in both
     ]
-    one_more = (_us(hoisted(HOISTED), repeats) - _us(hoisted(1), repeats)) / (HOISTED - 1)
-    timed.insert(1, ("one more hoisted rotation", one_more, None, key_words))
-    timed[:0] = [("forward NTT", forward, None, ntt), ("inverse NTT", inverse, None, ntt)]
+    medians.insert(1, ("one more hoisted rotation", (many - few) / (HOISTED - 1), None, key_words))
+    medians[:0] = [
+        ("forward NTT", forward.median, None, ntt),
+        ("inverse NTT", inverse.median, None, ntt),
+    ]
     return [
         Primitive(
             name=name,
             n=n,
             primes=primes,
             path=backend.path,
-            ours_us=ours.median,
-            seal_us=None if seal is None else seal.median,
+            ours_us=ours,
+            seal_us=seal,
             floor_us=floor,
-            ratio=None if seal is None else seal.median / ours.median,
+            ratio=None if seal is None else seal / ours,
             repeats=repeats,
             host=record.host(),
             commit=record.commit(),
         )
-        for name, ours, seal, floor in timed
+        for name, ours, seal, floor in medians
     ]
 
 
@@ -187,23 +188,12 @@ def lines(rows: Sequence[Primitive]) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    median: float
-    best: float
-
-    def __sub__(self, other: _Timed) -> _Timed:
-        return _Timed(self.median - other.median, self.best - other.best)
-
-    def __truediv__(self, by: float) -> _Timed:
-        return _Timed(self.median / by, self.best / by)
+def _us(run: Callable[[], object], repeats: int) -> float:
+    """The median of ``run`` in microseconds."""
+    return _spread(run, repeats).median
 
 
-def _us(run: Callable[[], object], repeats: int) -> _Timed:
+def _spread(run: Callable[[], object], repeats: int) -> Timing:
+    """Microseconds of ``run``, after one run that is not timed."""
     run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - start) * 1e6)
-    return _Timed(statistics.median(times), min(times))
+    return Timing.of([1e3 * timed(run)[1] for _ in range(repeats)])

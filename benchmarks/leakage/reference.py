@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from attacks.errors import AttackError
@@ -15,7 +15,7 @@ from benchmarks.rows import Json, Row
 from he_infer.errors import HEInferError
 from he_infer.progress import Progress
 
-GROUPS: Final[Mapping[str, Callable[[], Sequence[Row]]]] = {
+GROUPS: Final[Mapping[str, Callable[[], Iterable[Row]]]] = {
     "stealing": stealing.rows,
     "evasion": evasion.rows,
     "tramer": tramer.rows,
@@ -39,7 +39,7 @@ def run(groups: Sequence[str], *, progress: Progress | None = None) -> list[Json
         if progress is not None:
             progress(f"reference rows: {name}", done, len(groups))
         try:
-            rows = GROUPS[name]()
+            rows = list(GROUPS[name]())
         except (AttackError, HEInferError) as error:
             reason = f"it failed: {error}"
             rows = [Row(f"the group {name!r}", "this project", holds=False, reason=reason)]

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,11 +22,14 @@ from benchmarks.service.rig import (
     ServerProcess,
     connection,
     he_infer_command,
+    prepare,
+    records_of,
     rig,
     rss_mb,
     zoo_plan,
 )
 from he_infer import wire
+from he_infer.client.client import Client
 from he_infer.client.transport import HttpTransport
 from he_infer.errors import HEInferError, KeyFileError, WireError
 from he_infer.keys.file import Argon2idCost, Contents, seal, unseal
@@ -173,24 +177,22 @@ def wrong_bindings(_effort: Effort) -> Iterator[Claim]:
     """Wrong keys, another tenant's keys, replays and swapped models: never evaluated."""
     plan = zoo_plan("digits-mlp")
     other = zoo_plan("digits-mlp", model="other", precision_bits=9)
-    with rig(plan, "--state", "state") as (server, client, query):
-        home = server.home
-        server.stop()
-        other.save(str(home / "other.plan"))
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        plans = [home / "m.plan", home / "other.plan"]
+        plan.save(str(plans[0]))
+        other.save(str(plans[1]))
         add = ("tenants", "--state", "state", "add")
         made = [he_infer_command(home, *add, n, "--records", "50") for n in ("first", "second")]
         token = [done.stdout.strip() for done in made]
-        plans = [home / "m.plan", home / "other.plan"]
         with (
-            ServerProcess(plans, "--state", "state", "--require-tokens", cwd=home) as again,
-            connection(again.url) as http,
+            ServerProcess(plans, "--state", "state", "--require-tokens", cwd=home) as server,
+            HttpTransport(server.url, token=token[0]) as transport,
+            Client.connect(transport, model="m") as client,
+            connection(server.url) as http,
         ):
-            with HttpTransport(again.url, token=token[0]) as transport:
-                replaced = client._transport
-                assert isinstance(replaced, HttpTransport)
-                replaced.close()
-                client._transport, client._uploaded = transport, False
-                client.upload_keys()
+            client.upload_keys()
+            query = prepare(client, plan, records_of(plan, 1))
             first, second = ({"authorization": f"Bearer {t}"} for t in token)
 
             def post(

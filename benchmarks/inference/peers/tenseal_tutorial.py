@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import tenseal
 from numpy.typing import NDArray
 
 from benchmarks.inference.engine import Facts
@@ -83,9 +84,8 @@ class TenSEALEngine:
 
     batch = 1
 
-    def __init__(self, network: SquareNetwork, settings: Settings, *, threads: int = 1) -> None:
+    def __init__(self, network: SquareNetwork, settings: Settings) -> None:
         self._settings = settings
-        self._threads = threads
         self._convolution = network.convolution
         self._layers = network.dense
         self._weights: list[list[list[float]]] = [layer.weight.tolist() for layer in network.dense]
@@ -107,13 +107,11 @@ class TenSEALEngine:
 
     def keygen(self) -> int:
         """All keys of a TenSEAL context; returns the bytes of its public serialisation."""
-        import tenseal
-
         context = tenseal.context(
             tenseal.SCHEME_TYPE.CKKS,
             self._settings.n,
             coeff_mod_bit_sizes=list(self._settings.modulus_bits),
-            n_threads=self._threads,
+            n_threads=1,
         )
         context.global_scale = 2**self._settings.scale_bits
         context.generate_galois_keys()
@@ -128,15 +126,11 @@ class TenSEALEngine:
 
     def prepare(self) -> None:
         """Encrypt the biases; TenSEAL keeps no encoded weights."""
-        import tenseal
-
         self._biases = [
             tenseal.ckks_vector(self._context, layer.bias.tolist()) for layer in self._layers
         ]
 
     def encrypt(self, records: NDArray[np.float32]) -> Any:
-        import tenseal
-
         if self._context is None:
             raise BackendError("no keys: call keygen() first")
         record = records[0].astype(np.float64)
@@ -157,8 +151,6 @@ class TenSEALEngine:
             weight, bias = dense.pop(0)
             hidden = query.mm(weight) + bias
         elif self._settings.pack_channels:
-            import tenseal
-
             hidden = tenseal.CKKSVector.pack_vectors(self._channels(query, self._convolution))
         else:
             weight, bias = dense.pop(0)

@@ -24,7 +24,7 @@ from attacks.defences.detection_density import DensityDetector
 from attacks.defences.detection_squeezing import BitDepth, FeatureSqueezing, MedianSmoothing
 from attacks.evasion.norms import L2, Linf, Norm
 from attacks.oracles.recipes import standard_recipe
-from attacks.training.perturbed import moved_records
+from benchmarks.leakage.defences.robustness import moved
 from benchmarks.leakage.setting import flat, in_the_clear, trained, zoo_records
 from benchmarks.rows import Row
 from he_infer import datasets, zoo
@@ -106,7 +106,7 @@ def judged(
     test = test.select(right)
     labels = torch.as_tensor(test.labels)
     attack = ProjectedGradient(epsilon=epsilon, norm=norm, steps=40, step_share=0.1)
-    ignorant = moved_records(case.network, test, attack, low=0.0, high=1.0, seed=0)
+    ignorant = moved(case.network, test, attack)
     wrong = misclassified(case.network, torch.as_tensor(ignorant), labels).numpy()
     figures = detection_figures(before, oracle, clean=test.inputs, moved=ignorant[wrong])
     knowing = AdaptiveEvasion(epsilon=epsilon, norm=norm, steps=100).moved(

@@ -65,7 +65,7 @@ class Split:
 def rows(*, splits: Sequence[int] = SPLITS) -> list[Row]:
     """All rows, in a few minutes; ``splits`` seed the splits, the targets and the attacks."""
     return [
-        _row(
+        pooled(
             "equation solving, binary logistic regression",
             "d + 1 queries; R_test = R_unif = 0; total variation < 1e-9",
             [_steal(task, regression(), solving(), seed) for seed, task in _binary(splits)],
@@ -76,7 +76,7 @@ def rows(*, splits: Sequence[int] = SPLITS) -> list[Row]:
         _perceptron(1, (0.987, 0.972), (0.987, 0.972), splits),
         _perceptron(2, (0.999, 0.998), (0.999, 0.998), splits),
         _perceptron(5, (0.9996, 0.9999), (0.999, 0.999), splits),
-        _row(
+        pooled(
             "Lowd–Meek, labels only",
             "R_test = R_unif = 0 in about 2,050 queries on average, 5,650 at most",
             [_steal(t, regression(), lowd_meek, s, answers=LABELS) for s, t in _binary(splits)],
@@ -85,7 +85,7 @@ def rows(*, splits: Sequence[int] = SPLITS) -> list[Row]:
             "features, so at most 50(d + 1) here: 250 at d = 4, 1,550 at d = 30, 3,250 at d = 64; "
             "that dimension is from memory of the paper's table of data sets",
         ),
-        _row(
+        pooled(
             "adaptive retraining, labels only",
             f"{RETRAINING_QUERIES} queries; 1 − R > 99 %",
             [_steal(t, regression(), retraining, s, answers=LABELS) for s, t in _binary(splits)],
@@ -157,22 +157,9 @@ def _steal(
     return result
 
 
-def _row(
-    name: str,
-    reference: str,
-    results: Sequence[AttackResult],
-    *,
-    judge: Callable[[AttackResult], bool],
-    reason: str,
-) -> Row:
-    """The row holds if ``judge`` accepts all results."""
-    holds = all(map(judge, results))
-    return pooled(name, reference=reference, results=results, holds=holds, reason=reason)
-
-
 def _multiclass(name: str, splits: Sequence[int]) -> Row:
     family, estimator = MULTICLASS[name]
-    return _row(
+    return pooled(
         f"equation solving, {name}",
         "c(d + 1) queries; R_test = R_unif = 0; total variation < 1e-7",
         [
@@ -214,7 +201,7 @@ def _perceptron(
         "breast cancer is shown and not judged: two classes give one equation a query, the "
         "published model's five give four; "
     )
-    found = _row(
+    found = pooled(
         f"equation solving, perceptron of {_UNITS} units, {multiple}× unknowns",
         f"1 − R_test = {published[0]:.2%}, 1 − R_unif = {published[1]:.2%}",
         results,
@@ -278,14 +265,17 @@ def _agrees_wholly(result: AttackResult, total_variation: float | None) -> bool:
 
 def pooled(
     name: str,
-    *,
     reference: str,
     results: Sequence[AttackResult],
-    holds: bool | None,
+    *,
+    judge: Callable[[AttackResult], bool] | None,
     reason: str,
     source: str = SOURCE,
 ) -> Row:
-    """One row; ``interval`` is Clopper–Pearson's of the run that agrees least on uniform inputs."""
+    """One row over all results, which holds if ``judge`` accepts each; None judges nothing.
+
+    ``interval`` is Clopper–Pearson's of the run that agrees least on uniform inputs.
+    """
     worst = min((r.metrics["fidelity_uniform"] for r in results), key=lambda figure: figure.value)
     queries = [result.spent.records for result in results]
     variations = map(_variations, results)
@@ -302,6 +292,6 @@ def pooled(
             "total_variation_worst": max(chain.from_iterable(variations), default=None),
         },
         interval=[worst.low, worst.high],
-        holds=holds,
+        holds=None if judge is None else all(map(judge, results)),
         reason=reason,
     )

@@ -106,9 +106,9 @@ def _shown(
 ) -> Row:
     found = pooled(
         name,
-        reference=reference,
-        results=results,
-        holds=None,
+        reference,
+        results,
+        judge=None,
         reason=_REASON + ", ".join(result.oracle for result in results),
         source=f"{SOURCE}, beside it",
     )

@@ -6,7 +6,8 @@ extractor never saw, and scikit-learn's digits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -45,6 +46,7 @@ COLLISION: Final = FeatureCollision(similarity=0.25)
 CANDIDATES: Final = 10
 TARGETS: Final = 60
 KNOWING_TARGETS: Final = 30
+ONE_SHOT: Final = OneShotTransfer(collision=COLLISION, targets=TARGETS, candidates=CANDIDATES)
 # Of each class, what the filters take for outliers.
 REMOVED: Final = 0.15
 # A tenth of the training records of the attacker's class.
@@ -65,11 +67,12 @@ def rows(*, seed: int = 0) -> list[Row]:
 def frog_rows(*, seed: int = 0) -> list[Row]:
     """One shot in transfer learning: success, accuracy, more records than weights, filters."""
     extractor, data = frozen_extractor(), mnist(train=5000, test=3000, seed=seed)
-    attack = OneShotTransfer(collision=COLLISION, targets=TARGETS, candidates=CANDIDATES)
-    result = attack.run(extractor, data, np.random.default_rng([seed, 1]))
+    result = ONE_SHOT.run(extractor, data, np.random.default_rng([seed, 1]))
     metrics, note = result.metrics, result.notes[0]
     change = metrics[f"{ACCURACY}_change"]
-    found = [
+    crowded = replace(ONE_SHOT, targets=16, per_class=110, training=HeadTraining(steps=400))
+    many = crowded.run(extractor, data, np.random.default_rng([seed, 2]))
+    return [
         Row(
             "Poison Frogs, one shot, transfer learning",
             FROGS,
@@ -91,23 +94,14 @@ def frog_rows(*, seed: int = 0) -> list[Row]:
             reason=f"mean over {TARGETS} heads; without poison {result.baseline[ACCURACY]}; holds "
             "within a point; the published change is from memory",
         ),
-    ]
-    many = OneShotTransfer(
-        collision=COLLISION,
-        targets=16,
-        per_class=110,
-        candidates=CANDIDATES,
-        training=HeadTraining(steps=400),
-    ).run(extractor, data, np.random.default_rng([seed, 2]))
-    found.append(
         Row(
             "Poison Frogs, one shot, more records than weights",
             FROGS,
             ours=many.metrics[SUCCESS],
             reason=f"the paper's condition turned round: {many.notes[0]}, 16 targets",
-        )
-    )
-    return [*found, *_filtered_frog_rows(result.artifact, extractor, data, seed=seed)]
+        ),
+        *_filtered_frog_rows(result.artifact, extractor, data, seed=seed),
+    ]
 
 
 def _filtered_frog_rows(
@@ -116,12 +110,8 @@ def _filtered_frog_rows(
     """Filters in the extractor's features against poison that comes alone, and against poison
     that stays inside the sphere on purpose."""
     features = Records(inputs=extractor.of(data.train.inputs), labels=data.train.labels)
-    knowing = OneShotTransfer(
-        collision=COLLISION,
-        targets=KNOWING_TARGETS,
-        candidates=CANDIDATES,
-        inside=Spheres.of(features, removed=REMOVED, margin=0.9),
-    )
+    spheres = Spheres.of(features, removed=REMOVED, margin=0.9)
+    knowing = replace(ONE_SHOT, targets=KNOWING_TARGETS, inside=spheres)
     filters: Mapping[str, RecordFilter] = {
         "sphere": SphereFilter(removed=REMOVED),
         "slab": SlabFilter(removed=REMOVED),
@@ -141,11 +131,10 @@ def _filtered_frog_rows(
     ]
 
 
-def end_to_end_rows(*, seed: int = 0) -> list[Row]:
+def end_to_end_rows(*, seed: int = 0) -> Iterator[Row]:
     """All layers trained from fresh weights: one poison, then fifty with a watermark."""
     data = mnist(train=1000, test=3000, seed=seed)
     learner = network_learner(epochs=15)
-    found = []
     alone: AttackResult | None = None
     for poisons, opacity, reference in (
         (1, 0.0, "near 0"),
@@ -172,18 +161,15 @@ def end_to_end_rows(*, seed: int = 0) -> list[Row]:
             rise = paired_change(alone.artifact, result.artifact)
             more = f"; paired rise over one poison {rise}"
             holds = None if reference is None else rise.low > 0
-        found.append(
-            Row(
-                f"Poison Frogs from scratch, {poisons} poison{'s' if poisons > 1 else ''}{marked}",
-                FROGS,
-                reference=reference,
-                ours=success,
-                holds=holds,
-                reason=f"{result.notes[0]}, 20 outlier targets; change of accuracy "
-                f"{result.metrics[f'{ACCURACY}_change']}{more}. Published on CIFAR-10",
-            )
+        yield Row(
+            f"Poison Frogs from scratch, {poisons} poison{'s' if poisons > 1 else ''}{marked}",
+            FROGS,
+            reference=reference,
+            ours=success,
+            holds=holds,
+            reason=f"{result.notes[0]}, 20 outlier targets; change of accuracy "
+            f"{result.metrics[f'{ACCURACY}_change']}{more}. Published on CIFAR-10",
         )
-    return found
 
 
 def flip_rows(*, seed: int = 0) -> list[Row]:
@@ -208,13 +194,12 @@ def flip_rows(*, seed: int = 0) -> list[Row]:
     ]
 
 
-def backdoor_rows(*, seed: int = 0) -> list[Row]:
+def backdoor_rows(*, seed: int = 0) -> Iterator[Row]:
     """A backdoor in MNIST, what each filter leaves of it, and of one that knows the filters."""
     data = mnist(train=4000, test=2000, seed=seed)
     learner = network_learner(epochs=10)
     trigger = corner_patch(data.train.shape, side=3, value=1.0)
     clean = learner.fit(data.train, np.random.default_rng([seed, 6]))
-    found = []
     for what, source, parts, covers in (
         ("backdoor", BACKDOOR, 1, 0.0),
         ("backdoor in parts, with covers", ADAPTIVE, 3, 1.0),
@@ -231,28 +216,25 @@ def backdoor_rows(*, seed: int = 0) -> list[Row]:
         after, before = (
             Verdicts.of(each, crafted.probes, data.test).metrics() for each in (network, clean)
         )
-        found.append(
-            Row(
-                f"{what}, no filter",
-                source,
-                reference=None if parts > 1 else 0.99,
-                ours=after[SUCCESS],
-                holds=after[SUCCESS].low > 0.9 and after[ACCURACY].high >= before[ACCURACY].low,
-                reason=f"{SHARE:.0%} of {len(data.train)} records (published: over 99 %, "
-                f"from memory); without poison {before[SUCCESS]}; accuracy {after[ACCURACY]}, "
-                f"without poison {before[ACCURACY]}",
-            )
+        yield Row(
+            f"{what}, no filter",
+            source,
+            reference=None if parts > 1 else 0.99,
+            ours=after[SUCCESS],
+            holds=after[SUCCESS].low > 0.9 and after[ACCURACY].high >= before[ACCURACY].low,
+            reason=f"{SHARE:.0%} of {len(data.train)} records (published: over 99 %, "
+            f"from memory); without poison {before[SUCCESS]}; accuracy {after[ACCURACY]}, "
+            f"without poison {before[ACCURACY]}",
         )
         for name, each in _filters(network, crafted.training.records.labels).items():
             result = filtered(
                 what, crafted, network, each, learner, data, np.random.default_rng([seed, 6])
             )
-            found.append(_filter_row(f"{what}, {name}", source, result, "retrained on the rest"))
-    return found
+            yield _filter_row(f"{what}, {name}", source, result, "retrained on the rest")
 
 
 def _filters(network: Network, labels: np.ndarray) -> Mapping[str, RecordFilter]:
-    """As a defender would set them who fears the budget that is spent."""
+    """The filters, set by a defender who expects the budget that is spent."""
     poisoned = SHARE * len(labels) / int((labels == 0).sum())
     return {
         "sphere on pixels": SphereFilter(removed=REMOVED),
@@ -278,7 +260,7 @@ def _filter_row(name: str, source: str, result: AttackResult, about: str) -> Row
     )
 
 
-def serum_rows(*, seed: int = 0) -> list[Row]:
+def serum_rows(*, seed: int = 0) -> Iterator[Row]:
     """Membership of the same targets with and without mislabelled copies of them."""
     _, records = load_records("digits")
     pool = shuffled(records, [seed, 8]).select(slice(0, 1600))
@@ -287,24 +269,19 @@ def serum_rows(*, seed: int = 0) -> list[Row]:
     )
     attack = TruthSerum(copies=1, targets=50, models=16)
     result = attack.run(recipe, pool, np.random.default_rng([seed, 9]))
-    found = []
     for name, words, reference in (
         (AUC, "AUC", None),
         (TPR, "TPR at 1 % FPR", "1 to 2 orders of magnitude more with < 0.1 % poison"),
     ):
         rise = result.metrics[f"{name}_rise"]
-        found.append(
-            Row(
-                f"Truth serum, {words} of LiRA with poison",
-                SERUM,
-                reference=reference,
-                ours=result.metrics[name],
-                holds=rise_is_real(rise),
-                reason=f"without poison {result.baseline[name]}, paired rise {rise}; "
-                f"{result.notes[0]}",
-            )
+        yield Row(
+            f"Truth serum, {words} of LiRA with poison",
+            SERUM,
+            reference=reference,
+            ours=result.metrics[name],
+            holds=rise_is_real(rise),
+            reason=f"without poison {result.baseline[name]}, paired rise {rise}; {result.notes[0]}",
         )
-    return found
 
 
 def frozen_extractor() -> FrozenFeatures:
