@@ -25,7 +25,7 @@ from typing import Final, Protocol
 import torch
 
 from attacks.errors import AttackError
-from benchmarks import record, tables
+from benchmarks import record
 from benchmarks.defences import run as defences
 from benchmarks.inference import accuracy, latency, primitives, throughput
 from benchmarks.leakage import run as leakage
@@ -36,7 +36,11 @@ from he_infer.errors import HEInferError
 
 
 class Measurement(Protocol):
-    """What a module offers that is one command."""
+    """What a module offers that is one command.
+
+    The attack suite takes seconds and much memory to import. A command that needs it imports it in
+    ``run``, so that the others neither wait for it nor report its memory as theirs.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -83,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             record.write_json(options.json, outcome.document)
             page = getattr(options, "table", None)
             if page is not None and outcome.table:
+                from benchmarks import tables
+
                 tables.rewrite(page, options.json, outcome.table)
     except (AttackError, HEInferError) as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)

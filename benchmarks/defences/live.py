@@ -1,6 +1,6 @@
 """The cheapest adversary of each defence once more, against the service with real keys.
 
-``benchmarks.defences.run`` searches in the clear, behind wrappers that draw what plans draw. This
+``benchmarks.defences.search`` works in the clear, behind wrappers that draw what plans draw. This
 module takes its record, compiles each defence into a plan and serves it on loopback. The adversary
 with the fewest records then asks through encryption, inside the stated interval or outside it.
 """

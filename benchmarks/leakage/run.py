@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import rows
 from benchmarks.record import Outcome, chosen
 from he_infer.cli.console import progress_bars
 
@@ -32,7 +31,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
 
 def _reference(options: argparse.Namespace) -> Outcome:
-    # The attacks take seconds to import, which other commands and --help need not wait for.
+    from benchmarks import rows
     from benchmarks.leakage import reference
 
     names = chosen(options.groups, reference.GROUPS, "--groups")

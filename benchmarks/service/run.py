@@ -4,34 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 from benchmarks.record import Outcome, chosen
-from benchmarks.service import availability, hostile, leakage, performance, uploads
 from benchmarks.service.claim import Claim, Effort
-
-CLAIMS: Final[Mapping[str, Callable[[Effort], Iterator[Claim]]]] = {
-    "fuzz": hostile.fuzz,
-    "corpus": hostile.corpus,
-    "openapi": hostile.openapi,
-    "killed-workers": availability.killed_workers,
-    "sigterm": availability.sigterm,
-    "full-disk": uploads.full_disk,
-    "cut-uploads": uploads.cut_uploads,
-    "slow-clients": availability.slow_clients,
-    "overload": availability.overload,
-    "correctness": leakage.correctness,
-    "bindings": hostile.wrong_bindings,
-    "secret-canary": uploads.secret_canary,
-    "ciphertexts": leakage.ciphertexts,
-    "canaries": leakage.canaries,
-    "key-file": hostile.key_file,
-    "audit-chain": availability.audit_chain,
-    "overhead": performance.overhead,
-    "two-workers": performance.two_workers,
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Outcome:
     """Try every claim, and print a line for each as soon as it is known."""
+    from benchmarks.service.claims import CLAIMS
+
     effort = Effort(quick=options.quick)
     only = chosen(options.only, CLAIMS, "--only")
     claims: list[Claim] = []
