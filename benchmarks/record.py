@@ -1,15 +1,16 @@
-"""What one measurement writes down, and how it is timed."""
+"""What a measurement writes down, how stages are timed, and on which machine and commit."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import resource
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Milliseconds over ``repeats`` runs of one stage."""
+    """The spread over ``repeats`` runs of one stage, in the unit of the given times."""
 
     median: float
     min: float
@@ -31,15 +32,40 @@ class Timing:
     repeats: int
 
     @classmethod
-    def of(cls, milliseconds: Sequence[float]) -> Timing:
-        if not milliseconds:
+    def of(cls, times: Sequence[float]) -> Timing:
+        if not times:
             raise InputError("no run was timed: ask for at least one repeat")
         return cls(
-            median=statistics.median(milliseconds),
-            min=min(milliseconds),
-            max=max(milliseconds),
-            repeats=len(milliseconds),
+            median=statistics.median(times),
+            min=min(times),
+            max=max(times),
+            repeats=len(times),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one command measured.
+
+    ``document``: what ``--json`` writes. ``lines``: the same for people. ``holds``: False if a
+    bar was missed, which the exit status tells. ``table``: the kind of table (one of
+    ``benchmarks.tables.TABLES``) that ``--table`` rewrites from the document.
+    """
+
+    document: Any
+    lines: Sequence[str] = ()
+    holds: bool = True
+    table: str = ""
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a record; raises InputError if the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +74,7 @@ class Record:
 
     ``security_bits``: by the 2024 guidelines that this package holds to; 0 is below 128.
     ``max_error``: largest absolute logit error against the float64 plaintext network, over
-    ``records`` inputs; ``label_agreement`` is with that network, ``accuracy`` with the true
+    ``records`` inputs. ``label_agreement`` is with that network, ``accuracy`` with the true
     labels (None where the weights are random). ``predicted_ms``: of the evaluation, by the cost
     model with its default constants; None for engines that have none. ``ratio_evaluate``: this
     engine's median evaluation time over that of the first record in the file.
@@ -86,13 +112,6 @@ class Record:
         return dataclasses.asdict(self)
 
 
-def write(path: Path, records: Sequence[Record]) -> None:
-    """Write records as JSON, with ratios to the first one filled in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([record.to_json() for record in with_ratios(records)], indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
 def with_ratios(records: Sequence[Record]) -> list[Record]:
     """The same records, each with its evaluation time divided by the first one's."""
     if not records:
@@ -102,6 +121,46 @@ def with_ratios(records: Sequence[Record]) -> list[Record]:
         dataclasses.replace(r, ratio_evaluate=r.evaluate_ms.median / r.batch / base)
         for r in records
     ]
+
+
+def lines_of(records: Sequence[Record]) -> list[str]:
+    """One line for each record; the JSON file has every field."""
+    lines = []
+    for r in records:
+        accuracy_text = "" if r.accuracy is None else f", accuracy {r.accuracy:.2%}"
+        predicted = ""
+        if r.predicted_ms is not None:
+            share = r.predicted_ms / r.evaluate_ms.median - 1
+            predicted = f", predicted {r.predicted_ms:.1f} ms ({share:+.0%})"
+        modulus = "modulus unstated,"
+        if r.log_qp is not None:
+            modulus = f"log2(QP)={r.log_qp:.0f} {r.security_bits or '<128'} bits,"
+        threads = "" if r.threads == 1 else f", {r.threads} threads"
+        lines.append(
+            f"{r.engine} ({r.backend}{threads}) {r.case}: N={r.n} {modulus} "
+            f"keygen {r.keygen_ms:.0f} ms, "
+            f"encrypt {r.encrypt_ms:.1f} ms, evaluate {r.evaluate_ms.median:.1f} ms "
+            f"(min {r.evaluate_ms.min:.1f}, max {r.evaluate_ms.max:.1f}, {r.evaluate_ms.repeats} "
+            f"times), decrypt {r.decrypt_ms:.1f} ms, keys {r.key_bytes / 1e6:.1f} MB, up "
+            f"{r.upload_bytes / 1e3:.0f} kB, down {r.download_bytes / 1e3:.0f} kB, max error "
+            f"{r.max_error:.2g}, labels {r.label_agreement:.2%}{accuracy_text}, "
+            f"{r.images_per_s:.1f} images/s ({r.images_per_s_end_to_end:.1f} end to end), "
+            f"ratio {r.ratio_evaluate:.2f}{predicted}"
+        )
+    return lines
+
+
+def chosen(given: str | None, known: Iterable[str], option: str) -> list[str]:
+    """The names that an option lists, separated by commas; all of ``known`` without one.
+
+    Raises InputError for a name that is not known.
+    """
+    names = list(known)
+    picked = [name.strip() for name in (given or "").split(",") if name.strip()]
+    unknown = [name for name in picked if name not in names]
+    if unknown or (given and not picked):
+        raise InputError(f"{option} takes {', '.join(names)}, got {', '.join(unknown) or given!r}")
+    return picked or names
 
 
 def timed(run: Callable[[], T]) -> tuple[T, float]:
@@ -118,8 +177,9 @@ def security_bits(n: int, log_qp: float | None) -> int | None:
     """
     if log_qp is None:
         return None
-    table = MAX_LOG_QP.get(n, {})
-    return max((bits for bits, most in table.items() if log_qp <= most), default=0)
+    # Rounded to whole bits as CKKSParams does, since the primes are close to powers of two.
+    total, table = math.ceil(log_qp - 1e-3), MAX_LOG_QP.get(n, {})
+    return max((bits for bits, most in table.items() if total <= most), default=0)
 
 
 def peak_rss_mb() -> float:

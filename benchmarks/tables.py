@@ -1,4 +1,4 @@
-"""Tables of the documentation, rewritten between two marks of a page from their record."""
+"""Markdown tables, and pages whose tables are rewritten between two marks from a record."""
 
 from __future__ import annotations
 
@@ -7,39 +7,50 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.rows import short
+from benchmarks.rows import Json, bounds, short
 
-Rows = Sequence[Mapping[str, Any]]
-_HOLDS: Final = {True: "yes", False: "**no**", None: "not tried"}
+_TRIED: Final = {True: "yes", False: "**no**", None: "not tried"}
 _JUDGED: Final = {True: "holds", False: "**fails**", None: "not judged"}
 
 
-def claims(rows: Rows) -> str:
-    """Markdown, one line for each claim about the service."""
-    return _table(
+def markdown(
+    head: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()
+) -> list[str]:
+    """A table's lines; ``right``: the columns of ``head`` that are aligned to the right."""
+    rule = "|" + "".join("---:|" if name in right else "---|" for name in head)
+    cells = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
+    return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in cells)]
+
+
+def claims(rows: Sequence[Json]) -> list[str]:
+    """One line for each claim about the service."""
+    return markdown(
         ("claim", "bar", "figure", "holds"),
-        [[row["name"], row["bar"], row["figure"], _HOLDS[row["holds"]]] for row in rows],
+        [(row["name"], row["bar"], row["figure"], _TRIED[row["holds"]]) for row in rows],
     )
 
 
-def references(rows: Rows) -> str:
-    """Markdown, one line for each published figure with ours beside it."""
-    return _table(
+def references(rows: Sequence[Json]) -> list[str]:
+    """One line for each published figure with ours beside it."""
+    return markdown(
         ("row", "source", "published", "ours", ""),
         [
-            [
+            (
                 row["name"],
                 row["source"],
                 short(row["reference"]),
-                f"{short(row['ours'])}{_interval(row['interval'])}",
+                f"{short(row['ours'])}{bounds(row['interval'])}",
                 _JUDGED[row["holds"]],
-            ]
+            )
             for row in rows
         ],
     )
 
 
-TABLES: Final[Mapping[str, Callable[[Rows], str]]] = {"claims": claims, "reference": references}
+TABLES: Final[Mapping[str, Callable[[Sequence[Json]], list[str]]]] = {
+    "claims": claims,
+    "reference": references,
+}
 
 
 def rewrite(page: Path, record: Path, kind: str) -> None:
@@ -55,16 +66,5 @@ def with_table(text: str, record: Path, kind: str) -> str:
     _, end, after = rest.partition(close)
     if not mark or not end:
         raise ValueError(f"the page needs the lines {begin} and {close}")
-    rows = json.loads(record.read_text(encoding="utf-8"))
-    return f"{before}{begin}\n{TABLES[kind](rows)}\n{close}{after}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in rows:
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |")
-    return "\n".join(lines)
-
-
-def _interval(bounds: Sequence[float] | None) -> str:
-    return f" [{short(float(bounds[0]))}, {short(float(bounds[1]))}]" if bounds else ""
+    table = "\n".join(TABLES[kind](json.loads(record.read_text(encoding="utf-8"))))
+    return f"{before}{begin}\n{table}\n{close}{after}"

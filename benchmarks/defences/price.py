@@ -16,7 +16,8 @@ from attacks.core.intervals import bootstrap
 from attacks.defences.serving import ServingDefence
 from attacks.extraction.setting import ExtractionData
 from attacks.oracles.channels import PlanChannel
-from benchmarks.defences.setting import MODEL, NONE, Row, bits_of, oracle_of, plan_for
+from benchmarks.defences.setting import MODEL, NONE, bits_of, oracle_of, plan_for
+from benchmarks.rows import Json
 from he_infer import zoo
 from he_infer.plan.client_spec import OutOfRangeWarning
 from he_infer.plan.plan import Plan
@@ -25,7 +26,7 @@ STEPS: Final = (1, 2, 3, 4, 6, 8, 12, 16)  # times the half-width of the stated 
 PROBES: Final = 64
 
 
-def accuracy_served(defence: ServingDefence | None, data: ExtractionData, seed: int) -> Row:
+def accuracy_served(defence: ServingDefence | None, data: ExtractionData, seed: int) -> Json:
     """Accuracy of served answers on test records, mean of 64 answers to each, and its change."""
     inputs, truth = data.test.inputs, data.test.labels
     oracle = oracle_of(defence, 1, np.random.default_rng(seed))
@@ -48,22 +49,33 @@ def priced(
     chosen: list[str],
     batch: int,
     options: argparse.Namespace,
-) -> dict[str, Row]:
+) -> dict[str, Json]:
     """What the plan of each defence, and of none, costs, and how far it can be asked."""
     plans = {}
     for name in dict.fromkeys((NONE, *chosen)):  # what is not defended is what prices are beside
         # Coarse outputs are noise in the clear only: their plan floods instead.
         defence = None if name == "precision" else known[name]
         plans[name] = plan_for(defence, batch, bits_of(name))
-    found = prices(plans, options.repeats)
-    for name, plan in plans.items():
-        found[name]["reach"] = reach_of(plan, options.seed)
-    return found
+    times = evaluation_ms(plans, options.repeats)
+    return {
+        name: {
+            "levels": plan.params.max_level,
+            "first_prime_bits": plan.params.primes[0].bit_length(),
+            "scale_bits": round(math.log2(plan.scale)),
+            "defence_bits": round(plan.privacy.room_bits(plan.output_range, plan.batch), 1),
+            "evaluate_ms": round(statistics.median(times[name]), 2),
+            "fastest_ms": round(min(times[name]), 2),
+            "reach": reach_of(plan, options.seed),
+        }
+        for name, plan in plans.items()
+    }
 
 
-def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Row]:
-    """Levels, bits and milliseconds with real keys; the plans take turns, so that all see the
-    same machine."""
+def evaluation_ms(plans: Mapping[str, Plan], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each evaluation with real keys, after one that is not counted.
+
+    The plans take turns, so that all see the same machine.
+    """
     channels = {name: PlanChannel(plan) for name, plan in plans.items()}
     queries = {
         name: channel.query(channel.spec.pack(zoo.sample(MODEL, plan.batch)).astype(np.complex128))
@@ -74,24 +86,16 @@ def prices(plans: Mapping[str, Plan], repeats: int) -> dict[str, Row]:
         for name, channel in channels.items():
             channel.answer(queries[name])
             times[name].append(channel.evaluate_ms)
-    return {
-        name: {
-            "levels": plan.params.max_level,
-            "first_prime_bits": plan.params.primes[0].bit_length(),
-            "scale_bits": round(math.log2(plan.scale)),
-            "defence_bits": round(plan.privacy.room_bits(plan.output_range, plan.batch), 1),
-            "evaluate_ms": round(statistics.median(times[name][1:]), 2),
-            "fastest_ms": round(min(times[name][1:]), 2),
-        }
-        for name, plan in plans.items()
-    }
+    return {name: found[1:] for name, found in times.items()}
 
 
 def reach_of(plan: Plan, seed: int) -> int:
-    """How many times the half-width of the stated interval records may have before replies
-    overflow: the widest of ``STEPS`` at which no answer of at least ``PROBES`` errs by 5 % of
-    their spread, beside the factor, the shift, the noise and the flooding of its plan; 0 if
-    none is right."""
+    """How far out records may lie before replies overflow, in half-widths of the stated interval.
+
+    It is the widest of ``STEPS`` at which no answer of at least ``PROBES`` errs by 5 % of their
+    spread, beside the factor, the shift, the noise and the flooding of its plan; 0 if none is
+    right.
+    """
     channel, rng = PlanChannel(plan), np.random.default_rng(seed)
     privacy, reach = plan.privacy, 0
     for step in STEPS:

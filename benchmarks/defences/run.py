@@ -1,93 +1,47 @@
-"""What defences of a served model cost a thief, in records, and what they cost the owner.
+"""What defences of a served model cost the adversary, in records, and what they cost the owner.
 
-    for each defence      in the clear, wrapped: every attacker, budgets upwards, until 99 % of the
-                          labels agree on test records and on uniform inputs
+    for each defence      in the clear, wrapped: every adversary with growing budgets, until 99 %
+                          of the labels agree on test records and on uniform inputs
                           encrypted: levels, bits of the first prime, milliseconds, real keys
 
-Two thieves: one asks within the interval that inputs are meant to lie in, one leaves it as far as
-replies stay right, which no server that cannot read queries can prevent. How far that is, the
-plan's first prime decides; it is measured with real keys. ``defences_live`` repeats the cheapest
-of them over the service.
+There are two kinds of adversary. One asks within the interval that inputs are meant to lie in. The
+other leaves it as far as replies stay right, which no server that cannot read queries can prevent.
+How far that is depends on the plan's first prime, and it is measured with real keys.
+``benchmarks.defences.live`` repeats the cheapest adversaries over the service.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
+from pathlib import Path
 
-import torch
-
-from attacks.errors import AttackError
-from benchmarks.defences import live as defences_live
-from benchmarks.defences.price import accuracy_served, priced
-from benchmarks.defences.setting import MODEL, Row, chosen_of, data_of, known_defences
-from benchmarks.defences.table import lines
-from benchmarks.defences.thief import GOAL, attackers, constants_floor, labels_alone, records_needed
-from benchmarks.record import host
-from he_infer.errors import HEInferError
+from benchmarks.record import Outcome
 
 
-def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Row:
-    """Everything, as one JSON object."""
-    data = data_of(options.seed)
-    known = known_defences(options.noise_std)
-    chosen = chosen_of(known, options.only)
-    wanted = options.attacks.split(",") if options.attacks else ()
-    costs = {str(batch): priced(known, chosen, batch, options) for batch in (1, 256)}
-    tell("prices: done")
-    found: list[Row] = []
-    for name in chosen:
-        defence = known[name]
-        cells = []
-        for reach in sorted({1, costs["1"][name]["reach"]}):
-            for attacker in attackers(
-                "noise" if name == "precision" else name, options.most, reach
-            ):
-                if wanted and attacker.name not in wanted:
-                    continue
-                cell = records_needed(attacker, defence, reach, data, options.seed)
-                cells.append({"reach": reach, **cell})
-                tell(f"{name}, reach {reach}, {attacker.name}: {cell['needed'] or 'not reached'}")
-        floor = None
-        if defence is not None and not defence.keeps_labels:
-            std, spread = defence.privacy["noise_std"], defence.privacy.get("scaling", 1.0)
-            floor = constants_floor(std, spread, data, options.seed)
-        found.append(
-            {
-                "defence": name,
-                "keeps_labels": defence is None or defence.keeps_labels,
-                **accuracy_served(defence, data, options.seed),
-                "constants_floor": floor,
-                "cells": cells,
-            }
-        )
-    return {
-        "model": MODEL,
-        "goal": GOAL,
-        "noise_std": options.noise_std,
-        "seed": options.seed,
-        "host": host(),
-        "defences": found,
-        "prices": costs,
-        "labels_alone": [labels_alone(data, n, options.seed) for n in options.labels],
-    }
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--only", help="names of defences, separated by commas; all by default")
+    add("--attacks", help="names of attacks, separated by commas; all by default")
+    add("--noise-std", type=float, default=0.5, help="standard deviation of added noise, on logits")
+    add("--most", type=int, default=32000, help="records that an adversary may ask")
+    add("--live", type=Path, help="repeat a record's cheapest adversaries against served plans")
+    add("--more", type=float, default=1.0, help="so many times the records of --live's record")
+    add("--labels", type=int, nargs="*", default=[16000], help="labels-only budgets")
+    add("--repeats", type=int, default=15, help="timed evaluations of each plan")
+    add("--seed", type=int, default=0, help="of attacks and of the defences' draws")
+    add("--threads", type=int, default=1, help="of torch")
 
 
-def main(options: argparse.Namespace) -> int:
-    """Measure, write ``--json``, print the table; 2 for an error."""
-    torch.set_num_threads(options.threads)
-    live = options.live is not None
-    try:
-        found = (defences_live.run if live else run)(
-            options, lambda line: print(line, file=sys.stderr, flush=True)
-        )
-    except (AttackError, HEInferError) as error:
-        print(f"benchmarks: error: {error}", file=sys.stderr)
-        return 2
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(defences_live.lines(found["live"]) if live else lines(found)))
-    return 0
+def run(options: argparse.Namespace) -> Outcome:
+    """Search in the clear, or repeat the record that ``--live`` names against the service."""
+    from benchmarks.defences import live, search, table
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if options.live is not None:
+        found = live.run(options, tell)
+        return Outcome(document=found, lines=table.live(found))
+    found = search.run(options, tell)
+    return Outcome(document=found, lines=table.lines(found))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from attacks.core.oracle import Oracle
-from attacks.core.records import Records
 from attacks.defences.serving import ServingDefence, serving_defences
-from attacks.errors import AttackError
 from attacks.extraction.setting import ExtractionData, ReferenceAnswers
 from attacks.oracles.plaintext import TorchOracle
+from benchmarks.leakage.setting import zoo_records
 from he_infer import zoo
 from he_infer.compiler.pipeline import compile
 from he_infer.plan.plan import Plan
@@ -23,8 +21,6 @@ MODEL: Final = "digits-mlp"
 NONE: Final = "none"
 COARSE_BITS: Final = 2
 
-Row = dict[str, Any]
-
 
 def known_defences(noise_std: float) -> dict[str, ServingDefence | None]:
     """By name, with none first and coarse outputs last."""
@@ -32,15 +28,6 @@ def known_defences(noise_std: float) -> dict[str, ServingDefence | None]:
     known |= serving_defences(noise_std=noise_std)
     known["precision"] = _coarse()
     return known
-
-
-def chosen_of(known: Mapping[str, ServingDefence | None], only: str | None) -> list[str]:
-    """What ``--only`` names; raises AttackError for a name that is none."""
-    chosen = only.split(",") if only else list(known)
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise AttackError(f"--only takes {', '.join(known)}, got {', '.join(unknown)}")
-    return chosen
 
 
 def _coarse() -> ServingDefence:
@@ -81,10 +68,8 @@ def plan_for(defence: ServingDefence | None, batch: int, precision_bits: int = 1
 
 def data_of(seed: int) -> ExtractionData:
     """What fidelity is measured on: test records, and the model's own answers."""
-    held = zoo.test_set(MODEL)
-    inputs = np.asarray(zoo.inputs(MODEL, held), dtype=np.float64)
-    test = Records(inputs=inputs, labels=held.labels.astype(np.int64))
-    nothing = Records(inputs=inputs[:0], labels=test.labels[:0])
+    test = zoo_records(MODEL)
+    nothing = test.select(slice(0, 0))
     oracle = oracle_of(None, 1, np.random.default_rng(seed))
-    data = ExtractionData(seeds=nothing, pool=inputs[:0], test=test, reference=oracle)
+    data = ExtractionData(seeds=nothing, pool=nothing.inputs, test=test, reference=oracle)
     return replace(data, answers=ReferenceAnswers.of(data, np.random.default_rng(seed)))

@@ -1,58 +1,66 @@
-"""The record of ``benchmarks.defences`` as Markdown tables, which the documentation quotes."""
+"""The records of ``benchmarks.defences`` as Markdown tables, which the documentation quotes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.rows import Json
+from benchmarks.tables import markdown
 
 
-def lines(found: Row) -> list[str]:
-    """Three tables: records that each thief needs, what each defence costs, what labels tell."""
+def lines(found: Json) -> list[str]:
+    """What each adversary needs, what each defence costs, and what labels alone tell."""
     return [*stolen(found), "", *paid(found), "", *alone(found)]
 
 
-def stolen(found: Row) -> list[str]:
-    """One line a defence: the best attacker inside and outside the interval, and the floor."""
-    base = _best(found["defences"][0]["cells"], None)
-    rows = [
-        "| defence | unaware, in range | best, in range | best, out of range | times more | "
-        "floor of constants | accuracy | points lost |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+def stolen(found: Json) -> list[str]:
+    """One line a defence: the best adversary inside and outside the interval, and the floor."""
+    base = _best(found["defences"][0]["cells"])
+    rows = []
     for entry in found["defences"]:
-        cells = entry["cells"]
+        cells, floor = entry["cells"], entry["constants_floor"]
         inside = [cell for cell in cells if cell["reach"] == 1]
         unaware = [cell for cell in inside if not cell["knows"]]
-        overall = _best(cells, None)
-        ratio = "–" if overall is None or base is None else f"{overall / base:.1f}×"
-        floor = entry["constants_floor"]
+        overall = _best(cells)
         rows.append(
-            f"| {entry['defence']} | {_records(unaware) if unaware else '–'} | "
-            f"{_records(inside)} | {_records([c for c in cells if c['reach'] > 1])} | {ratio} | "
-            f"{'–' if floor is None else f'{floor:,}'} | {_share(entry['accuracy'])} | "
-            f"{_share(entry['lost'])} |"
+            (
+                entry["defence"],
+                _records(unaware) if unaware else "–",
+                _records(inside),
+                _records([cell for cell in cells if cell["reach"] > 1]),
+                "–" if overall is None or base is None else f"{overall / base:.1f}×",
+                "–" if floor is None else f"{floor:,}",
+                _share(entry["accuracy"]),
+                _share(entry["lost"]),
+            )
         )
-    return rows
+    figures = (
+        *("unaware, in range", "best, in range", "best, out of range", "times more"),
+        *("floor of constants", "accuracy", "points lost"),
+    )
+    return markdown(("defence", *figures), rows, right=figures)
 
 
-def paid(found: Row) -> list[str]:
+def paid(found: Json) -> list[str]:
     """Levels, bits, milliseconds and reach of each plan, alone and at 256 records a query."""
     rows = [
-        "| defence | records a query | levels | first prime | bits taken | evaluation | reach |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        (
+            name,
+            batch,
+            price["levels"],
+            f"{price['first_prime_bits']} bits",
+            price["defence_bits"],
+            f"{price['evaluate_ms']:.1f} ms",
+            price["reach"],
+        )
+        for batch, plans in found["prices"].items()
+        for name, price in plans.items()
     ]
-    for batch, plans in found["prices"].items():
-        for name, price in plans.items():
-            rows.append(
-                f"| {name} | {batch} | {price['levels']} | {price['first_prime_bits']} bits | "
-                f"{price['defence_bits']} | {price['evaluate_ms']:.1f} ms | {price['reach']} |"
-            )
-    return rows
+    figures = ("records a query", "levels", "first prime", "bits taken", "evaluation", "reach")
+    return markdown(("defence", *figures), rows, right=figures)
 
 
-def alone(found: Row) -> list[str]:
+def alone(found: Json) -> list[str]:
     """What labels alone give."""
     return [
         f"{row['records']:,} labels: {_share(row['test'])} of test records, "
@@ -61,13 +69,29 @@ def alone(found: Row) -> list[str]:
     ]
 
 
-def _best(cells: Sequence[Row], default: int | None) -> int | None:
-    reached = [cell["needed"] for cell in cells if cell["needed"] is not None]
-    return min(reached, default=default)
+def live(found: Json) -> list[str]:
+    """One line a defence: what its cheapest adversary gets from the service."""
+    rows = [
+        (
+            row["defence"],
+            f"{row['records']:,}",
+            f"{row['reach']} ×",
+            _share(row["test"]),
+            _share(row["uniform"]),
+            f"{row['megabytes']} MB",
+        )
+        for row in found["live"]
+    ]
+    figures = ("records", "how far out", "test records", "uniform inputs", "sent and received")
+    return markdown(("defence", *figures), rows, right=figures)
 
 
-def _records(cells: Sequence[Row]) -> str:
-    best = _best(cells, None)
+def _best(cells: Sequence[Json]) -> int | None:
+    return min((cell["needed"] for cell in cells if cell["needed"] is not None), default=None)
+
+
+def _records(cells: Sequence[Json]) -> str:
+    best = _best(cells)
     if best is not None:
         return f"{best:,}"
     # Not reached: the most that was tried, and how far it came.
@@ -81,6 +105,6 @@ def _records(cells: Sequence[Row]) -> str:
     return f"> {last['records']:,} ({100 * last['uniform']['value']:.1f} %)"
 
 
-def _share(estimate: Row) -> str:
+def _share(estimate: Json) -> str:
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
     return f"{value:.1f} % ({low:.1f} … {high:.1f})"

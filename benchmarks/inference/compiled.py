@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.inference.engine import Engine
+from benchmarks.inference.engine import Engine, Facts
 from he_infer.errors import BackendError
 from he_infer.keys.evaluation import EvaluationKeys
 from he_infer.keys.secret import SecretKeys
@@ -28,46 +28,32 @@ from he_infer.wire.envelope import NO_DIGEST
 
 
 class _Compiled:
-    """What the three engines share: they answer for one plan."""
+    """What both engines share: they answer for one plan, with envelopes of known sizes."""
 
-    name = "he-infer"
-    note = ""
-    predicted_ms: float | None = None
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        spec = plan.client_spec
-        keys = Expected.evaluation_keys(plan.params, spec.key_levels)
-        query, reply = expected_query(spec, NO_DIGEST), expected_reply(spec, NO_DIGEST)
-        self.key_bytes = keys.total_bytes
-        self.query_bytes, self.reply_bytes = query.total_bytes, reply.total_bytes
-
-    @property
-    def batch(self) -> int:
-        return self.plan.batch
-
-    @property
-    def n(self) -> int:
-        return self.plan.params.n
-
-    @property
-    def log_qp(self) -> float:
-        return self.plan.params.log_qp
+    def __init__(self, plan: Plan, backend: str, *, predicted_ms: float | None = None) -> None:
+        self.plan, self.batch = plan, plan.batch
+        self.facts = Facts(
+            engine="he-infer",
+            backend=backend,
+            n=plan.params.n,
+            log_qp=plan.params.log_qp,
+            predicted_ms=predicted_ms,
+        )
+        self.key_bytes = Expected.evaluation_keys(plan.params, plan.key_levels).total_bytes
 
     def upload_bytes(self, query: object) -> int:
-        return self.query_bytes
+        return expected_query(self.plan.client_spec, NO_DIGEST).total_bytes
 
     def download_bytes(self, reply: object) -> int:
-        return self.reply_bytes
+        return expected_reply(self.plan.client_spec, NO_DIGEST).total_bytes
 
 
 class SlotwiseEngine(_Compiled):
     """Values in slots without cryptography: exact, or with the noise that CKKS adds."""
 
     def __init__(self, plan: Plan, backend: SlotwiseBackend, *, backend_name: str) -> None:
-        super().__init__(plan)
+        super().__init__(plan, backend_name)
         self._slotwise = backend
-        self.backend = backend_name
 
     def keygen(self) -> int:
         """No keys are made; the size is that of the real ones."""
@@ -96,11 +82,11 @@ class EncryptedEngine(_Compiled):
     """
 
     def __init__(self, plan: Plan, *, backend: str, threads: int) -> None:
-        super().__init__(plan)
-        self.backend = backend
-        self._threads = threads
+        predicted_ms = None
         if threads == 1:  # the model knows one
-            self.predicted_ms = count_costs(plan, backend_class(backend).costs).milliseconds
+            predicted_ms = count_costs(plan, backend_class(backend).costs).milliseconds
+        super().__init__(plan, backend, predicted_ms=predicted_ms)
+        self._threads = threads
         self._secret: SecretKeys | None = None
         self._public: EvaluationKeys | None = None
         self._loaded: LoadedKeys | None = None
@@ -114,10 +100,9 @@ class EncryptedEngine(_Compiled):
     def prepare(self) -> None:
         if self._public is None:
             raise BackendError("no keys: call keygen() first")
-        self._executor = Executor(
-            self.plan,
-            encrypted_backend(self.plan.params, self.backend, threads=self._threads),
-        )
+        params, name = self.plan.params, self.facts.backend
+        backend = encrypted_backend(params, name, threads=self._threads)
+        self._executor = Executor(self.plan, backend)
         self._loaded = self._executor.load_keys(self._public)
 
     def encrypt(self, records: NDArray[np.float32]) -> list[SeededCiphertext]:

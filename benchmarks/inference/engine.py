@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -11,14 +12,24 @@ Query = TypeVar("Query")
 Reply = TypeVar("Reply")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a record says of an engine whatever it was asked.
+
+    ``log_qp``: None where the library does not tell. ``predicted_ms``: what a cost model says of
+    one evaluation; None without a model.
+    """
+
+    engine: str
+    backend: str
+    n: int
+    log_qp: float | None
+    note: str = ""
+    predicted_ms: float | None = None
+
+
 class Engine(Protocol[Query, Reply]):
     """One way to answer encrypted queries; set-up that a service does once is not a stage."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def backend(self) -> str: ...
 
     @property
     def batch(self) -> int:
@@ -26,19 +37,8 @@ class Engine(Protocol[Query, Reply]):
         ...
 
     @property
-    def n(self) -> int: ...
-
-    @property
-    def log_qp(self) -> float | None:
-        """None where the library does not tell."""
-        ...
-
-    @property
-    def note(self) -> str: ...
-
-    @property
-    def predicted_ms(self) -> float | None:
-        """What a cost model says of one evaluation; None without one."""
+    def facts(self) -> Facts:
+        """Final once ``keygen`` was called."""
         ...
 
     def keygen(self) -> int:

@@ -7,18 +7,18 @@ the same kernels is faster.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import json
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from benchmarks import record
+from benchmarks.inference.options import numbers_of
+from benchmarks.record import Outcome, Timing, timed
 from he_infer import native
 from he_infer.errors import BackendError
 from he_infer.keys.secret import SecretKeys
@@ -38,9 +38,11 @@ HOISTED: Final = 8  # rotations of one ciphertext, to find the cost of one more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrimitiveRow:
-    """Medians in microseconds. ``seal_us``: None where SEAL has no such operation; ``floor_us``:
-    from counts. ``ratio``: SEAL's over ours."""
+class Primitive:
+    """Medians in microseconds. ``seal_us``: None where SEAL has no such operation.
+
+    ``floor_us``: from counts. ``ratio``: SEAL's time over ours.
+    """
 
     name: str
     n: int
@@ -55,7 +57,39 @@ class PrimitiveRow:
     commit: str
 
 
-def run(n: int, *, path: str, repeats: int) -> list[PrimitiveRow]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--n", type=numbers_of, default=(8192,), help="ring degrees, a list")
+    parser.add_argument(
+        "--path",
+        type=lambda text: tuple(text.split(",")),
+        default=("best",),
+        help="of the native evaluator: scalar, avx2, ifma or best, a list",
+    )
+    parser.add_argument("--repeats", type=int, default=101, help="runs of each operation")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Every primitive at each ring degree of ``--n`` on each of ``--path``."""
+    found = [
+        each
+        for n in options.n
+        for path in options.path
+        for each in timings(n, path=path, repeats=options.repeats)
+    ]
+    return Outcome(document=[dataclasses.asdict(each) for each in found], lines=lines(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One library with its operands: a query, its square before relinearisation, a plaintext."""
+
+    backend: Any
+    query: Any
+    squared: Any
+    plain: Any
+
+
+def timings(n: int, *, path: str, repeats: int) -> list[Primitive]:
     """Time every primitive at ring degree ``n`` on one path; raises BackendError for others."""
     if n not in CHAINS:
         raise BackendError(f"primitives are timed at N = {sorted(CHAINS)}, not {n}")
@@ -64,16 +98,20 @@ def run(n: int, *, path: str, repeats: int) -> list[PrimitiveRow]:
     level, primes = params.max_level, len(params.primes)
     secret = SecretKeys.generate(params)
     keys = secret.evaluation_keys(list(range(1, HOISTED + 1)))
-    bare, bare_seal = NativeBackend(params, path=path), SealBackend(params)
-    ours = bare.with_keys(bare.load_keys(keys))
-    seal = bare_seal.with_keys(bare_seal.load_keys(keys))
     slots = np.random.default_rng(0).uniform(-1, 1, params.slots)
     (query,) = secret.encrypt(slots[None], SCALE)
-    a, b = ours.import_ciphertext(query), seal.import_ciphertext(query)
-    p, q = (backend.encode(slots, level=level, scale=SCALE) for backend in (ours, seal))
-    a3, b3 = ours.multiply(a, a), seal.multiply(b, b)
+
+    def side(bare: NativeBackend | SealBackend) -> _Side:
+        backend: Any = bare
+        backend = backend.with_keys(backend.load_keys(keys))
+        held = backend.import_ciphertext(query)
+        plain = backend.encode(slots, level=level, scale=SCALE)
+        return _Side(backend, held, backend.multiply(held, held), plain)
+
+    mine, theirs = side(NativeBackend(params, path=path)), side(SealBackend(params))
+    backend = mine.backend
     core: Any = native.core
-    engine = core.Engine(n, key_moduli(params), ours.path)
+    engine = core.Engine(n, key_moduli(params), backend.path)
     residues = np.random.default_rng(0).integers(0, params.primes[-2], (1, n), dtype=np.uint64)
 
     def transform(forward: bool) -> Callable[[], object]:
@@ -84,94 +122,59 @@ def run(n: int, *, path: str, repeats: int) -> list[PrimitiveRow]:
         linear = LinearMap(
             level=level, scale=SCALE, targets=((group,),), folds=(), scalars=False, repeats=True
         )
-        prepared = ours.prepare(linear)
-        return lambda: ours.apply(prepared, [a])
+        prepared = backend.prepare(linear)
+        return lambda: backend.apply(prepared, [mine.query])
 
-    forward = _us(transform(True), repeats)
-    inverse = _us(transform(False), repeats)
-    ntt = min(forward.best, inverse.best)
-    word = _us(lambda: np.add(a.value.residues, 1), repeats).best / (2 * primes * n)
+    forward, inverse = (_spread(transform(way), repeats) for way in (True, False))
+    ntt = min(forward.min, inverse.min)
+    passed = _spread(lambda: np.add(mine.query.handle.residues, 1), repeats)
+    word = passed.min / (2 * primes * n)
     digits = (primes + primes**2) * ntt
     key_words = 2 * primes * (primes + 1) * n * word
     divided = 2 * (primes + 1) * ntt
-    few, many = hoisted(1), hoisted(HOISTED)
-    timed: list[tuple[str, _Timed, _Timed | None, float | None]] = [
-        ("forward NTT", forward, None, ntt),
-        ("inverse NTT", inverse, None, ntt),
-        (
-            "rotate",
-            _us(lambda: ours.rotate(a, 1), repeats),
-            _us(lambda: seal.rotate(b, 1), repeats),
-            digits + key_words + divided,
-        ),
-        (
-            "one more hoisted rotation",
-            (_us(many, repeats) - _us(few, repeats)) / (HOISTED - 1),
-            None,
-            key_words,
-        ),
-        (
-            "relinearise",
-            _us(lambda: ours.relinearize(a3), repeats),
-            _us(lambda: seal.relinearize(b3), repeats),
-            digits + key_words + divided,
-        ),
-        (
-            "rescale",
-            _us(lambda: ours.rescale(a), repeats),
-            _us(lambda: seal.rescale(b), repeats),
-            2 * primes * ntt,
-        ),
+    key_switch = digits + key_words + divided
+    few, many = (_us(hoisted(count), repeats) for count in (1, HOISTED))
+    both: list[tuple[str, Callable[[_Side], object], float | None]] = [
+        ("rotate", lambda s: s.backend.rotate(s.query, 1), key_switch),
+        ("relinearise", lambda s: s.backend.relinearize(s.squared), key_switch),
+        ("rescale", lambda s: s.backend.rescale(s.query), 2 * primes * ntt),
         (
             "ciphertext × plaintext",
-            _us(lambda: ours.multiply_plain(a, p), repeats),
-            _us(lambda: seal.multiply_plain(b, q), repeats),
+            lambda s: s.backend.multiply_plain(s.query, s.plain),
             3 * primes * n * word,
         ),
-        (
-            "square",
-            _us(lambda: ours.multiply(a, a), repeats),
-            _us(lambda: seal.multiply(b, b), repeats),
-            5 * primes * n * word,
-        ),
-        (
-            "encode",
-            _us(lambda: ours.encode(slots, level=level, scale=SCALE), repeats),
-            _us(lambda: seal.encode(slots, level=level, scale=SCALE), repeats),
-            None,
-        ),
-        (
-            "expand a seeded query",
-            _us(lambda: ours.import_ciphertext(query), repeats),
-            _us(lambda: seal.import_ciphertext(query), repeats),
-            None,
-        ),
+        ("square", lambda s: s.backend.multiply(s.query, s.query), 5 * primes * n * word),
+        ("encode", lambda s: s.backend.encode(slots, level=level, scale=SCALE), None),
+        ("expand a seeded query", lambda s: s.backend.import_ciphertext(query), None),
+    ]
+    medians: list[tuple[str, float, float | None, float | None]] = [
+        (name, _us(partial(work, mine), repeats), _us(partial(work, theirs), repeats), floor)
+        for name, work, floor in both
+    ]
+    medians.insert(1, ("one more hoisted rotation", (many - few) / (HOISTED - 1), None, key_words))
+    medians[:0] = [
+        ("forward NTT", forward.median, None, ntt),
+        ("inverse NTT", inverse.median, None, ntt),
     ]
     return [
-        PrimitiveRow(
+        Primitive(
             name=name,
             n=n,
             primes=primes,
-            path=ours.path,
-            ours_us=mine.median,
-            seal_us=None if theirs is None else theirs.median,
+            path=backend.path,
+            ours_us=ours,
+            seal_us=seal,
             floor_us=floor,
-            ratio=None if theirs is None else theirs.median / mine.median,
+            ratio=None if seal is None else seal / ours,
             repeats=repeats,
             host=record.host(),
             commit=record.commit(),
         )
-        for name, mine, theirs, floor in timed
+        for name, ours, seal, floor in medians
     ]
 
 
-def write(path: Path, rows: Sequence[PrimitiveRow]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([dataclasses.asdict(row) for row in rows], indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def lines(rows: Sequence[PrimitiveRow]) -> list[str]:
+def lines(rows: Sequence[Primitive]) -> list[str]:
     """A table as text: microseconds, ours, SEAL's, the floor and the ratio."""
     found = [f"{'':28}{'N':>6} {'primes':>6} {'path':>7} {'ours':>9} {'SEAL':>9} {'floor':>9}"]
     for r in rows:
@@ -185,23 +188,12 @@ def lines(rows: Sequence[PrimitiveRow]) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    median: float
-    best: float
-
-    def __sub__(self, other: _Timed) -> _Timed:
-        return _Timed(self.median - other.median, self.best - other.best)
-
-    def __truediv__(self, by: float) -> _Timed:
-        return _Timed(self.median / by, self.best / by)
+def _us(run: Callable[[], object], repeats: int) -> float:
+    """The median of ``run`` in microseconds."""
+    return _spread(run, repeats).median
 
 
-def _us(run: Callable[[], object], repeats: int) -> _Timed:
+def _spread(run: Callable[[], object], repeats: int) -> Timing:
+    """Microseconds of ``run``, after one run that is not timed."""
     run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - start) * 1e6)
-    return _Timed(statistics.median(times), min(times))
+    return Timing.of([1e3 * timed(run)[1] for _ in range(repeats)])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -22,11 +22,12 @@ from attacks.membership.pooling import paired_difference, pooled
 from attacks.membership.setting import MembershipData, ShadowAnswers
 from attacks.membership.shokri import ShokriAttack
 from attacks.membership.thresholds import YeomThreshold, gap_identity
-from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
 from attacks.training.recipe import train_twins
 from attacks.training.stack import Stack, membership_masks
-from benchmarks.rows import Row, row, unjudged
+from benchmarks.leakage.setting import flat, in_the_clear
+from benchmarks.record import timed
+from benchmarks.rows import Row
 from he_infer import datasets
 from he_infer.errors import DataError
 from he_infer.progress import Progress
@@ -41,7 +42,11 @@ ORDER_METRIC: Final = "tpr_at_1pct"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Overfitted ReLU networks on one pool, every one of them a possible target."""
+    """Networks on halves of one pool, every one of them a possible target.
+
+    ``answers`` and ``population_answers``: logits (model, record, class) on the pool and on
+    records that no model was trained on.
+    """
 
     stack: Stack
     pool: Records
@@ -50,14 +55,31 @@ class World:
     answers: NDArray[np.float64]
     population_answers: NDArray[np.float64]
 
-    def oracle(self, target: int) -> Oracle:
-        return TorchOracle(
-            self.stack.module(target),
-            name=f"target {target}",
-            input_shape=self.pool.shape,
-            low=0.0,
-            high=1.0,
+    @classmethod
+    def of(
+        cls,
+        stack: Stack,
+        pool: Records,
+        is_member: NDArray[np.bool_],
+        population: Records | None = None,
+    ) -> World:
+        """``population`` None: there is none, for attacks that need none."""
+        answers = stack.logits(pool.inputs)
+        if population is None:
+            population, others = pool.select(slice(0, 0)), answers[:, :0]
+        else:
+            others = stack.logits(population.inputs)
+        return cls(
+            stack=stack,
+            pool=pool,
+            population=population,
+            is_member=is_member,
+            answers=answers,
+            population_answers=others,
         )
+
+    def oracle(self, target: int) -> Oracle:
+        return in_the_clear(self.stack.module(target), f"target {target}", self.pool.shape)
 
     def data(self, target: int) -> MembershipData:
         others = [i for i in range(len(self.stack)) if i // 2 != target // 2]
@@ -75,12 +97,10 @@ def rows(progress: Progress | None = None) -> list[Row]:
     try:
         train, _ = datasets.fashion_mnist()
     except DataError as error:
-        return [unjudged(name, source, reason=str(error)) for name, source in _NAMES]
-    inputs = train.flat_inputs()[: POOL + POPULATION].astype(np.float64)
+        return [Row(name, source, reason=str(error)) for name, source in _NAMES]
+    records = flat(train, POOL + POPULATION)
     world = build_world(
-        Records(inputs=inputs[:POOL], labels=train.labels[:POOL]),
-        Records(inputs=inputs[POOL:], labels=train.labels[POOL : POOL + POPULATION]),
-        progress=progress,
+        records.select(slice(0, POOL)), records.select(slice(POOL, None)), progress=progress
     )
     found = {
         name: [
@@ -93,7 +113,7 @@ def rows(progress: Progress | None = None) -> list[Row]:
         _identity(world),
         *_order(found),
         _blind(world),
-        *_shokri(world),
+        _shokri(world),
         *_beside_art(world),
     ]
 
@@ -124,56 +144,43 @@ def build_world(pool: Records, population: Records, *, progress: Progress | None
     masks = membership_masks(MODELS, len(pool), rng)
     recipe = standard_recipe("fashion-mnist")
     stack = train_twins(recipe, pool, masks, seeds=range(MODELS), progress=progress).relu
-    return World(
-        stack=stack,
-        pool=pool,
-        population=population,
-        is_member=masks,
-        answers=stack.logits(pool.inputs),
-        population_answers=stack.logits(population.inputs),
-    )
+    return World.of(stack, pool, masks, population)
 
 
 def _identity(world: World) -> Row:
     found = [gap_identity(world.oracle(t), world.data(t)) for t in TARGETS]
     worst = max(abs(each.advantage - each.generalisation_gap) for each in found)
     gaps = [each.generalisation_gap for each in found]
-    return row(
+    return Row(
         *_NAMES[0],
         reference=0.0,
         ours=worst,
-        interval=None,
         holds=worst < 1e-12,
         reason=f"largest difference over {len(found)} targets with gaps of {min(gaps):.3f} to "
         f"{max(gaps):.3f}",
     )
 
 
-def _order(found: Mapping[str, Sequence[MembershipScores]]) -> list[Row]:
+def _order(found: Mapping[str, Sequence[MembershipScores]]) -> Iterator[Row]:
     """Paired differences of TPR at 1 % FPR, over the same targets and records."""
     rng = np.random.default_rng(21)
     figures = {name: pooled(scores, rng)[0][ORDER_METRIC] for name, scores in found.items()}
-    compared = []
     for (name, source), first, second, strict in (
         (_NAMES[1], "online", "fixed", False),
         (_NAMES[2], "global", "fixed", True),
         (_NAMES[3], "global", "rmia", True),
     ):
         difference = paired_difference(found[first], found[second], ORDER_METRIC, rng)
-        compared.append(
-            row(
-                name,
-                source,
-                reference=0.0,
-                ours=difference.value,
-                interval=[difference.low, difference.high],
-                # An order that is published is contradicted only by an interval below it.
-                holds=(difference.low > 0) if strict else (difference.high >= 0),
-                reason=f"difference of TPR at 1 % FPR: {figures[second]} against "
-                f"{figures[first]}, {len(TARGETS)} targets on Fashion-MNIST",
-            )
+        yield Row(
+            name,
+            source,
+            reference=0.0,
+            ours=difference,
+            # An order that is published is contradicted only by an interval below it.
+            holds=(difference.low > 0) if strict else (difference.high >= 0),
+            reason=f"difference of TPR at 1 % FPR: {figures[second]} against "
+            f"{figures[first]}, {len(TARGETS)} targets on Fashion-MNIST",
         )
-    return compared
 
 
 def _blind(world: World) -> Row:
@@ -184,7 +191,7 @@ def _blind(world: World) -> Row:
     values = np.array([each.value for each in verdicts])
     half = 2.365 * values.std(ddof=1) / np.sqrt(len(values))  # Student's t, 7 degrees of freedom
     low, high = float(values.mean() - half), float(values.mean() + half)
-    return row(
+    return Row(
         *_NAMES[4],
         reference=0.5,
         ours=float(values.mean()),
@@ -194,76 +201,63 @@ def _blind(world: World) -> Row:
     )
 
 
-def _shokri(world: World) -> list[Row]:
+def _shokri(world: World) -> Row:
     """Precision of "score above one half", over all targets and by class."""
-    hits = accusations = 0
-    by_class: dict[int, list[int]] = {}
-    gap = []
+    accused, hits, gaps = [], [], []
     for t in TARGETS[:4]:
         data = world.data(t)
         scores = ShokriAttack().scores(world.oracle(t), data, np.random.default_rng(t))
-        accused = scores > 0.5
-        hits += int((accused & data.is_member).sum())
-        accusations += int(accused.sum())
-        gap.append(gap_identity(world.oracle(t), data).generalisation_gap)
-        for label in np.unique(data.pool.labels):
-            of_class = accused & (data.pool.labels == label)
-            one = by_class.setdefault(int(label), [0, 0])
-            one[0] += int((of_class & data.is_member).sum())
-            one[1] += int(of_class.sum())
-    figure = clopper_pearson(hits, accusations)
-    classes = ", ".join(f"{label}: {a / max(b, 1):.2f}" for label, (a, b) in by_class.items())
-    return [
-        row(
-            *_NAMES[5],
-            reference=0.517,
-            ours=figure.value,
-            interval=[figure.low, figure.high],
-            holds=figure.low > 0.5,
-            reason=f"published: MNIST .517, Adult .503, Purchase-100 .935; here a generalisation "
-            f"gap of {np.mean(gap):.3f}; by class {classes}",
-        )
-    ]
+        accused.append(scores > 0.5)
+        hits.append(accused[-1] & data.is_member)
+        gaps.append(gap_identity(world.oracle(t), data).generalisation_gap)
+    # How many of the targets accuse each record, and how many are right to.
+    often, rightly = np.sum(accused, axis=0), np.sum(hits, axis=0)
+    figure = clopper_pearson(int(rightly.sum()), int(often.sum()))
+    labels = world.pool.labels
+    precision = {
+        label: rightly[labels == label].sum() / max(often[labels == label].sum(), 1)
+        for label in np.unique(labels)
+    }
+    classes = ", ".join(f"{label}: {value:.2f}" for label, value in precision.items())
+    return Row(
+        *_NAMES[5],
+        reference=0.517,
+        ours=figure,
+        holds=figure.low > 0.5,
+        reason=f"published: MNIST .517, Adult .503, Purchase-100 .935; here a generalisation "
+        f"gap of {np.mean(gaps):.3f}; by class {classes}",
+    )
 
 
-def _beside_art(world: World) -> list[Row]:
+def _beside_art(world: World) -> Iterator[Row]:
     """Both attack the same oracle; both learn from the same shadow answers."""
     name, source = _NAMES[6]
     try:
         from attacks.oracles.art import as_art_classifier
     except ImportError as error:
-        return [unjudged(name, source, reason=f"ART is not installed: {error}")]
+        yield Row(name, source, reason=f"ART is not installed: {error}")
+        return
     target = TARGETS[0]
     data = world.data(target)
-    ours, our_seconds = _timed(
-        lambda: ShokriAttack().scores(world.oracle(target), data, np.random.default_rng(0))
-    )
-    strong, strong_seconds = _timed(
-        lambda: LiRAOnline(fixed_variance=True).scores(
-            world.oracle(target), data, np.random.default_rng(0)
-        )
-    )
-    theirs, art_seconds = _timed(lambda: _art_scores(as_art_classifier, world, target))
+    theirs, art_ms = timed(lambda: _art_scores(as_art_classifier, world, target))
     art = auc(theirs, data.is_member)
-    found = []
-    for what, scores, seconds in (
-        ("Shokri's attack", ours, our_seconds),
-        ("LiRA, fixed variance", strong, strong_seconds),
-    ):
+    attacks: dict[str, Any] = {
+        "Shokri's attack": ShokriAttack(),
+        "LiRA, fixed variance": LiRAOnline(fixed_variance=True),
+    }
+    for what, attack in attacks.items():
+        rng = np.random.default_rng(0)
+        scores, ms = timed(partial(attack.scores, world.oracle(target), data, rng))
         figure = auc(scores, data.is_member)
-        found.append(
-            row(
-                f"{name}: {what}",
-                source,
-                reference=art.value,
-                ours=figure.value,
-                interval=[figure.low, figure.high],
-                holds=figure.high >= art.value,
-                reason=f"AUC on the same target, {len(data.pool)} queries each; ART's is {art}; "
-                f"ART's seconds over ours {art_seconds / seconds:.1f}",
-            )
+        yield Row(
+            f"{name}: {what}",
+            source,
+            reference=art.value,
+            ours=figure,
+            holds=figure.high >= art.value,
+            reason=f"AUC on the same target, {len(data.pool)} queries each; ART's is {art}; "
+            f"ART's seconds over ours {art_ms / ms:.1f}",
         )
-    return found
 
 
 def _art_scores(adapter: Callable[[Oracle], Any], world: World, target: int) -> NDArray[np.float64]:
@@ -290,9 +284,3 @@ def _art_scores(adapter: Callable[[Oracle], Any], world: World, target: int) -> 
         )
         found = attack.infer(data.pool.inputs, data.pool.labels, probabilities=True)
     return np.asarray(found, dtype=np.float64).ravel()
-
-
-def _timed(work: Callable[[], NDArray[np.float64]]) -> tuple[NDArray[np.float64], float]:
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start

@@ -11,6 +11,8 @@ from attacks.audit.config import AuditConfig
 from attacks.cli.audit import audit_and_report
 from attacks.errors import DataSplitError
 from attacks.progress import Progress
+from benchmarks.record import CHECKOUT
+from benchmarks.tables import markdown
 
 _MODELS: Final = Path(__file__).resolve().parent / "models.py"
 ATTACKS: Final = (
@@ -32,26 +34,22 @@ class Case:
     """A data set, the factory of its network, and how much is spent on it."""
 
     data: str
-    factory: str
-    budget: int
-    targets: int
-    shadows: int
-    pool: int
-    per_request: int = 0
+    factory: str = "mnist_mlp"
+    budget: int = 6400
+    targets: int = 4
+    shadows: int = 16
+    pool: int = 2000
 
 
 CASES: Final[Mapping[str, Case]] = {
-    "digits": Case(
-        data="digits", factory="digits_mlp", budget=6400, targets=4, shadows=16, pool=1000
-    ),
-    "mnist": Case(data="mnist", factory="mnist_mlp", budget=6400, targets=4, shadows=16, pool=2000),
-    "fashion-mnist": Case(
-        data="fashion-mnist", factory="mnist_mlp", budget=6400, targets=4, shadows=16, pool=2000
-    ),
+    "digits": Case(data="digits", factory="digits_mlp", pool=1000),
+    "mnist": Case(data="mnist"),
+    "fashion-mnist": Case(data="fashion-mnist"),
 }
 SMALL: Final = Case(
     data="digits", factory="digits_mlp", budget=3000, targets=2, shadows=6, pool=600
 )
+_REPEATABLE: Final = ("model", "data", "config", "seeds", "versions", "plan", "blind", "machine")
 
 
 def run(
@@ -77,7 +75,6 @@ def run(
             out=folder / name,
             attacks=ATTACKS,
             budget=case.budget,
-            per_request=case.per_request,
             targets=case.targets,
             shadows=case.shadows,
             pool=case.pool,
@@ -109,19 +106,7 @@ def document(audits: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str])
             ],
         },
         "audits": {
-            data: {
-                name: _without_paths(audit[name])
-                for name in (
-                    "model",
-                    "data",
-                    "config",
-                    "seeds",
-                    "versions",
-                    "plan",
-                    "blind",
-                    "machine",
-                )
-            }
+            data: {name: _without_paths(audit[name]) for name in _REPEATABLE}
             | {"created": audit["created"], "duration_s": audit["duration_s"]}
             for data, audit in audits.items()
         },
@@ -153,24 +138,21 @@ def _without_paths(value: Any) -> Any:
     """Where the measurement ran says nothing about it."""
     if isinstance(value, Mapping):
         return {k: _without_paths(v) for k, v in value.items() if k not in ("out", "weights")}
-    if isinstance(value, str) and value.startswith(str(_MODELS.parent)):
-        return str(Path("benchmarks") / value.removeprefix(str(_MODELS.parent)).lstrip("/"))
-    return value
+    return value.removeprefix(f"{CHECKOUT}/") if isinstance(value, str) else value
 
 
-def markdown(found: Mapping[str, Any]) -> list[str]:
-    """The table for the docs: one row an attack and data set, one column a twin."""
+def table(found: Mapping[str, Any]) -> list[str]:
+    """The table for the documentation: one row an attack and data set, one column a twin."""
     twins = list(dict.fromkeys(cell["twin"] for cell in found["cells"]))
-    rows = [f"| data | attack | {' | '.join(twins)} | records |", "|---" * (len(twins) + 3) + "|"]
-    keys = dict.fromkeys((cell["data"], cell["attack"]) for cell in found["cells"])
-    for data, attack in keys:
+    rows = []
+    for data, attack in dict.fromkeys((c["data"], c["attack"]) for c in found["cells"]):
         own = {c["twin"]: c for c in found["cells"] if (c["data"], c["attack"]) == (data, attack)}
         texts = [_text(own[twin]) if twin in own else "–" for twin in twins]
         asked = max(cell["records"] for cell in own.values())
         metric = next((c["metric"] for c in own.values() if c["metric"]), None)
         name = attack if metric is None else f"{attack}, {metric}"
-        rows.append(f"| {data} | {name} | {' | '.join(texts)} | {asked:,} |")
-    return rows
+        rows.append((data, name, *texts, f"{asked:,}"))
+    return markdown(("data", "attack", *twins, "records"), rows)
 
 
 def _text(cell: Mapping[str, Any]) -> str:

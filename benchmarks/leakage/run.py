@@ -5,77 +5,62 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
-from attacks.errors import AttackError
-from benchmarks.leakage import paired as leakage_paired
-from benchmarks.leakage import reference as leakage_reference
-from benchmarks.tables import rewrite
+from benchmarks.record import Outcome, chosen
 from he_infer.cli.console import progress_bars
-from he_infer.errors import HEInferError
 
 
-def main(options: argparse.Namespace) -> int:
-    """Run one of the two, write ``--json``, print a line each; 0 unless a row fails."""
-    import torch
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--reference", action="store_true", help="published figures, reproduced")
+    what.add_argument("--paired", action="store_true", help="every attack on every twin")
+    add = parser.add_argument
+    add("--groups", help="reference: a list, all by default; others in the JSON file stay")
+    add("--table", type=Path, help="reference: page whose table is rewritten")
+    add("--data", default="digits,mnist,fashion-mnist", help="paired: which data sets")
+    add("--small", action="store_true", help="paired: a minute's worth, on digits")
+    add("--work", type=Path, default=Path("records/leakage"), help="paired: resumes what is there")
+    add("--seed", type=int, default=0, help="paired: of shadows, targets and attacks")
+    add("--threads", type=int, default=1, help="of torch")
 
-    torch.set_num_threads(options.threads)
-    try:
-        return _reference(options) if options.reference else _paired(options)
-    except (AttackError, HEInferError) as error:
-        print(f"benchmarks: error: {error}", file=sys.stderr)
-        return 2
+
+def run(options: argparse.Namespace) -> Outcome:
+    """The reference rows or the paired audits; a row that fails misses the bar."""
+    return _reference(options) if options.reference else _paired(options)
 
 
-def _reference(options: argparse.Namespace) -> int:
-    chosen = _chosen(options.groups, tuple(leakage_reference.GROUPS), "--groups")
+def _reference(options: argparse.Namespace) -> Outcome:
+    from benchmarks import rows
+    from benchmarks.leakage import reference
+
+    names = chosen(options.groups, reference.GROUPS, "--groups")
     with progress_bars() as progress:
-        rows = leakage_reference.run(chosen, progress=progress)
+        found = reference.run(names, progress=progress)
+    document = found
     if options.json is not None and options.json.is_file() and options.groups:
         before = json.loads(options.json.read_text(encoding="utf-8"))
-        _write(options, leakage_reference.merged(before, rows))
-    else:
-        _write(options, rows)
-    if options.table is not None and options.json is not None:
-        rewrite(options.table, options.json, "reference")
-    print("\n".join(leakage_reference.lines(rows)))
-    return 1 if any(row["holds"] is False for row in rows) else 0
+        document = rows.merged(before, found, list(reference.GROUPS))
+    return Outcome(
+        document=document,
+        lines=rows.lines(found),
+        holds=all(row["holds"] is not False for row in found),
+        table="reference",
+    )
 
 
-def _paired(options: argparse.Namespace) -> int:
-    chosen = _chosen(options.data, tuple(leakage_paired.CASES), "--data")
+def _paired(options: argparse.Namespace) -> Outcome:
+    from benchmarks.leakage import paired
+
+    names = chosen(options.data, paired.CASES, "--data")
     with progress_bars() as progress:
-        found = leakage_paired.run(
-            ("digits",) if options.small else chosen,
+        found = paired.run(
+            ["digits"] if options.small else names,
             options.work,
             seed=options.seed,
             small=options.small,
             progress=progress,
             tell=lambda line: print(line, file=sys.stderr),
         )
-    _write(options, found)
-    print("\n".join(leakage_paired.markdown(found)))
-    for name, reason in found["absent"].items():
-        print(f"{name}: {reason}")
-    return 0
-
-
-def _chosen(given: str | None, known: Sequence[str], option: str) -> tuple[str, ...]:
-    if not given:
-        return tuple(known)
-    names = tuple(name.strip() for name in given.split(",") if name.strip())
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise AttackError(f"{option} takes {', '.join(known)}, got {given!r}")
-    return names
-
-
-def _write(options: argparse.Namespace, result: Any) -> None:
-    if options.json is None:
-        return
-    try:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise AttackError(f"cannot write {options.json}: {error.strerror}") from error
+    absent = [f"{name}: {reason}" for name, reason in found["absent"].items()]
+    return Outcome(document=found, lines=[*paired.table(found), *absent])

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import statistics
-import time
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
+from torch import nn
 
 from attacks.core.records import Records
 from attacks.errors import AttackError
 from attacks.oracles.recipes import mlp
 from attacks.training.loop import train_loop
 from attacks.training.stack import TrainingConfig, initialised, membership_masks, train_stack
-from benchmarks.rows import row, unjudged
+from benchmarks.leakage.setting import flat
+from benchmarks.record import timed
+from benchmarks.rows import Row
 from he_infer import datasets
 from he_infer.errors import DataError
 
@@ -26,35 +28,24 @@ SOURCE: Final = "stated goal: ≥ 5× at digits size, never slower at MNIST size
 _CONFIG: Final = TrainingConfig(epochs=2, batch=50, rate=0.01)
 
 
-def rows() -> list[dict[str, Any]]:
+def rows() -> list[Row]:
     """64 models, one thread, medians of five runs in turn: at digits size and at MNIST size."""
     digits, _ = datasets.digits()
+    small = partial(mlp, 64, 32, 10)
     found = [
-        _compared(
-            "64 shadow models together, digits 64-32-10",
-            5.0,
-            digits.flat_inputs()[:1400],
-            digits.labels[:1400],
-            functools.partial(mlp, 64, 32, 10),
-        )
+        _compared("64 shadow models together, digits 64-32-10", 5.0, flat(digits, 1400), small)
     ]
     name = "64 shadow models together, MNIST 784-64-10"
     try:
         mnist, _ = datasets.mnist()
     except DataError as error:
-        found.append(unjudged(name, SOURCE, reference=1.0, reason=str(error)))
-        return found
-    architecture = functools.partial(mlp, 784, 64, 10)
-    found.append(
-        _compared(name, 1.0, mnist.flat_inputs()[:2000], mnist.labels[:2000], architecture)
-    )
-    return found
+        return [*found, Row(name, SOURCE, reference=1.0, reason=str(error))]
+    return [*found, _compared(name, 1.0, flat(mnist, 2000), partial(mlp, 784, 64, 10))]
 
 
 def _compared(
-    name: str, reference: float, inputs: Any, labels: Any, architecture: Callable[[], Any]
-) -> dict[str, Any]:
-    pool = Records(inputs=np.asarray(inputs, dtype=np.float64), labels=np.asarray(labels))
+    name: str, reference: float, pool: Records, architecture: Callable[[], nn.Module]
+) -> Row:
     masks = membership_masks(MODELS, len(pool), np.random.default_rng(0))
     seeds = list(range(MODELS))
     models = initialised(architecture, seeds)
@@ -65,15 +56,15 @@ def _compared(
         train_stack(models, pool, masks, _CONFIG, seeds=seeds)
         ratios = []
         for _ in range(REPEATS):
-            together = _seconds(lambda: train_stack(models, pool, masks, _CONFIG, seeds=seeds))
-            alone = _seconds(lambda: train_loop(models, pool, masks, _CONFIG, seeds=seeds))
+            _, together = timed(lambda: train_stack(models, pool, masks, _CONFIG, seeds=seeds))
+            _, alone = timed(lambda: train_loop(models, pool, masks, _CONFIG, seeds=seeds))
             ratios.append(alone / together)
     except AttackError as error:
-        return unjudged(name, SOURCE, reference=reference, reason=str(error))
+        return Row(name, SOURCE, reference=reference, reason=str(error))
     finally:
         torch.set_num_threads(threads)
     ratio = statistics.median(ratios)
-    return row(
+    return Row(
         name,
         SOURCE,
         reference=reference,
@@ -82,9 +73,3 @@ def _compared(
         holds=ratio >= reference,
         reason=f"seconds of the loop over seconds of the stack, {_CONFIG.epochs} epochs",
     )
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

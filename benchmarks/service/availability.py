@@ -8,38 +8,31 @@ import re
 import secrets
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 
+from benchmarks.service.claim import Claim, Effort
 from benchmarks.service.rig import (
     Prepared,
-    ServerProcess,
     connection,
+    he_infer_command,
     rig,
-    rss_mb,
     together,
     zoo_plan,
 )
-from benchmarks.service.row import Effort, Row
-from he_infer.client.client import Client
-from he_infer.plan.file import save_plan
 from he_infer.server.state import State, audit_log
 
 _TOLERANCE = 2.0**-8
 IN_FLIGHT = 6  # queries when the signal comes
 
 
-def killed_workers(effort: Effort) -> list[Row]:
+def killed_workers(effort: Effort) -> Iterator[Claim]:
     """kill −9 a worker every two seconds (quick: every one) while clients ask without pause."""
     seconds = effort.of(40, 6)
     wrong, lost, kills = 0, 0, 0
@@ -73,27 +66,23 @@ def killed_workers(effort: Effort) -> list[Row]:
         together(3, ask)
         killer.join()
         status = server.stop()
-        with State.open(Path(server.log).parent / "state") as state:
-            with state.database.transaction() as c:
-                logged = [e for e in audit_log.entries(c, limit=10**6) if e["event"] == "answered"]
+        with State.open(server.home / "state") as state, state.database.transaction() as c:
+            logged = [e for e in audit_log.entries(c, limit=10**6) if e["event"] == "answered"]
     replies = {entry["reply"] for entry in logged}
-    return [
-        Row(
-            name="kill −9 a worker under load",
-            bar="no acknowledged request lost, none wrong or duplicated",
-            figure=f"{kills} kills, {len(answered):,} answered, {len(logged):,} in the log, {lost} "
-            f"lost, {wrong} wrong, exit {status}",
-            holds=kills > 0
-            and wrong == lost == 0
-            and len(answered) == len(logged) == len(replies)
-            and status == 0,
-        )
-    ]
+    yield Claim(
+        name="kill −9 a worker under load",
+        bar="no acknowledged request lost, none wrong or duplicated",
+        figure=f"{kills} kills, {len(answered):,} answered, {len(logged):,} in the log, {lost} "
+        f"lost, {wrong} wrong, exit {status}",
+        holds=kills > 0
+        and wrong == lost == 0
+        and len(answered) == len(logged) == len(replies)
+        and status == 0,
+    )
 
 
-def sigterm(effort: Effort) -> list[Row]:
+def sigterm(_effort: Effort) -> Iterator[Claim]:
     """Readiness turns at once, what is in flight finishes, the exit status is 0."""
-    del effort
     statuses: list[int] = []
     plan = zoo_plan("mnist-lola")
     with rig(plan, "--workers", "1") as (server, _, query):
@@ -102,9 +91,7 @@ def sigterm(effort: Effort) -> list[Row]:
             with connection(server.url) as http:
                 statuses.append(query.post(http).status_code)
 
-        warm = threading.Thread(target=ask, args=(0,))
-        warm.start()
-        warm.join()
+        together(1, ask)  # loads the keys
         asking = [threading.Thread(target=ask, args=(i,)) for i in range(IN_FLIGHT)]
         for thread in asking:
             thread.start()
@@ -127,15 +114,13 @@ def sigterm(effort: Effort) -> list[Row]:
         for thread in asking:
             thread.join()
         status = server.stop()
-    return [
-        Row(
-            name="SIGTERM",
-            bar="ready → 503 at once, all in flight finish, exit 0",
-            figure=f"unready after {1e3 * unready_s:.0f} ms, {statuses[1:].count(200)} of "
-            f"{IN_FLIGHT} in flight answered, exit {status}",
-            holds=unready_s < 0.5 and statuses[1:] == [200] * IN_FLIGHT and status == 0,
-        )
-    ]
+    yield Claim(
+        name="SIGTERM",
+        bar="ready → 503 at once, all in flight finish, exit 0",
+        figure=f"unready after {1e3 * unready_s:.0f} ms, {statuses[1:].count(200)} of "
+        f"{IN_FLIGHT} in flight answered, exit {status}",
+        holds=unready_s < 0.5 and statuses[1:] == [200] * IN_FLIGHT and status == 0,
+    )
 
 
 def _admitted(http: httpx.Client) -> int:
@@ -145,131 +130,7 @@ def _admitted(http: httpx.Client) -> int:
     return sum(int(float(number)) for number in re.findall(counted, text, re.MULTILINE))
 
 
-def full_disk(effort: Effort) -> list[Row]:
-    """A file system that is full in the middle of an upload of keys."""
-    del effort
-    name, bar = "disk full during key upload", "507, no partial blob visible, recovers"
-    plan = zoo_plan("digits-mlp")
-    with tempfile.TemporaryDirectory() as folder:
-        with _small_disk(Path(folder) / "blobs", megabytes=3) as disk:
-            if disk is None:
-                return [Row(name=name, bar=bar, figure="no file system can be mounted", holds=None)]
-            path = Path(folder) / "m.plan"
-            save_plan(plan, path)
-            options = ("--state", "state", "--blobs", str(disk))
-            with (
-                ServerProcess([path], *options, cwd=Path(folder)) as server,
-                Client.connect(server.url, model="m") as client,
-            ):
-                status, code = _upload_status(server.url, client)
-                stored = [p for p in disk.rglob("*") if p.is_file()]
-                partial = [p for p in stored if "keys" in p.parts]
-                pieces = sum(p.stat().st_size for p in stored)
-                subprocess.run(
-                    ["mount", "-o", "remount,size=40m", str(disk)], check=True, capture_output=True
-                )
-                client.upload_keys()
-                recovered = client.predict(np.zeros(plan.graph.input.shape)).queries == 1
-    return [
-        Row(
-            name=name,
-            bar=bar,
-            figure=f"{status} {code}, {len(partial)} partial blobs, {pieces / 1e6:.1f} MB of whole "
-            f"pieces kept, recovers: {recovered}",
-            holds=(status, code) == (507, "disk_full") and not partial and recovered,
-        )
-    ]
-
-
-@contextmanager
-def _small_disk(folder: Path, *, megabytes: int) -> Iterator[Path | None]:
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
-        capture_output=True,
-    )
-    if done.returncode:
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def _upload_status(url: str, client: Client) -> tuple[int, str]:
-    data, piece = client._made_keys().to_bytes(), 2**20
-    with connection(url) as http:
-        base = f"/v2/models/{client.spec.model}/keys/uploads"
-        path = http.post(base).headers["location"]
-        for start in range(0, len(data), piece):
-            part = data[start : start + piece]
-            given = {"content-range": f"bytes {start}-{start + len(part) - 1}/{len(data)}"}
-            reply = http.patch(path, headers=given, content=part)
-            if reply.status_code != 202:
-                http.delete(path)
-                return reply.status_code, str(reply.json()["code"])
-        reply = http.put(f"{path}?digest={client._made_keys().digest}")
-        return reply.status_code, ""
-
-
-def cut_uploads(effort: Effort) -> list[Row]:
-    """Connections that break at random places of an upload, and go on where it stopped."""
-    cuts = effort.of(100, 12)
-    rng = random.Random(7)
-    resumed = equal = 0
-    with rig(zoo_plan("digits-mlp")) as (server, client, _), connection(server.url) as http:
-        keys = client._made_keys()
-        data = keys.to_bytes()
-        address = urlsplit(server.url)
-        before = rss_mb(server.process.pid)
-        largest = before
-        for _ in range(cuts):
-            base = f"/v2/models/{client.spec.model}/keys/uploads"
-            path = http.post(base).headers["location"]
-            cut, sent = rng.randrange(1, len(data)), 0
-            while sent < cut:
-                size = min(2**20, len(data) - sent)
-                _send_piece(address.hostname, address.port, path, data, sent, size, cut - sent)
-                sent += size
-            found = http.get(path)
-            received = int(found.headers.get("range", "bytes=0--1").rpartition("-")[2] or 0) + 1
-            received = max(0, received) if "range" in found.headers else 0
-            resumed += received <= cut
-            while received < len(data):
-                part = data[received : received + 2**20]
-                given = {
-                    "content-range": f"bytes {received}-{received + len(part) - 1}/{len(data)}"
-                }
-                received = http.patch(path, headers=given, content=part).json()["received"]
-            equal += http.put(f"{path}?digest={keys.digest}").status_code == 201
-            largest = max(largest, rss_mb(server.process.pid))
-    return [
-        Row(
-            name="upload cut at random offsets",
-            bar="all resume, digest equal, memory flat",
-            figure=f"{resumed} of {cuts} resumed, {equal} with the right digest, the HTTP process "
-            f"grew by {largest - before:.0f} MB",
-            holds=resumed == equal == cuts and largest - before < 64,
-        )
-    ]
-
-
-def _send_piece(
-    host: str | None, port: int | None, path: str, data: bytes, start: int, size: int, kept: int
-) -> None:
-    """Send a piece, and close the connection after ``kept`` bytes if that is less than all."""
-    with socket.create_connection((host or "", port or 0), timeout=10) as line:
-        head = (
-            f"PATCH {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n"
-            f"Content-Range: bytes {start}-{start + size - 1}/{len(data)}\r\n\r\n"
-        )
-        line.sendall(head.encode() + data[start : start + min(size, kept)])
-        if kept >= size:
-            line.recv(4096)
-
-
-def slow_clients(effort: Effort) -> list[Row]:
+def slow_clients(effort: Effort) -> Iterator[Claim]:
     """A thousand connections that send a byte now and then, beside an honest client."""
     count = effort.of(1000, 200)
     with rig(zoo_plan("digits-mlp")) as (server, _, query):
@@ -305,15 +166,13 @@ def slow_clients(effort: Effort) -> list[Row]:
             line.close()
     slowest = max(closed_after, default=float("inf"))
     ratio = beside / alone
-    return [
-        Row(
-            name=f"{count:,} slow connections",
-            bar="honest p99 ≤ 1.5×, slow ones closed ≤ 10 s",
-            figure=f"p99 {1e3 * alone:.0f} → {1e3 * beside:.0f} ms ({ratio:.2f}×), "
-            f"{len(closed_after)} closed, the last after {slowest:.1f} s",
-            holds=ratio <= 1.5 and len(closed_after) == count and slowest <= 10.0,
-        )
-    ]
+    yield Claim(
+        name=f"{count:,} slow connections",
+        bar="honest p99 ≤ 1.5×, slow ones closed ≤ 10 s",
+        figure=f"p99 {1e3 * alone:.0f} → {1e3 * beside:.0f} ms ({ratio:.2f}×), "
+        f"{len(closed_after)} closed, the last after {slowest:.1f} s",
+        holds=ratio <= 1.5 and len(closed_after) == count and slowest <= 10.0,
+    )
 
 
 def _p99(url: str, query: Prepared, count: int) -> float:
@@ -326,23 +185,21 @@ def _p99(url: str, query: Prepared, count: int) -> float:
     return float(np.quantile(times, 0.99))
 
 
-def overload(effort: Effort) -> list[Row]:
+def overload(effort: Effort) -> Iterator[Claim]:
     """Ten times as many clients as the service has places for."""
     seconds = effort.of(15, 5)
     with rig(zoo_plan("digits-mlp"), "--queue", "2") as (server, _, query):
         peak, _, _ = _load(server.url, query, seconds, clients=2)
         rate, refusals, statuses = _load(server.url, query, seconds, clients=30)
     slowest = float(np.quantile(refusals, 0.99)) if refusals else float("nan")
-    return [
-        Row(
-            name="overload at 10× capacity",
-            bar="bounded queue, 429/503 < 100 ms, goodput ≥ 90 % of peak",
-            figure=f"goodput {rate:.1f} of {peak:.1f} queries/s ({rate / peak:.0%}), "
-            f"{len(refusals):,} refused, p99 {1e3 * slowest:.0f} ms, statuses "
-            f"{sorted(statuses)}",
-            holds=rate >= 0.9 * peak and slowest < 0.1 and statuses <= {200, 429, 503},
-        )
-    ]
+    yield Claim(
+        name="overload at 10× capacity",
+        bar="bounded queue, 429/503 < 100 ms, goodput ≥ 90 % of peak",
+        figure=f"goodput {rate:.1f} of {peak:.1f} queries/s ({rate / peak:.0%}), "
+        f"{len(refusals):,} refused, p99 {1e3 * slowest:.0f} ms, statuses "
+        f"{sorted(statuses)}",
+        holds=rate >= 0.9 * peak and slowest < 0.1 and statuses <= {200, 429, 503},
+    )
 
 
 def _load(
@@ -371,30 +228,26 @@ def _load(
     return len(done) / seconds, refusals, statuses
 
 
-def audit_chain(effort: Effort) -> list[Row]:
+def audit_chain(_effort: Effort) -> Iterator[Claim]:
     """The log of answers verifies, and does not once an entry was changed."""
-    del effort
     with rig(zoo_plan("digits-mlp"), "--state", "state") as (server, _, query):
         with connection(server.url) as http:
             for _ in range(5):
                 query.post(http)
         server.stop()
-        home = Path(server.log).parent
-        command = [*(sys.executable, "-m", "he_infer", "audit-log"), "--state", "state", "verify"]
-        sound = subprocess.run(command, cwd=home, capture_output=True, text=True)
-        with State.open(home / "state") as state, state.database.transaction() as connection_:
-            connection_.exec_driver_sql(
+        verify = ("audit-log", "--state", "state", "verify")
+        sound = he_infer_command(server.home, *verify, check=False)
+        with State.open(server.home / "state") as state, state.database.transaction() as c:
+            c.exec_driver_sql(
                 "UPDATE audit_log SET entry = replace(entry, 'anonymous', 'somebody') "
                 "WHERE sequence = 3"
             )
-        altered = subprocess.run(command, cwd=home, capture_output=True, text=True)
+        altered = he_infer_command(server.home, *verify, check=False)
     named = "entry 3 was altered" in altered.stderr
-    return [
-        Row(
-            name="hash-chained audit log",
-            bar="verifies; a changed entry is named",
-            figure=f"sound: exit {sound.returncode}; altered: exit {altered.returncode}, entry "
-            f"named: {named}",
-            holds=sound.returncode == 0 and altered.returncode != 0 and named,
-        )
-    ]
+    yield Claim(
+        name="hash-chained audit log",
+        bar="verifies; a changed entry is named",
+        figure=f"sound: exit {sound.returncode}; altered: exit {altered.returncode}, entry "
+        f"named: {named}",
+        holds=sound.returncode == 0 and altered.returncode != 0 and named,
+    )

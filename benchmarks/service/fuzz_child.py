@@ -11,11 +11,11 @@ import random
 import resource
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.service.hostile import memory_limit
 from he_infer import wire
 from he_infer.errors import WireError
 from he_infer.params import CKKSParams
@@ -97,6 +97,13 @@ def mutate(data: bytes, rng: random.Random, expected: wire.Expected) -> bytes:
         if len(changed) <= wire.HEADER_BYTES + 32:
             break
     return bytes(changed)
+
+
+def memory_limit(megabytes: int) -> None:
+    """Limit this process's address space beyond what it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import nn
 from attacks.ciphertext.suite import THOROUGH, Check, run_suite
 from attacks.ciphertext.suite import Effort as SuiteEffort
 from attacks.oracles.channels import PlanBench
+from benchmarks.service.claim import Claim, Effort
 from benchmarks.service.rig import in_the_clear, records_of, zoo_plan
-from benchmarks.service.row import Effort, Row
 from he_infer import zoo
 from he_infer.activations.layer import PolynomialActivation
 from he_infer.client.canaries import Canaries, IntegrityError, check, detection_probability, mix
@@ -23,7 +24,7 @@ from he_infer.plan.privacy import FunctionPrivacy
 from he_infer.server import BackgroundServer
 
 
-def ciphertexts(effort: Effort) -> list[Row]:
+def ciphertexts(effort: Effort) -> Iterator[Claim]:
     """Every attack of ``attacks.ciphertext``, on digits-mlp as served and without defences."""
     plan = zoo_plan("digits-mlp")
     undefended = zoo_plan("digits-mlp", privacy=FunctionPrivacy.unchecked())
@@ -37,15 +38,13 @@ def ciphertexts(effort: Effort) -> list[Row]:
     )
     work = SuiteEffort(replies=40, queries=24, noise_replies=24, timings=200, observed=120)
     checks = run_suite(bench, work if effort.quick else THOROUGH, seed=0)
-    return [
-        Row(
+    for check_ in checks:
+        yield Claim(
             name=check_.title,
             bar=_bar(check_),
             figure=f"undefended: {check_.control}; served: {check_.defended}",
             holds=check_.holds and check_.control_broken is not False,
         )
-        for check_ in checks
-    ]
 
 
 def _bar(check_: Check) -> str:
@@ -57,7 +56,7 @@ def _bar(check_: Check) -> str:
     return "works where nothing defends, fails as served"
 
 
-def correctness(effort: Effort) -> list[Row]:
+def correctness(effort: Effort) -> Iterator[Claim]:
     """Replies over HTTP against the plaintext twin, for every shape of layer, with biases."""
     worst, records, bound = 0.0, 0, 0.0
     plans = _shapes()
@@ -73,15 +72,13 @@ def correctness(effort: Effort) -> list[Row]:
         # Six standard deviations of what the plan promises, which 10^6 values do not reach.
         bound = 6.0 * 2.0**-10
         worst, records = max(worst, float(errors.max())), records + len(drawn)
-    return [
-        Row(
-            name="every reply against the plaintext twin",
-            bar="within the bound: 100k records, all layer shapes, with biases",
-            figure=f"{records:,} records of {len(plans)} networks, largest error {worst:.2g} of "
-            f"{bound:.2g}",
-            holds=worst < bound and (effort.quick or records >= 99_000),
-        )
-    ]
+    yield Claim(
+        name="every reply against the plaintext twin",
+        bar="within the bound: 100k records, all layer shapes, with biases",
+        figure=f"{records:,} records of {len(plans)} networks, largest error {worst:.2g} of "
+        f"{bound:.2g}",
+        holds=worst < bound and (effort.quick or records >= 99_000),
+    )
 
 
 def _shapes() -> list[Plan]:
@@ -123,7 +120,7 @@ def _shapes() -> list[Plan]:
     ]
 
 
-def canaries(effort: Effort) -> list[Row]:
+def canaries(effort: Effort) -> Iterator[Claim]:
     """A server that corrupts one record in a hundred, and how often canaries catch it."""
     rng = np.random.default_rng(1)
     records, per_query, rate = 64, 32, 0.01
@@ -139,10 +136,7 @@ def canaries(effort: Effort) -> list[Row]:
         mixed = mix(batch, known, count=per_query)
         # The server cannot tell canaries from records: it corrupts each with the same chance.
         honest = np.zeros((len(mixed.records), 3))
-        for place, row in enumerate(mixed.records):
-            match = np.flatnonzero((known.records == row).all(axis=1))
-            if len(match):
-                honest[place] = known.logits[match[0]]
+        honest[mixed.canary_at] = mixed.expected
         honest[rng.random(len(honest)) < rate] += 1.0
         try:
             check(mixed, honest)
@@ -151,12 +145,10 @@ def canaries(effort: Effort) -> list[Row]:
     stated = detection_probability(per_query, rate)
     share = caught / trials
     error = 3.0 * np.sqrt(stated * (1 - stated) / trials)
-    return [
-        Row(
-            name="canary records",
-            bar="a server that corrupts 1 % of replies is caught with the stated probability",
-            figure=f"caught in {share:.1%} of {trials:,} batches with {per_query} canaries; stated "
-            f"{stated:.1%}",
-            holds=abs(share - stated) <= error,
-        )
-    ]
+    yield Claim(
+        name="canary records",
+        bar="a server that corrupts 1 % of replies is caught with the stated probability",
+        figure=f"caught in {share:.1%} of {trials:,} batches with {per_query} canaries; stated "
+        f"{stated:.1%}",
+        holds=abs(share - stated) <= error,
+    )

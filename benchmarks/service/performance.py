@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 
 from attacks.oracles.channels import PlanChannel
-from benchmarks.service.rig import connection, rig, together, zoo_plan
-from benchmarks.service.row import Effort, Row
+from benchmarks.service.claim import Claim, Effort
+from benchmarks.service.rig import Prepared, connection, rig, together, zoo_plan
 from he_infer.plan.plan import Plan
 from he_infer.plan.privacy import FunctionPrivacy
 
 
-def overhead(effort: Effort) -> list[Row]:
+def overhead(effort: Effort) -> Iterator[Claim]:
     """What an exchange over loopback takes beside the arithmetic of its own evaluation.
 
     That is the exchange less the evaluation as its worker timed it, and what is done to a reply
     (``he_infer.privacy``), timed apart because it happens within.
     """
-    rows = []
     for name in ("digits-mlp",) if effort.quick else ("digits-mlp", "tutorial-cnn", "mnist-deep"):
         plan = zoo_plan(name)
         count = effort.of(25 if name == "mnist-deep" else 120, 40)
@@ -43,16 +42,13 @@ def overhead(effort: Effort) -> list[Row]:
             line.close()
         outside = float(np.median(beside[5:]))
         limit = max(5.0, 0.25 * evaluated)
-        rows.append(
-            Row(
-                name=f"overhead, {name}",
-                bar="≤ 5 ms or 25 % at the median, whichever is more",
-                figure=f"{outside:.1f} ms and {sanitising:.1f} ms of sanitising, beside "
-                f"{evaluated:.1f} ms of arithmetic",
-                holds=outside + sanitising <= limit,
-            )
+        yield Claim(
+            name=f"overhead, {name}",
+            bar="≤ 5 ms or 25 % at the median, whichever is more",
+            figure=f"{outside:.1f} ms and {sanitising:.1f} ms of sanitising, beside "
+            f"{evaluated:.1f} ms of arithmetic",
+            holds=outside + sanitising <= limit,
         )
-    return rows
 
 
 def _sanitising(plan: Plan, count: int) -> tuple[float, float]:
@@ -68,7 +64,7 @@ def _sanitising(plan: Plan, count: int) -> tuple[float, float]:
     return max(0.0, whole - bare), bare
 
 
-def two_workers(effort: Effort) -> list[Row]:
+def two_workers(effort: Effort) -> Iterator[Claim]:
     """Queries a second of mnist-deep, encrypted beforehand, with one worker and with two."""
     name = "mnist-deep"
     plan = zoo_plan(name)
@@ -82,25 +78,22 @@ def two_workers(effort: Effort) -> list[Row]:
     gains = [rates[2 * i + 1] / rates[2 * i] for i in range(rounds)]
     gain = float(np.median(gains))
     one, two = float(np.median(rates[::2])), float(np.median(rates[1::2]))
-    return [
-        Row(
-            name="two workers against one, mnist-deep",
-            bar="≥ 1.7×",
-            figure=f"{gain:.2f}× ({one:.2f} → {two:.2f} queries/s)",
-            holds=gain >= 1.7,
-        )
-    ]
+    yield Claim(
+        name="two workers against one, mnist-deep",
+        bar="≥ 1.7×",
+        figure=f"{gain:.2f}× ({one:.2f} → {two:.2f} queries/s)",
+        holds=gain >= 1.7,
+    )
 
 
-def _rate(url: str, query: object, seconds: float, *, threads: int) -> float:
+def _rate(url: str, query: Prepared, seconds: float, *, threads: int) -> float:
     done: list[float] = []
     stop = time.monotonic() + seconds + 2
 
     def ask(_: int) -> None:
         with connection(url) as http:
             while time.monotonic() < stop:
-                reply: httpx.Response = query.post(http)  # type: ignore[attr-defined]
-                if reply.status_code == 200:
+                if query.post(http).status_code == 200:
                     done.append(time.monotonic())
 
     together(threads, ask)

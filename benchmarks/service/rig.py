@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import httpx
 import numpy as np
@@ -26,24 +26,24 @@ from he_infer.plan import ir
 from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.file import save_plan
 from he_infer.plan.plan import Plan
-from he_infer.wire import Ciphertext, read_envelope
-from he_infer.wire import protocol as protocol
+from he_infer.wire import Ciphertext, protocol, read_envelope
 from he_infer.wire.frames import write_frame
+
+_HE_INFER: Final = (sys.executable, "-m", "he_infer")
 
 
 class ServerProcess:
-    """``he-infer serve`` on loopback; ``url`` is its address, ``log`` its standard error."""
+    """``he-infer serve`` on loopback: ``url`` is its address, ``log`` its standard error.
+
+    ``home`` is the folder in which it runs.
+    """
 
     def __init__(self, plans: Sequence[Path], *options: str, cwd: Path) -> None:
+        self.home = cwd
         self.log = cwd / f"log-{secrets.token_hex(4)}"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "he_infer", "serve", "--port", "0"),
-                    *options,
-                    "--",
-                    *map(str, plans),
-                ],
+                [*_HE_INFER, "serve", "--port", "0", *options, "--", *map(str, plans)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -73,6 +73,14 @@ class ServerProcess:
     def workers(self) -> list[int]:
         """Process ids of the workers: grandchildren, forked from the process with the plans."""
         return [pid for child in children(self.process.pid) for pid in children(child)]
+
+
+def he_infer_command(
+    home: Path, *words: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run ``he-infer`` in a server's folder; CalledProcessError if it fails and is checked."""
+    command = [*_HE_INFER, *words]
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, check=check)
 
 
 def children(pid: int) -> list[int]:
@@ -126,6 +134,14 @@ class Prepared:
         extra = {} if key is None else {protocol.IDEMPOTENCY_HEADER: key}
         return http.post(self.path, headers={**self.headers, **extra}, content=self.body)
 
+    def with_envelope(self, data: bytes) -> bytes:
+        """The body with other bytes behind its head, padded or cut to the length of this one.
+
+        Bytes of another length would be refused for that alone.
+        """
+        head = self.body[: int(self.headers[protocol.HEAD_LENGTH_HEADER])]
+        return (head + data).ljust(len(self.body), b"\0")[: len(self.body)]
+
     def error_of(self, reply: httpx.Response) -> float:
         """Largest error of a reply's logits."""
         spec, digest = self.client.spec, self.client._made_keys().digest
@@ -156,12 +172,10 @@ def prepare(client: Client, plan: Plan, records: NDArray[np.float64]) -> Prepare
 
 
 @contextmanager
-def rig(
-    plan: Plan, *options: str, folder: Path | None = None
-) -> Iterator[tuple[ServerProcess, Client, Prepared]]:
+def rig(plan: Plan, *options: str) -> Iterator[tuple[ServerProcess, Client, Prepared]]:
     """A server for one plan, a client whose keys it has, and a prepared query."""
     with tempfile.TemporaryDirectory() as temporary:
-        home = Path(temporary) if folder is None else folder
+        home = Path(temporary)
         path = home / "m.plan"
         save_plan(plan, path)
         with (

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.service import availability, hostile, leakage, performance
-from benchmarks.service.row import Effort, Row
-
-CLAIMS: Mapping[str, Callable[[Effort], list[Row]]] = {
-    "fuzz": hostile.fuzz,
-    "corpus": hostile.corpus,
-    "openapi": hostile.openapi,
-    "killed-workers": availability.killed_workers,
-    "sigterm": availability.sigterm,
-    "full-disk": availability.full_disk,
-    "cut-uploads": availability.cut_uploads,
-    "slow-clients": availability.slow_clients,
-    "overload": availability.overload,
-    "correctness": leakage.correctness,
-    "bindings": hostile.wrong_bindings,
-    "secret-canary": hostile.secret_canary,
-    "ciphertexts": leakage.ciphertexts,
-    "canaries": leakage.canaries,
-    "key-file": hostile.key_file,
-    "audit-chain": availability.audit_chain,
-    "overhead": performance.overhead,
-    "two-workers": performance.two_workers,
-}
+from benchmarks.record import Outcome, chosen
+from benchmarks.service.claim import Claim, Effort
 
 
-def run(path: Path | None, *, quick: bool, only: list[str] | None) -> bool:
-    """Try every claim, print a line for each and write them as JSON; whether all hold."""
-    effort = Effort(quick=quick)
-    rows: list[Row] = []
-    for name, claim in CLAIMS.items():
-        if only is not None and name not in only:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="a minute or two, for every commit")
+    parser.add_argument("--only", help="names of claims, separated by commas")
+    parser.add_argument("--table", type=Path, help="page whose table is rewritten from the record")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Try every claim, and print a line for each as soon as it is known."""
+    from benchmarks.service.claims import CLAIMS
+
+    effort = Effort(quick=options.quick)
+    only = chosen(options.only, CLAIMS, "--only")
+    claims: list[Claim] = []
+    for name, tried in CLAIMS.items():
+        if name not in only:
             continue
         started = time.perf_counter()
-        found = claim(effort)
-        rows += found
-        for row in found:
-            verdict = {True: "holds", False: "FAILS", None: "skipped"}[row.holds]
-            print(f"{verdict:7}  {row.name}: {row.figure}", flush=True)
+        for claim in tried(effort):
+            claims.append(claim)
+            verdict = {True: "holds", False: "FAILS", None: "skipped"}[claim.holds]
+            print(f"{verdict:7}  {claim.name}: {claim.figure}", flush=True)
         print(f"         ({time.perf_counter() - started:.0f} s)", flush=True)
-    if path is not None:
-        text = json.dumps([row.to_json() for row in rows], indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
-    return all(row.holds is not False for row in rows)
+    return Outcome(
+        document=[claim.to_json() for claim in claims],
+        holds=all(claim.holds is not False for claim in claims),
+        table="claims",
+    )

@@ -11,16 +11,21 @@ prices above are examples, not anybody's offer; without prices there are no cost
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.inference import cases
-from he_infer.errors import HEInferError, InputError
+from benchmarks.record import Outcome
+from he_infer.compiler.pipeline import compile as compile_model
+from he_infer.errors import InputError
+from he_infer.plan.file import load_plan
+from he_infer.plan.plan import Plan, encoded_bytes
+from he_infer.runtime.backends.choose import backend_class
+from he_infer.runtime.executor import count_costs
+from he_infer.server.workers.plan_host import PlanHost
 
 RATES: Final = (1.0, 100.0, 10_000.0)
 UTILISATION: Final = 0.6
@@ -60,9 +65,10 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One rate. ``cores`` are whole ones, ``busy_cores`` what would do if none ever idled.
+class Deployment:
+    """What one rate takes.
 
+    ``cores`` are whole ones; ``busy_cores`` would do if none ever idled.
     ``servers``: fewest ``he-infer serve`` processes, since all that is not evaluation happens on
     one core in each; every one holds the weights, ``weights_memory_bytes`` together.
     ``key_memory_bytes`` holds each client's keys once; ``key_memory_most_bytes`` in a worker on
@@ -86,7 +92,7 @@ class Row:
     price: float | None
 
 
-def rows(
+def deployments(
     footprint: Footprint,
     *,
     clients: int,
@@ -94,7 +100,7 @@ def rows(
     core_hour_price: float | None = None,
     gb_price: float | None = None,
     rates: Sequence[float] = RATES,
-) -> list[Row]:
+) -> list[Deployment]:
     """Size a deployment for each of ``rates`` queries per second from ``clients`` active clients.
 
     ``utilisation``: share of the time that cores are to work, so that queries seldom wait.
@@ -111,52 +117,35 @@ def rows(
     for price in (core_hour_price, gb_price):
         if price is not None and not 0 <= price < math.inf:
             raise InputError(f"expected a price of at least 0, got {price}: leave out what is free")
-    return [
-        _row(
-            footprint,
-            rate=rate,
-            clients=clients,
-            utilisation=utilisation,
-            core_hour_price=core_hour_price,
-            gb_price=gb_price,
-        )
-        for rate in rates
-    ]
-
-
-def _row(
-    footprint: Footprint,
-    *,
-    rate: float,
-    clients: int,
-    utilisation: float,
-    core_hour_price: float | None,
-    gb_price: float | None,
-) -> Row:
-    busy = rate * footprint.core_ms / 1e3
-    cores = _whole(busy / utilisation)
-    servers = _whole(rate * footprint.overhead_ms / 1e3 / utilisation)
-    hours = MILLION / rate / 3600
-    core_price = None if core_hour_price is None else cores * hours * core_hour_price
     traffic_price = None if gb_price is None else MILLION * footprint.reply_bytes / 1e9 * gb_price
-    prices = [part for part in (core_price, traffic_price) if part is not None]
     keys = clients * footprint.loaded_key_bytes
-    return Row(
-        queries_per_s=rate,
-        records_per_s=rate * footprint.records,
-        busy_cores=busy,
-        cores=cores,
-        servers=servers,
-        weights_memory_bytes=servers * footprint.weights_bytes,
-        key_memory_bytes=keys,
-        key_memory_most_bytes=keys * cores,
-        key_storage_bytes=clients * footprint.key_bytes,
-        in_bits_per_s=8 * rate * footprint.query_bytes,
-        out_bits_per_s=8 * rate * footprint.reply_bytes,
-        core_price=core_price,
-        traffic_price=traffic_price,
-        price=sum(prices) if prices else None,
-    )
+    found = []
+    for rate in rates:
+        busy = rate * footprint.core_ms / 1e3
+        cores = _whole(busy / utilisation)
+        servers = _whole(rate * footprint.overhead_ms / 1e3 / utilisation)
+        hours = MILLION / rate / 3600
+        core_price = None if core_hour_price is None else cores * hours * core_hour_price
+        prices = [part for part in (core_price, traffic_price) if part is not None]
+        found.append(
+            Deployment(
+                queries_per_s=rate,
+                records_per_s=rate * footprint.records,
+                busy_cores=busy,
+                cores=cores,
+                servers=servers,
+                weights_memory_bytes=servers * footprint.weights_bytes,
+                key_memory_bytes=keys,
+                key_memory_most_bytes=keys * cores,
+                key_storage_bytes=clients * footprint.key_bytes,
+                in_bits_per_s=8 * rate * footprint.query_bytes,
+                out_bits_per_s=8 * rate * footprint.reply_bytes,
+                core_price=core_price,
+                traffic_price=traffic_price,
+                price=sum(prices) if prices else None,
+            )
+        )
+    return found
 
 
 def _whole(needed: float) -> int:
@@ -165,17 +154,12 @@ def _whole(needed: float) -> int:
 
 
 def footprint_of(
-    plan: Any, *, evaluate_ms: float | None = None, overhead_ms: float = 0.0
+    plan: Plan, *, evaluate_ms: float | None = None, overhead_ms: float = 0.0
 ) -> Footprint:
-    """The footprint of a ``he_infer.plan.Plan`` on the encrypted backend that this machine has.
+    """The footprint of a plan on the encrypted backend that this machine has.
 
     ``evaluate_ms`` None: as the cost model predicts. Encodes the weights, which takes seconds.
     """
-    from he_infer.plan.plan import encoded_bytes
-    from he_infer.runtime.backends.choose import backend_class
-    from he_infer.runtime.executor import count_costs
-    from he_infer.server.workers.plan_host import PlanHost
-
     backend = backend_class()
     if evaluate_ms is None:
         evaluate_ms = count_costs(plan, backend.costs).milliseconds
@@ -192,7 +176,7 @@ def footprint_of(
     )
 
 
-def lines(name: str, footprint: Footprint, sized: Sequence[Row]) -> list[str]:
+def lines(name: str, footprint: Footprint, sized: Sequence[Deployment]) -> list[str]:
     """For people: what a query takes, then one line for each rate."""
     overhead = f" and {footprint.overhead_ms:.3g} ms beside it" if footprint.overhead_ms else ""
     found = [
@@ -213,70 +197,55 @@ def lines(name: str, footprint: Footprint, sized: Sequence[Row]) -> list[str]:
     return found
 
 
-def main(options: argparse.Namespace) -> int:
-    """Print or write the rows for the parsed options; 2 after an error, as an exit code."""
-    try:
-        if options.plan is not None:
-            from he_infer.plan.file import load_plan
-
-            plan = load_plan(options.plan)
-        else:
-            from he_infer.compiler.pipeline import compile as compile_model
-
-            case = cases.load(options.case)
-            plan = compile_model(case.model, case.sample, name=case.name, batch=options.batch)
-        footprint = footprint_of(
-            plan, evaluate_ms=options.evaluate_ms, overhead_ms=options.overhead_ms
-        )
-        prices = {"core_hour_price": options.core_hour_price, "gb_price": options.gb_price}
-        sized = rows(footprint, clients=options.clients, utilisation=options.utilisation, **prices)
-        if options.json is not None:
-            result = {
-                "plan": plan.name,
-                "footprint": asdict(footprint),
-                "clients": options.clients,
-                "utilisation": options.utilisation,
-                **prices,
-                "rows": [asdict(row) for row in sized],
-            }
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except (HEInferError, OSError) as error:
-        print(f"benchmarks: error: {error}", file=sys.stderr)
-        return 2
-    for line in lines(plan.name, footprint, sized):
-        print(line)
-    return 0
-
-
-def add_parser(commands: Any) -> None:
-    """Add ``sizing`` to argparse's subparsers."""
-    sub = commands.add_parser("sizing", help="what a deployment takes, without running anything")
-    what = sub.add_mutually_exclusive_group(required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--plan", type=Path, help="plan file")
-    what.add_argument("--case", choices=cases.NAMES)
-    sub.add_argument("--batch", type=int, default=1, help="records per query, with --case")
-    sub.add_argument("--clients", type=int, default=100, help="active at a time, each with keys")
-    sub.add_argument("--evaluate-ms", type=float, help="measured (default: predicted)")
-    sub.add_argument(
+    what.add_argument("--case", choices=cases.NAMES, help="network that is compiled")
+    parser.add_argument("--batch", type=int, default=1, help="records per query, with --case")
+    parser.add_argument("--clients", type=int, default=100, help="active at a time, each with keys")
+    parser.add_argument("--evaluate-ms", type=float, help="measured (default: predicted)")
+    parser.add_argument(
         "--overhead-ms", type=float, default=0.0, help="processor time of the HTTP process"
     )
-    sub.add_argument("--utilisation", type=float, default=UTILISATION)
-    sub.add_argument("--core-hour-price", type=float, help="of one core, in any currency")
-    sub.add_argument("--gb-price", type=float, help="of 10^9 bytes that leave the server")
-    sub.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument(
+        "--utilisation", type=float, default=UTILISATION, help="share of the time that cores work"
+    )
+    parser.add_argument("--core-hour-price", type=float, help="of one core, in any currency")
+    parser.add_argument("--gb-price", type=float, help="of 10^9 bytes that leave the server")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """The deployments for a plan file or a case."""
+    if options.plan is not None:
+        plan = load_plan(options.plan)
+    else:
+        case = cases.load(options.case)
+        plan = compile_model(case.model, case.sample, name=case.name, batch=options.batch)
+    footprint = footprint_of(plan, evaluate_ms=options.evaluate_ms, overhead_ms=options.overhead_ms)
+    asked = {"clients": options.clients, "utilisation": options.utilisation}
+    asked |= {"core_hour_price": options.core_hour_price, "gb_price": options.gb_price}
+    sized = deployments(footprint, **asked)
+    return Outcome(
+        document={
+            "plan": plan.name,
+            "footprint": asdict(footprint),
+            **asked,
+            "rows": [asdict(each) for each in sized],
+        },
+        lines=lines(plan.name, footprint, sized),
+    )
 
 
 def size(count: float) -> str:
     """A number of bytes with a decimal unit."""
-    for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f} B"
+    return _scaled(count, ("kB", "MB", "GB", "TB", "PB")) if count >= 1e3 else f"{count:.0f} B"
 
 
 def _bits(per_s: float) -> str:
-    for unit, factor in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6)):
-        if per_s >= factor:
-            return f"{per_s / factor:.3g} {unit}"
-    return f"{per_s / 1e3:.3g} kbit/s"
+    return _scaled(per_s, ("kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"))
+
+
+def _scaled(value: float, units: Sequence[str]) -> str:
+    """``value`` in the largest of ``units``, each 1,000 times the one before, that it reaches."""
+    power = max((i for i in range(len(units)) if value >= 1e3 ** (i + 1)), default=0)
+    return f"{value / 1e3 ** (power + 1):.3g} {units[power]}"

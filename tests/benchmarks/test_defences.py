@@ -12,10 +12,9 @@ import pytest
 from attacks.defences.serving import serving_defences
 from attacks.errors import AttackError
 from benchmarks.__main__ import main
-from benchmarks.defences import live as defences_live
-from benchmarks.defences import table as defences_table
+from benchmarks.defences import live, table
+from benchmarks.defences.adversaries import constants_floor
 from benchmarks.defences.setting import data_of, plan_for
-from benchmarks.defences.thief import constants_floor
 
 
 def share(value: float) -> dict[str, float]:
@@ -54,12 +53,12 @@ FOUND = {
 }
 
 
-def test_tables_name_the_best_attacker_and_what_was_not_reached() -> None:
-    rows = defences_table.stolen(FOUND)
+def test_tables_name_the_best_adversary_and_what_was_not_reached() -> None:
+    rows = table.stolen(FOUND)
     assert rows[2].startswith("| none | – | 600 | 700 | 1.0× | – | 99.0 % (98.0 … 99.5)")
     assert rows[3].startswith("| scaling | > 4,000 (93.0 %) | 900 | 1,200 | 1.5× |")
     assert rows[4].startswith("| noise | – | > 4,000 (93.0 %) | 6,000 | 10.0× | 605 |")
-    text = "\n".join(defences_table.lines(FOUND))
+    text = "\n".join(table.lines(FOUND))
     assert "| scaling | 1 | 2 | 45 bits | 11.0 | 37.5 ms | 4 |" in text
     assert "16,000 labels: 99.0 %" in text
 
@@ -100,11 +99,11 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
     assert found["prices"]["1"]["none"]["reach"] >= 2
 
 
-def test_the_cheapest_thief_who_knows_is_repeated() -> None:
+def test_the_cheapest_adversary_who_knows_is_repeated() -> None:
     cells = [cell(None), cell(500, knows=False), cell(900), cell(700, reach=4), cell(800)]
-    assert defences_live.cheapest(cells)["reach"] == 4
+    assert live.cheapest(cells)["reach"] == 4
     with pytest.raises(AttackError, match="no attacker of the record reached the goal"):
-        defences_live.cheapest([cell(None)])
+        live.cheapest([cell(None)])
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"defences": [{"defence": "none"}]}'])

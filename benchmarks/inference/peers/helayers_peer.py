@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.inference.engine import Facts
 from benchmarks.inference.peers.square_network import SquareNetwork
 from he_infer.errors import BackendError
 
@@ -23,10 +24,7 @@ FRACTIONAL_BITS: Final = 28  # of its values' scale, about what our chains have
 class HElayersEngine:
     """One image a query; ``keygen`` makes the context with all keys and compiles the model."""
 
-    name = "HElayers"
-    backend = "seal"
     batch = 1
-    predicted_ms = None
 
     def __init__(self, network: SquareNetwork) -> None:
         try:
@@ -45,18 +43,16 @@ class HElayersEngine:
         self._profile: Any = None
 
     @property
-    def note(self) -> str:
+    def facts(self) -> Facts:
+        """The library does not tell its modulus; it was asked for 128 bits, its default."""
         version = metadata.version("pyhelayers")
-        return f"pyhelayers {version}, non-commercial licence, {FRACTIONAL_BITS} fractional bits"
-
-    @property
-    def n(self) -> int:
-        return 2 * int(self._context.slot_count()) if self._context is not None else 0
-
-    @property
-    def log_qp(self) -> None:
-        """The library does not tell; it was asked for 128 bits, its default."""
-        return None
+        return Facts(
+            engine="HElayers",
+            backend="seal",
+            n=2 * int(self._context.slot_count()) if self._context is not None else 0,
+            log_qp=None,
+            note=f"pyhelayers {version}, non-commercial licence, {FRACTIONAL_BITS} fractional bits",
+        )
 
     def keygen(self) -> int:
         h = self._library

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import tenseal
 from numpy.typing import NDArray
 
+from benchmarks.inference.engine import Facts
 from benchmarks.inference.peers.square_network import Convolution, SquareNetwork
 from benchmarks.record import security_bits
 from he_infer.errors import BackendError
@@ -80,12 +82,10 @@ class TenSEALEngine:
     Weights become lists when the engine is made; TenSEAL encodes them anew in every call.
     """
 
-    backend = "tenseal"
     batch = 1
 
-    def __init__(self, network: SquareNetwork, settings: Settings, *, threads: int = 1) -> None:
+    def __init__(self, network: SquareNetwork, settings: Settings) -> None:
         self._settings = settings
-        self._threads = threads
         self._convolution = network.convolution
         self._layers = network.dense
         self._weights: list[list[list[float]]] = [layer.weight.tolist() for layer in network.dense]
@@ -94,34 +94,24 @@ class TenSEALEngine:
         self._windows = 0
 
     @property
-    def name(self) -> str:
-        return self._settings.name
-
-    @property
-    def n(self) -> int:
-        return self._settings.n
-
-    @property
-    def log_qp(self) -> float:
-        return self._settings.log_qp
-
-    predicted_ms = None
-
-    @property
-    def note(self) -> str:
-        if not security_bits(self.n, self.log_qp):
-            return "128-bit by SEAL's table of 2018, below 128 by the 2024 guidelines"
-        return ""
+    def facts(self) -> Facts:
+        n, log_qp = self._settings.n, self._settings.log_qp
+        weak = "128-bit by SEAL's table of 2018, below 128 by the 2024 guidelines"
+        return Facts(
+            engine=self._settings.name,
+            backend="tenseal",
+            n=n,
+            log_qp=log_qp,
+            note="" if security_bits(n, log_qp) else weak,
+        )
 
     def keygen(self) -> int:
         """All keys of a TenSEAL context; returns the bytes of its public serialisation."""
-        import tenseal
-
         context = tenseal.context(
             tenseal.SCHEME_TYPE.CKKS,
             self._settings.n,
             coeff_mod_bit_sizes=list(self._settings.modulus_bits),
-            n_threads=self._threads,
+            n_threads=1,
         )
         context.global_scale = 2**self._settings.scale_bits
         context.generate_galois_keys()
@@ -136,15 +126,11 @@ class TenSEALEngine:
 
     def prepare(self) -> None:
         """Encrypt the biases; TenSEAL keeps no encoded weights."""
-        import tenseal
-
         self._biases = [
             tenseal.ckks_vector(self._context, layer.bias.tolist()) for layer in self._layers
         ]
 
     def encrypt(self, records: NDArray[np.float32]) -> Any:
-        import tenseal
-
         if self._context is None:
             raise BackendError("no keys: call keygen() first")
         record = records[0].astype(np.float64)
@@ -165,8 +151,6 @@ class TenSEALEngine:
             weight, bias = dense.pop(0)
             hidden = query.mm(weight) + bias
         elif self._settings.pack_channels:
-            import tenseal
-
             hidden = tenseal.CKKSVector.pack_vectors(self._channels(query, self._convolution))
         else:
             weight, bias = dense.pop(0)

@@ -23,11 +23,11 @@ from attacks.defences.detection_adaptive import AdaptiveEvasion, misclassified
 from attacks.defences.detection_density import DensityDetector
 from attacks.defences.detection_squeezing import BitDepth, FeatureSqueezing, MedianSmoothing
 from attacks.evasion.norms import L2, Linf, Norm
-from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
-from attacks.training.perturbed import Batch, moved_records
-from attacks.training.recipe import train_twins
-from benchmarks.rows import Row, estimated
+from attacks.training.perturbed import Batch
+from benchmarks.leakage.defences.robustness import moved
+from benchmarks.leakage.setting import flat, in_the_clear, trained, zoo_records
+from benchmarks.rows import Row
 from he_infer import datasets, zoo
 
 DIGITS_JUDGED: Final = 300
@@ -51,9 +51,7 @@ class Case:
     judged: Records
 
     def oracle(self) -> Oracle:
-        return TorchOracle(
-            self.network, name=self.name, input_shape=self.fit.shape, low=0.0, high=1.0
-        )
+        return in_the_clear(self.network, self.name, self.fit.shape)
 
 
 def rows() -> list[Row]:
@@ -75,25 +73,20 @@ def rows() -> list[Row]:
 def digits_case() -> Case:
     """The polynomial twin of the audit's network on digits."""
     train, test = datasets.digits()
-    inputs = train.flat_inputs().astype(np.float64)
-    fit = Records(inputs=inputs[:900], labels=train.labels[:900])
-    everybody = np.ones((1, len(fit)), dtype=np.bool_)
-    twins = train_twins(standard_recipe("digits"), fit, everybody, seeds=[0])
-    held_out = Records(inputs=test.flat_inputs().astype(np.float64), labels=test.labels)
+    records = flat(train)
+    fit = records.select(slice(0, 900))
     return Case(
         name="digits",
-        network=twins.polynomial.module(0),
+        network=trained(standard_recipe("digits"), fit).polynomial.module(0),
         fit=fit,
-        threshold=Records(inputs=inputs[900:], labels=train.labels[900:]),
-        judged=held_out.select(slice(0, DIGITS_JUDGED)),
+        threshold=records.select(slice(900, None)),
+        judged=flat(test, DIGITS_JUDGED),
     )
 
 
 def mnist_case() -> Case:
     """The zoo's polynomial convolution on test images that ship with the package."""
-    data = zoo.test_set("tutorial-cnn")
-    inputs = zoo.inputs("tutorial-cnn", data).astype(np.float64)
-    records = Records(inputs=inputs, labels=data.labels)
+    records = zoo_records("tutorial-cnn")
     return Case(
         name="MNIST tutorial-cnn",
         network=zoo.load("tutorial-cnn"),
@@ -114,7 +107,7 @@ def judged(
     test = test.select(right)
     labels = torch.as_tensor(test.labels)
     attack = ProjectedGradient(epsilon=epsilon, norm=norm, steps=40, step_share=0.1)
-    ignorant = moved_records(case.network, test, attack, low=0.0, high=1.0, seed=0)
+    ignorant = moved(case.network, test, attack)
     wrong = misclassified(case.network, torch.as_tensor(ignorant), labels).numpy()
     figures = detection_figures(before, oracle, clean=test.inputs, moved=ignorant[wrong])
     knowing = AdaptiveEvasion(epsilon=epsilon, norm=norm, steps=100).moved(
@@ -137,24 +130,20 @@ def judged(
     # A published bypass has to show beyond chance; elsewhere the order is what is judged.
     holds = adaptive.high >= passed.low if bypass == _ORDER else adaptive.low > passed.high
     return [
-        estimated(
+        Row(
             f"{where}: AUC against an attack that ignores it",
             source,
-            reference=None,
             ours=figures["auc"],
-            holds=None,
             reason=f"no published figure for this network; {price}",
         ),
-        estimated(
+        Row(
             f"{where}: TPR at {FALSE_ALARMS:.0%} FPR",
             source,
-            reference=None,
             ours=figures["tpr"],
-            holds=None,
             reason=f"threshold set on {len(case.threshold)} clean records; FPR on others, "
             f"rightly classified, {figures['fpr']}; no published figure for this network",
         ),
-        estimated(
+        Row(
             f"{where}: records moved and undetected by who knows it",
             bypass,
             reference=passed.value,

@@ -1,15 +1,14 @@
 """Rows on defences against evasion: adversarial training and randomised smoothing.
 
-The rows on MNIST, on detectors and on training that leaks less are in files of their own; ``rows``
-has all.
+The rows on full MNIST, on detectors and on training that leaks less are in files of their own.
+``rows`` returns all of them.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -32,13 +31,12 @@ from attacks.evasion.gradient.pgd import perturb
 from attacks.evasion.norms import L2
 from attacks.oracles.recipes import standard_recipe
 from attacks.oracles.twins import POLYNOMIAL, RELU, SIMULATED, Twins
-from attacks.training.perturbed import RangeUse, moved_records, range_use
-from attacks.training.recipe import TrainedTwins, TwinRecipe, train_twins
-from benchmarks.leakage.defences import detection as leakage_defences_detection
-from benchmarks.leakage.defences import mnist as leakage_defences_mnist
-from benchmarks.leakage.defences import training as leakage_defences_training
-from benchmarks.leakage.defences.robustness import STARTS, STEPS, accuracy, starts
-from benchmarks.rows import Row, estimated
+from attacks.training.perturbed import RangeUse, range_use
+from attacks.training.recipe import TrainedTwins, TwinRecipe
+from benchmarks.leakage.defences import detection, full_mnist, training
+from benchmarks.leakage.defences.robustness import STARTS, STEPS, accuracy, moved, starts
+from benchmarks.leakage.setting import flat, trained
+from benchmarks.rows import Row
 from he_infer import datasets
 
 EPSILON: Final = 0.1
@@ -58,19 +56,18 @@ def rows() -> list[Row]:
     return [
         *adversarial_rows("digits", *digits()),
         *adversarial_rows("mnist", *mnist()),
-        *leakage_defences_mnist.rows(),
+        *full_mnist.rows(),
         *smoothing_rows(),
-        *leakage_defences_detection.rows(),
-        *leakage_defences_training.rows(),
+        *detection.rows(),
+        *training.rows(),
     ]
 
 
-def adversarial_rows(data: str, members: Records, test: Records) -> list[Row]:
+def adversarial_rows(data: str, members: Records, test: Records) -> Iterator[Row]:
     """The audit's network on ``data`` at L∞ 0.1: robust accuracy before and after, three twins."""
     plain = standard_recipe(data)
     robust = adversarial_training(plain, against=ProjectedGradient(epsilon=EPSILON))
     before, after = (_attacked(recipe, members, test) for recipe in (plain, robust))
-    found = []
     for twin in (RELU, POLYNOMIAL, SIMULATED):
         (clean, attacked), (clean_after, attacked_after) = before[0][twin], after[0][twin]
         reason = (
@@ -82,41 +79,27 @@ def adversarial_rows(data: str, members: Records, test: Records) -> list[Row]:
                 f"; attacked records outside the activations' ranges at {EPSILON:g} and {FAR:g}: "
                 f"{_outside(before[1])} before, {_outside(after[1])} after"
             )
-        found.append(
-            estimated(
-                f"{data} {twin}: robust accuracy at Linf {EPSILON:g} after adversarial training",
-                f"{_MADRY}, against the same network without it",
-                reference=attacked.value,
-                ours=attacked_after,
-                # The gain is beyond chance, and a loss of clean accuracy is not.
-                holds=attacked_after.low > attacked.high and clean_after.high >= clean.value,
-                reason=reason,
-            )
+        yield Row(
+            f"{data} {twin}: robust accuracy at Linf {EPSILON:g} after adversarial training",
+            f"{_MADRY}, against the same network without it",
+            reference=attacked.value,
+            ours=attacked_after,
+            # The gain is beyond chance, and a loss of clean accuracy is not.
+            holds=attacked_after.low > attacked.high and clean_after.high >= clean.value,
+            reason=reason,
         )
-    return found
 
 
 def digits() -> tuple[Records, Records]:
     """Members and test records, flat."""
     train, test = datasets.digits()
-    inputs = train.flat_inputs()[:MEMBERS].astype(np.float64)
-    return (
-        Records(inputs=inputs, labels=train.labels[:MEMBERS]),
-        Records(inputs=test.flat_inputs().astype(np.float64), labels=test.labels),
-    )
+    return flat(train, MEMBERS), flat(test)
 
 
 def mnist() -> tuple[Records, Records]:
     """Members and test records, flat, of the test images that ship with the package."""
-    data = datasets.mnist_test()
-    records = Records(inputs=data.flat_inputs().astype(np.float64), labels=data.labels)
+    records = flat(datasets.mnist_test())
     return records.select(slice(0, MEMBERS)), records.select(slice(5000, 5400))
-
-
-def trained(recipe: TwinRecipe, members: Records) -> TrainedTwins:
-    """One network and its twin on all of ``members``."""
-    everybody = np.ones((1, len(members)), dtype=np.bool_)
-    return train_twins(recipe, members, everybody, seeds=[0])
 
 
 _Accuracies = dict[str, tuple[Estimate, Estimate]]
@@ -129,19 +112,10 @@ def _attacked(
     both = trained(recipe, members)
     relu, polynomial = both.relu.module(0), both.polynomial.module(0)
     # The plan's ranges come from what it will see: members, clean and attacked.
-    seen = moved_records(
-        polynomial, members, ProjectedGradient(epsilon=EPSILON), low=0.0, high=1.0, seed=9
-    )
+    seen = moved(polynomial, members, ProjectedGradient(epsilon=EPSILON), seed=9)
     found: _Accuracies = {}
-    with Twins(
-        relu=relu,
-        polynomial=polynomial,
-        sample=np.concatenate([members.inputs, seen]),
-        records=len(test),
-        low=0.0,
-        high=1.0,
-        seed=0,
-    ) as twins:
+    sample = np.concatenate([members.inputs, seen])
+    with _twins(both, sample, records=len(test)) as twins:
         for twin in (RELU, POLYNOMIAL, SIMULATED):
             oracle = twins.oracle(twin)
             network = relu if twin == RELU else polynomial
@@ -149,17 +123,21 @@ def _attacked(
                 accuracy(oracle, [test.inputs], test.labels),
                 accuracy(oracle, starts(network, test, EPSILON), test.labels),
             )
-    use = [
-        range_use(
-            polynomial,
-            moved_records(
-                polynomial, test, ProjectedGradient(epsilon=epsilon, steps=STEPS), low=0.0,
-                high=1.0, seed=1,
-            ),
-        )
-        for epsilon in (EPSILON, FAR)
-    ]  # fmt: skip
+    attacks = (ProjectedGradient(epsilon=epsilon, steps=STEPS) for epsilon in (EPSILON, FAR))
+    use = [range_use(polynomial, moved(polynomial, test, each, seed=1)) for each in attacks]
     return found, use
+
+
+def _twins(both: TrainedTwins, sample: NDArray[np.float64], *, records: int) -> Twins:
+    return Twins(
+        relu=both.relu.module(0),
+        polynomial=both.polynomial.module(0),
+        sample=sample,
+        records=records,
+        low=0.0,
+        high=1.0,
+        seed=0,
+    )
 
 
 def _outside(use: Sequence[RangeUse]) -> str:
@@ -174,48 +152,36 @@ def smoothing_rows() -> list[Row]:
     noisy = trained(gaussian_training(standard_recipe("digits"), sigma=SIGMA), members)
     plain = trained(standard_recipe("digits"), members)
     with ExitStack() as opened:
-        served = [
-            functools.partial(
-                opened.enter_context(
-                    Twins(
-                        relu=both.relu.module(0), polynomial=both.polynomial.module(0),
-                        sample=members.inputs, records=4096, low=0.0, high=1.0, seed=0,
-                    )
-                ).oracle,
-                SIMULATED,
-            )
+        without_noise, with_noise = (
+            opened.enter_context(_twins(both, members.inputs, records=4096))
             for both in (plain, noisy)
-        ]  # fmt: skip
+        )
         rng = np.random.default_rng(30)
-        oracle = served[1]()
+        oracle = with_noise.oracle(SIMULATED)
         found = smoothing.certify(oracle, few.inputs, rng)
         spent = oracle.ledger.spent
         curve = certified_accuracy(found, few.labels, RADII)
-        without = certified_accuracy(
-            smoothing.certify(served[0](), few.inputs, rng), few.labels, RADII
-        )
-        flipped = _flips(smoothing, served[1], noisy.polynomial.module(0), few, found.radii,
-                         found.labels)  # fmt: skip
+        unprotected = smoothing.certify(without_noise.oracle(SIMULATED), few.inputs, rng)
+        without = certified_accuracy(unprotected, few.labels, RADII)
+        network, served = noisy.polynomial.module(0), with_noise.oracle(SIMULATED)
+        flipped = _flips(smoothing, served, network, few, found.radii, found.labels)
     shown = ", ".join(f"{y:.2f} at {x:g}" for x, y in zip(curve.x, curve.y, strict=True))
     price = (
         f"{smoothing.records_per_certificate} records a certificate, {spent.requests} requests "
         f"for {CERTIFIED} of them"
     )
-    at = Estimate(
-        value=curve.y[1], low=curve.low[1], high=curve.high[1], method="Clopper-Pearson",
-        count=CERTIFIED,
-    )  # fmt: skip
-    sure = flipped.count
+    at_radius, sure = curve.y[1], flipped.count
     return [
-        estimated(
+        Row(
             f"digits, simulated service: certified accuracy at L2 {RADII[1]:g}",
             f"{_COHEN}, against the same network without noise in training",
             reference=without.y[1],
-            ours=at,
-            holds=at.low > without.y[1],
+            ours=at_radius,
+            interval=[curve.low[1], curve.high[1]],
+            holds=curve.low[1] > without.y[1],
             reason=f"certified accuracy {shown} at sigma {SIGMA:g}; {price}",
         ),
-        estimated(
+        Row(
             "digits, simulated service: certified answers that an attack in the radius flips",
             f"{_COHEN}, theorem 1",
             reference=2 * smoothing.alpha,
@@ -229,7 +195,7 @@ def smoothing_rows() -> list[Row]:
 
 def _flips(
     smoothing: Smoothing,
-    served: Callable[[], Oracle],
+    served: Oracle,
     network: nn.Module,
     records: Records,
     radii: NDArray[np.float64],
@@ -239,17 +205,29 @@ def _flips(
     sure = np.flatnonzero(radii > 0)
     generator = torch.Generator().manual_seed(0)
     mean = MeanOverNoise(
-        network, sigma=smoothing.sigma, copies=32, shape=records.shape, low=0.0, high=1.0,
+        network,
+        sigma=smoothing.sigma,
+        copies=32,
+        shape=records.shape,
+        low=0.0,
+        high=1.0,
         generator=generator,
-    ).double()  # fmt: skip
-    moved: list[Any] = [
+    ).double()
+    attacked = [
         perturb(
-            mean, torch.as_tensor(records.inputs[[i]]), torch.as_tensor(labels[[i]]),
-            epsilon=float(radii[i]), norm=L2(), steps=20, step=0.2 * float(radii[i]), low=0.0,
-            high=1.0, generator=generator,
+            mean,
+            torch.as_tensor(records.inputs[[i]]),
+            torch.as_tensor(labels[[i]]),
+            epsilon=float(radii[i]),
+            norm=L2(),
+            steps=20,
+            step=0.2 * float(radii[i]),
+            low=0.0,
+            high=1.0,
+            generator=generator,
         ).numpy()
         for i in sure
-    ]  # fmt: skip
-    answers = smoothing.predict(served(), np.concatenate(moved), np.random.default_rng(31))
+    ]
+    answers = smoothing.predict(served, np.concatenate(attacked), np.random.default_rng(31))
     flipped = (answers != labels[sure]) & (answers != ABSTAINED)
     return clopper_pearson(int(flipped.sum()), len(sure))

@@ -19,13 +19,17 @@ STARTS: Final = 3
 STEPS: Final = 40
 
 
+def moved(
+    network: nn.Module, records: Records, attack: ProjectedGradient, *, seed: int = 0
+) -> NDArray[np.float64]:
+    """The records as the attack moves them, within [0, 1]."""
+    return moved_records(network, records, attack, low=0.0, high=1.0, seed=seed)
+
+
 def starts(network: nn.Module, records: Records, epsilon: float) -> list[NDArray[np.float64]]:
     """The records moved from STARTS random starts each."""
     attack = ProjectedGradient(epsilon=epsilon, steps=STEPS, step_share=0.1)
-    return [
-        moved_records(network, records, attack, low=0.0, high=1.0, seed=seed)
-        for seed in range(STARTS)
-    ]
+    return [moved(network, records, attack, seed=seed) for seed in range(STARTS)]
 
 
 def accuracy(

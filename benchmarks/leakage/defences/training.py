@@ -6,12 +6,11 @@ DP-SGD also the ε that LiRA refutes, beside the ε that the accountant states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attacks.core.intervals import Estimate, bootstrap
 from attacks.core.records import Records
@@ -21,14 +20,14 @@ from attacks.errors import AbilityError
 from attacks.membership.likelihood import LiRAOnline
 from attacks.membership.outcome import MembershipScores
 from attacks.membership.pooling import paired_difference, pooled
-from attacks.membership.setting import MembershipData, ShadowAnswers
-from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
 from attacks.oracles.twins import POLYNOMIAL, RELU
 from attacks.training.recipe import TwinRecipe, train_twins
 from attacks.training.stack import Stack, membership_masks
 from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence, no_batch_norm
-from benchmarks.rows import Row, estimated, row, unjudged
+from benchmarks.leakage.membership import World
+from benchmarks.leakage.setting import flat
+from benchmarks.rows import Row
 from he_infer import datasets
 
 MODELS: Final = 12
@@ -71,60 +70,43 @@ class Measured:
         return epsilon_lower_bound(*_counts(tprs), *_counts(fprs))
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     """Two rows for each defence, ReLU and polynomial, and two more for each private one."""
     train, test = datasets.digits()
-    pool = Records(inputs=train.flat_inputs()[:POOL].astype(np.float64), labels=train.labels[:POOL])
-    held_out = Records(inputs=test.flat_inputs().astype(np.float64), labels=test.labels)
+    pool, held_out = flat(train, POOL), flat(test)
     recipe = standard_recipe("digits")
     plain = measured(recipe, pool, held_out)
     # DP-SGD has to leave out batch norm, and that alone changes what a network remembers.
     without = measured(no_batch_norm(recipe), pool, held_out)
-    found: list[Row] = []
     for defence in TRAINING_DEFENCES:
         try:
             same = defence.name == _ALONE
             defended = without if same else measured(defence.apply(recipe), pool, held_out)
         except AbilityError as error:
             name = f"digits, {defence.title}"
-            found.append(unjudged(name, _SOURCES[defence.name], reason=str(error)))
+            yield Row(name, _SOURCES[defence.name], reason=str(error))
             continue
         for twin in (RELU, POLYNOMIAL):
             alone = "" if defence.private is None else _without_batch_norm(without[twin])
-            found.append(_difference(defence, twin, plain[twin], defended[twin], alone))
+            yield _difference(defence, twin, plain[twin], defended[twin], alone)
             if defence.private is not None:
                 spent = defence.private.spent(POOL // 2)
-                found.append(_bound(defence, twin, plain[twin], defended[twin], spent))
-    return found
+                yield _bound(defence, twin, plain[twin], defended[twin], spent)
 
 
 def measured(recipe: TwinRecipe, pool: Records, test: Records) -> dict[str, Measured]:
     """MODELS networks and their twins; the first of each pair is a target."""
     masks = membership_masks(MODELS, len(pool), np.random.default_rng(40))
     both = train_twins(recipe, pool, masks, seeds=range(MODELS))
-    return {
-        twin: Measured(
-            results=[_lira(stack, pool, masks, target) for target in range(0, MODELS, 2)],
-            accuracy=_accuracy(stack, test),
-        )
-        for twin, stack in ((RELU, both.relu), (POLYNOMIAL, both.polynomial))
-    }
-
-
-def _lira(stack: Stack, pool: Records, masks: NDArray[np.bool_], target: int) -> AttackResult:
-    others = [index for index in range(MODELS) if index // 2 != target // 2]
-    oracle = TorchOracle(
-        stack.module(target), name=f"target {target}", input_shape=pool.shape, low=0.0, high=1.0
-    )
-    nobody = pool.select(slice(0, 0))
-    data = MembershipData(
-        pool=pool,
-        is_member=masks[target],
-        shadows=ShadowAnswers(logits=stack.logits(pool.inputs)[others], is_member=masks[others]),
-        population=nobody,
-        population_logits=np.zeros((len(others), 0, oracle.info.classes)),
-    )
-    return LiRAOnline(fixed_variance=True).run(oracle, data, np.random.default_rng(target))
+    lira, found = LiRAOnline(fixed_variance=True), {}
+    for twin, stack in ((RELU, both.relu), (POLYNOMIAL, both.polynomial)):
+        world = World.of(stack, pool, masks)
+        results = [
+            lira.run(world.oracle(target), world.data(target), np.random.default_rng(target))
+            for target in range(0, MODELS, 2)
+        ]
+        found[twin] = Measured(results=results, accuracy=_accuracy(stack, test))
+    return found
 
 
 def _accuracy(stack: Stack, test: Records) -> Estimate:
@@ -147,7 +129,7 @@ def _difference(
     before, after = (pooled(each.scores, rng)[0] for each in (plain, defended))
     sign = _SIGNS.get(defence.name)
     holds = None if sign is None else (change.low > 0 if sign > 0 else change.high < 0)
-    return estimated(
+    return Row(
         f"digits {twin}: change of LiRA's AUC by {defence.title}",
         f"{_SOURCES[defence.name]}; {_LIRA}",
         reference=0.0,
@@ -170,12 +152,11 @@ def _bound(
     defence: TrainingDefence, twin: str, plain: Measured, defended: Measured, spent: float
 ) -> Row:
     found = defended.epsilon_bound()
-    return row(
+    return Row(
         f"digits {twin}: epsilon that LiRA refutes under {defence.title}",
         "the accountant's epsilon bounds every attack",
         reference=spent,
-        ours=found.value,
-        interval=[found.low, found.high],
+        ours=found,
         holds=found.value <= spent,
         reason=f"the accountant states {spent:.2f} for {POOL // 2} members; without the defence "
         f"LiRA refutes {plain.epsilon_bound().value:.2f}; {len(defended.results)} targets, "

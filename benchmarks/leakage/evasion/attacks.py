@@ -7,16 +7,12 @@ sent to it; nothing is asked of the network in the clear.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
 
-import he_infer
 from attacks.core.intervals import Estimate
-from attacks.core.oracle import Oracle
-from attacks.core.records import Records
 from attacks.evasion.black_box.square import Square
 from attacks.evasion.checks import TITLES, SanityChecks
 from attacks.evasion.ensemble import EvasionEnsemble
@@ -27,12 +23,18 @@ from attacks.extraction.setting import ExtractionData
 from attacks.extraction.substitute import Architecture, Perceptron, SmallConvolution
 from attacks.extraction.substitute import SubstituteTraining as Training
 from attacks.extraction.transferability import transfer_rate
-from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import standard_recipe
-from attacks.oracles.remote import RemoteOracle, serve
-from attacks.training.recipe import train_twins
-from benchmarks.leakage.evasion import peers as leakage_evasion_peers
-from benchmarks.rows import Row, estimated, row
+from benchmarks.leakage.evasion import peers
+from benchmarks.leakage.setting import (
+    flat,
+    in_the_clear,
+    served,
+    shuffled,
+    trained,
+    zoo_oracle,
+    zoo_records,
+)
+from benchmarks.rows import Row
 from he_infer import datasets, zoo
 
 QUERIES: Final = 6400
@@ -51,33 +53,28 @@ _SANITY: Final = "Carlini et al. 2019, sanity checks"
 def rows(*, seed: int = 0) -> list[Row]:
     """All rows of this file, in some minutes on one core."""
     return [
-        *leakage_evasion_peers.rows(seed=seed),
+        *peers.rows(seed=seed),
         *order_rows(seed=seed),
         *chain_rows(seed=seed),
         *twin_rows(seed=seed),
     ]
 
 
-def order_rows(*, seed: int = 0) -> list[Row]:
+def order_rows(*, seed: int = 0) -> Iterator[Row]:
     """The sanity checks on two models of the zoo, and success as epsilon grows."""
-    found = []
     for name, count, epsilon in (("digits-mlp", 200, 0.1), ("tutorial-cnn", 100, 0.05)):
         data = _zoo_data(name, count, epsilon)
-        result = SanityChecks().run(_clear(name), data, np.random.default_rng(seed))
+        result = SanityChecks().run(zoo_oracle(name), data, np.random.default_rng(seed))
         failed = "; ".join(result.notes)
-        found.append(
-            row(
-                f"sanity checks of evasion on {name}, epsilon {epsilon:g}",
-                _SANITY,
-                reference={name: 1.0 for name in TITLES},
-                ours={check.name: float(check.holds) for check in result.artifact},
-                interval=None,
-                holds=not failed,
-                reason=failed or "1 where a check holds; per-record worst case, within intervals",
-            )
+        yield Row(
+            f"sanity checks of evasion on {name}, epsilon {epsilon:g}",
+            _SANITY,
+            reference={name: 1.0 for name in TITLES},
+            ours={check.name: float(check.holds) for check in result.artifact},
+            holds=not failed,
+            reason=failed or "1 where a check holds; per-record worst case, within intervals",
         )
-        found.append(_growing(name, count, seed))
-    return found
+        yield _growing(name, count, seed)
 
 
 def _growing(name: str, count: int, seed: int) -> Row:
@@ -85,16 +82,15 @@ def _growing(name: str, count: int, seed: int) -> Row:
     for epsilon in EPSILONS:
         data = _zoo_data(name, count, epsilon)
         result = EvasionEnsemble(steps=50, queries=50).run(
-            _clear(name), data, np.random.default_rng(seed)
+            zoo_oracle(name), data, np.random.default_rng(seed)
         )
         success[f"{epsilon:g}"] = result.figure.value
     values = list(success.values())
-    return row(
+    return Row(
         f"success of the ensemble on {name} by epsilon",
         _SANITY,
         reference="rises with epsilon, to 1 where it spans the interval",
         ours=success,
-        interval=None,
         holds=values == sorted(values) and values[-1] == 1.0,
         reason=f"{count} records; APGD with three losses and Square",
     )
@@ -107,7 +103,7 @@ def chain_rows(*, seed: int = 0) -> list[Row]:
         *_chain(
             "digits-mlp",
             (Perceptron(hidden=(200, 200)),),
-            pool=train.images.reshape(len(train), -1) / float(train.max_value),
+            pool=flat(train).inputs,
             seed=seed,
         ),
         *_chain(
@@ -120,17 +116,18 @@ def chain_rows(*, seed: int = 0) -> list[Row]:
 
 
 def _chain(
-    name: str, architectures: tuple[Architecture, ...], *, pool: Any, seed: int
+    name: str,
+    architectures: tuple[Architecture, ...],
+    *,
+    pool: NDArray[np.float64] | None,
+    seed: int,
 ) -> Iterator[Row]:
     """``pool``: where the attacker's seeds are from; None takes them off the test set."""
-    held = zoo.test_set(name)
-    records = Records(
-        inputs=zoo.inputs(name, held).astype(np.float64), labels=held.labels.astype(np.int64)
-    ).select(np.random.default_rng(seed).permutation(len(held)))
-    starts = records.inputs[:SEEDS] if pool is None else np.asarray(pool[:SEEDS], dtype=np.float64)
+    records = shuffled(zoo_records(name), seed)
+    starts = (records.inputs if pool is None else pool)[:SEEDS]
     test = records.select(slice(SEEDS if pool is None else 0, None)).select(slice(0, EXAMPLES))
     data = ExtractionData(
-        seeds=test.select(slice(0, 0)), pool=starts, test=test, reference=_clear(name)
+        seeds=test.select(slice(0, 0)), pool=starts, test=test, reference=zoo_oracle(name)
     )
     for architecture in architectures:
         attack = PapernotSubstitute(
@@ -140,14 +137,14 @@ def _chain(
             architecture=architecture,
             training=Training(epochs=10),
         )
-        with _served(zoo.load(name), zoo.sample(name, 512), name) as service:
+        with served(zoo.load(name), zoo.sample(name, 512), name) as service:
             result = attack.run(service, data, np.random.default_rng(seed))
             substitute = result.artifact.module
             ours = transfer_rate(substitute, service, test, STEALING_EPSILON)
             asked = service.ledger.spent
         kind = type(architecture).__name__
         mnist = name == "tutorial-cnn"
-        yield estimated(
+        yield Row(
             f"Papernot's chain over the encrypted service, {name}, {kind}",
             _SOURCE if mnist else f"{_SOURCE}, beside it",
             reference=PUBLISHED,
@@ -165,17 +162,9 @@ def _chain(
 def twin_rows(*, seed: int = 0) -> list[Row]:
     """Three attacks with equal budgets on a ReLU network, its polynomial twin, and that served."""
     train, held = datasets.digits()
-    scale = float(train.max_value)
-    pool = Records(
-        inputs=train.images.reshape(len(train), -1) / scale, labels=train.labels.astype(np.int64)
-    )
-    recipe = standard_recipe("digits")
-    members = np.ones((1, len(pool)), dtype=np.bool_)
-    trained = train_twins(recipe, pool, members, seeds=[seed])
-    relu, polynomial = trained.relu.module(0), trained.polynomial.module(0)
-    moved = Records(
-        inputs=held.images.reshape(len(held), -1) / scale, labels=held.labels.astype(np.int64)
-    ).select(slice(0, TWIN_RECORDS))
+    pool, moved = flat(train), flat(held, TWIN_RECORDS)
+    both = trained(standard_recipe("digits"), pool, seed=seed)
+    relu, polynomial = both.relu.module(0), both.polynomial.module(0)
     success: dict[str, dict[str, Estimate]] = {}
     attacks = (
         ("PGD", PGD(restarts=2)),
@@ -183,10 +172,10 @@ def twin_rows(*, seed: int = 0) -> list[Row]:
         ("the ensemble", EvasionEnsemble(queries=50)),
     )
     sample = pool.inputs[:512].astype(np.float32)
-    with _served(polynomial, sample, "twin", batch=64) as service:
+    with served(polynomial, sample, "twin", batch=64) as service:
         for twin, network, oracle in (
-            ("relu", relu, _of(relu, "relu")),
-            ("polynomial", polynomial, _of(polynomial, "polynomial")),
+            ("relu", relu, in_the_clear(relu, "relu", (64,))),
+            ("polynomial", polynomial, in_the_clear(polynomial, "polynomial", (64,))),
             ("encrypted", polynomial, service),
         ):
             data = EvasionData(
@@ -196,7 +185,7 @@ def twin_rows(*, seed: int = 0) -> list[Row]:
                 result = attack.run(oracle, data, np.random.default_rng(seed))
                 success.setdefault(name, {})[twin] = result.figure
     return [
-        row(
+        Row(
             f"evasion at equal budget, {name}, digits, epsilon {TWIN_EPSILON:g}",
             "this project",
             reference="the served network falls as its weights in the clear do",
@@ -210,31 +199,11 @@ def twin_rows(*, seed: int = 0) -> list[Row]:
     ]
 
 
-@contextmanager
-def _served(
-    network: nn.Module, sample: Any, name: str, *, batch: int = 1024
-) -> Iterator[RemoteOracle]:
-    plan = he_infer.compile(network, sample, batch=batch, name=name)
-    with serve(plan, low=0.0, high=1.0) as service:
-        yield service
-
-
 def _zoo_data(name: str, count: int, epsilon: float) -> EvasionData:
-    held = zoo.test_set(name)
-    inputs = zoo.inputs(name, held).astype(np.float64)[:count]
     return EvasionData(
-        records=Records(inputs=inputs, labels=held.labels[:count].astype(np.int64)),
+        records=zoo_records(name).select(slice(0, count)),
         low=0.0,
         high=1.0,
         epsilon=epsilon,
         model=zoo.load(name),
     )
-
-
-def _clear(name: str) -> Oracle:
-    shape = zoo.inputs(name, zoo.test_set(name)).shape[1:]
-    return TorchOracle(zoo.load(name), name=name, input_shape=shape, low=0.0, high=1.0)
-
-
-def _of(network: nn.Module, name: str) -> Oracle:
-    return TorchOracle(network, name=name, input_shape=(64,), low=0.0, high=1.0)

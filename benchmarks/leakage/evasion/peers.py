@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +30,9 @@ from attacks.evasion.gradient.pgd import PGD
 from attacks.evasion.norms import L2, Linf, Norm
 from attacks.evasion.setting import EvasionData
 from attacks.oracles.plaintext import TorchOracle
-from benchmarks.rows import Row, estimated
+from benchmarks.leakage.setting import in_the_clear, zoo_records
+from benchmarks.record import timed
+from benchmarks.rows import Row
 from he_infer import zoo
 
 WITHIN: Final = 0.01
@@ -41,6 +42,7 @@ SQUARE_QUERIES: Final = 1000
 ROUNDS: Final = 25  # of HopSkipJump, each with AROUND · √round points around the border
 AROUND: Final = 50
 _HALVINGS: Final = 14
+_APGD: Final = "AutoProjectedGradientDescent"
 
 Array = NDArray[np.float64]
 # (records, epsilon) → moved records
@@ -67,21 +69,13 @@ class Ground:
         return (1, self.side, self.side)
 
     def oracle(self) -> TorchOracle:
-        return TorchOracle(
-            self.model(),
-            name=self.name,
-            input_shape=self.shape,
-            low=0.0,
-            high=1.0,
-            dtype=torch.float32,
-        )
+        return in_the_clear(self.model(), self.name, self.shape, dtype=torch.float32)
 
     def data(self, norm: Norm) -> EvasionData:
-        held = zoo.test_set(self.name)
-        inputs = zoo.inputs(self.name, held).astype(np.float64).reshape(-1, *self.shape)
-        records = Records(inputs=inputs, labels=held.labels.astype(np.int64))
+        records = zoo_records(self.name).select(slice(0, self.records))
+        images = records.inputs.reshape(-1, *self.shape)
         return EvasionData(
-            records=records.select(slice(0, self.records)),
+            records=Records(inputs=images, labels=records.labels),
             low=0.0,
             high=1.0,
             epsilon=self.epsilon,
@@ -135,7 +129,7 @@ def _matches(norm: Norm, seed: int) -> list[Match]:
             ground=GRADIENTS,
             norm=norm,
             ours=APGD(steps=STEPS, restarts=RESTARTS, norm=norm),
-            theirs=_art(GRADIENTS, _apgd("cross_entropy", norm), seed),
+            theirs=_art(GRADIENTS, _APGD, _apgd("cross_entropy", norm), seed),
         ),
         Match(
             name=f"APGD up ratios of logits in {kind}",
@@ -143,7 +137,7 @@ def _matches(norm: Norm, seed: int) -> list[Match]:
             ground=GRADIENTS,
             norm=norm,
             ours=replace(APGD.of_ratios(steps=STEPS, restarts=RESTARTS), norm=norm),
-            theirs=_art(GRADIENTS, _apgd("difference_logits_ratio", norm), seed),
+            theirs=_art(GRADIENTS, _APGD, _apgd("difference_logits_ratio", norm), seed),
         ),
         Match(
             name=f"Square in {kind}, {SQUARE_QUERIES} queries",
@@ -151,9 +145,9 @@ def _matches(norm: Norm, seed: int) -> list[Match]:
             ground=SQUARES,
             norm=norm,
             ours=Square(queries=SQUARE_QUERIES, norm=norm),
-            theirs=_art(SQUARES, _square(norm), seed),
+            theirs=_art(SQUARES, "SquareAttack", _square(norm), seed),
             shown=""
-            if kind == Linf().name
+            if isinstance(norm, Linf)
             else "shown, not judged: ART divides the new window by the length that is free, where "
             "the authors multiply it by that length",
         ),
@@ -163,10 +157,12 @@ def _matches(norm: Norm, seed: int) -> list[Match]:
             ground=BORDERS,
             norm=norm,
             ours=HopSkipJump(queries=walked, around=AROUND, norm=norm),
-            theirs=_back_to_border(BORDERS, norm, _art(BORDERS, _hopskipjump(norm), seed)),
+            theirs=_back_to_border(
+                BORDERS, norm, _art(BORDERS, "HopSkipJump", _hopskipjump(norm), seed)
+            ),
         ),
     ]
-    if kind == Linf().name:
+    if isinstance(norm, Linf):
         ensemble = EvasionEnsemble(
             steps=STEPS, restarts=RESTARTS, classes=0, queries=SQUARE_QUERIES
         )
@@ -177,7 +173,7 @@ def _matches(norm: Norm, seed: int) -> list[Match]:
                 ground=TOGETHER,
                 norm=norm,
                 ours=ensemble,
-                theirs=_art(TOGETHER, _ensemble, seed),
+                theirs=_art(TOGETHER, "AutoAttack", _ensemble, seed),
             )
         )
     return found
@@ -185,28 +181,26 @@ def _matches(norm: Norm, seed: int) -> list[Match]:
 
 def _compare(match: Match, seed: int) -> Row:
     data, oracle = match.ground.data(match.norm), match.ground.oracle()
-    start = time.perf_counter()
-    result = match.ours.run(oracle, data, np.random.default_rng(seed))
-    seconds = time.perf_counter() - start
+    rng = np.random.default_rng(seed)
+    result, our_ms = timed(lambda: match.ours.run(oracle, data, rng))
     ours, right = result.metrics["success"], result.artifact.right
     name = f"{match.name}, {match.ground.name}, epsilon {data.epsilon:.3g}"
     try:
         with warnings.catch_warnings():
             # What the packages warn about in their own code is not ours to mend.
             warnings.simplefilter("ignore")
-            start = time.perf_counter()
-            moved = match.theirs(data.records.select(right), data.epsilon)
-            their_seconds = time.perf_counter() - start
+            records = data.records.select(right)
+            moved, their_ms = timed(lambda: match.theirs(records, data.epsilon))
     except ImportError as error:
         reason = f"not compared: {error.name} is not installed, pip install 'he-infer[peers]'"
-        return estimated(name, match.source, reference=None, ours=ours, holds=None, reason=reason)
+        return Row(name, match.source, ours=ours, reason=reason)
     theirs = _judged(moved, data, right, match.ground)
     agrees = bool(abs(ours.value - theirs.value) <= WITHIN + 1e-9)
     reason = (
         f"of {ours.count} records labelled right; theirs is {theirs}; their seconds over ours "
-        f"{their_seconds / seconds:.2f}"
+        f"{their_ms / our_ms:.2f}"
     )
-    return estimated(
+    return Row(
         name,
         match.source,
         reference=theirs.value,
@@ -244,7 +238,7 @@ def _foolbox(ground: Ground, norm: Norm, seed: int) -> Theirs:
         torch.manual_seed(seed)
         bound: Any = foolbox.PyTorchModel  # type: ignore[attr-defined]
         model = bound(ground.model(), bounds=(0, 1), device="cpu")
-        kind = foolbox.attacks.LinfPGD if norm.name == Linf().name else foolbox.attacks.L2PGD
+        kind = foolbox.attacks.LinfPGD if isinstance(norm, Linf) else foolbox.attacks.L2PGD
         _, moved, _ = kind(rel_stepsize=0.1, steps=STEPS).repeat(RESTARTS)(
             model,
             torch.from_numpy(records.inputs).float(),
@@ -256,12 +250,15 @@ def _foolbox(ground: Ground, norm: Norm, seed: int) -> Theirs:
     return attack
 
 
-# (classifier, epsilon, records in a batch) → an attack of ART's
-Build = Callable[[Any, float, int], Any]
+# (epsilon, records in a batch) → the arguments of an attack of ART's
+Settings = Callable[[float, int], dict[str, Any]]
 
 
-def _art(ground: Ground, build: Build, seed: int) -> Theirs:
+def _art(ground: Ground, kind: str, settings: Settings, seed: int) -> Theirs:
+    """``kind``: a class of ``art.attacks.evasion``."""
+
     def attack(records: Records, epsilon: float) -> Array:
+        from art.attacks import evasion
         from art.estimators.classification import PyTorchClassifier
 
         torch.manual_seed(seed)
@@ -274,63 +271,60 @@ def _art(ground: Ground, build: Build, seed: int) -> Theirs:
             clip_values=(0.0, 1.0),
             device_type="cpu",
         )
-        made = build(classifier, epsilon, len(records))
+        arguments = settings(epsilon, len(records))
+        if kind == "AutoAttack":
+            # Imported by its generate for several processes, which it is not asked for.
+            sys.modules.setdefault("multiprocess", multiprocessing)
+            parts = arguments["attacks"]
+            arguments["attacks"] = [getattr(evasion, k)(classifier, **own) for k, own in parts]
+        made = getattr(evasion, kind)(classifier, **arguments)
         moved = made.generate(records.inputs.astype(np.float32), y=np.eye(10)[records.labels])
         return np.asarray(moved, dtype=np.float64)
 
     return attack
 
 
-def _apgd(loss: str, norm: Norm) -> Build:
-    def build(classifier: Any, epsilon: float, count: int) -> Any:
-        from art.attacks.evasion import AutoProjectedGradientDescent
-
-        return AutoProjectedGradientDescent(
-            classifier,
-            norm=_art_norm(norm),
-            eps=epsilon,
-            eps_step=2 * epsilon,
-            max_iter=STEPS,
-            nb_random_init=RESTARTS,
-            batch_size=count,
-            loss_type=loss,
-            verbose=False,
-        )
-
-    return build
+def _apgd(loss: str, norm: Norm) -> Settings:
+    return lambda epsilon, count: {
+        "norm": _art_norm(norm),
+        "eps": epsilon,
+        "eps_step": 2 * epsilon,
+        "max_iter": STEPS,
+        "nb_random_init": RESTARTS,
+        "batch_size": count,
+        "loss_type": loss,
+        "verbose": False,
+    }
 
 
-def _square(norm: Norm) -> Build:
-    def build(classifier: Any, epsilon: float, count: int) -> Any:
-        from art.attacks.evasion import SquareAttack
-
-        return SquareAttack(
-            classifier,
-            norm=_art_norm(norm),
-            eps=epsilon,
-            max_iter=SQUARE_QUERIES,
-            batch_size=count,
-            verbose=False,
-        )
-
-    return build
+def _square(norm: Norm) -> Settings:
+    return lambda epsilon, count: {
+        "norm": _art_norm(norm),
+        "eps": epsilon,
+        "max_iter": SQUARE_QUERIES,
+        "batch_size": count,
+        "verbose": False,
+    }
 
 
-def _hopskipjump(norm: Norm) -> Build:
-    def build(classifier: Any, epsilon: float, count: int) -> Any:
-        from art.attacks.evasion import HopSkipJump as Theirs
+def _hopskipjump(norm: Norm) -> Settings:
+    return lambda _epsilon, _count: {
+        "norm": _art_norm(norm),
+        "max_iter": ROUNDS,
+        "init_eval": AROUND,
+        "batch_size": 1024,
+        "verbose": False,
+    }
 
-        del epsilon, count
-        return Theirs(
-            classifier,
-            norm=_art_norm(norm),
-            max_iter=ROUNDS,
-            init_eval=AROUND,
-            batch_size=1024,
-            verbose=False,
-        )
 
-    return build
+def _ensemble(epsilon: float, count: int) -> dict[str, Any]:
+    parts = [(_APGD, _apgd(loss, Linf())) for loss in ("cross_entropy", "difference_logits_ratio")]
+    return {
+        "eps": epsilon,
+        "eps_step": 2 * epsilon,
+        "attacks": [(k, s(epsilon, count)) for k, s in (*parts, ("SquareAttack", _square(Linf())))],
+        "batch_size": count,
+    }
 
 
 def _back_to_border(ground: Ground, norm: Norm, theirs: Theirs) -> Theirs:
@@ -343,7 +337,7 @@ def _back_to_border(ground: Ground, norm: Norm, theirs: Theirs) -> Theirs:
 
         def part(share: Array) -> Array:
             wide = share[:, None, None, None]
-            if norm.name == Linf().name:
+            if isinstance(norm, Linf):
                 return np.clip(change, -wide * largest, wide * largest)
             return wide * change
 
@@ -360,21 +354,5 @@ def _back_to_border(ground: Ground, norm: Norm, theirs: Theirs) -> Theirs:
     return attack
 
 
-def _ensemble(classifier: Any, epsilon: float, count: int) -> Any:
-    from art.attacks.evasion import AutoAttack
-
-    # Imported by its generate and used only for several processes, which it is not asked for.
-    sys.modules.setdefault("multiprocess", multiprocessing)
-    parts = [_apgd(loss, Linf()) for loss in ("cross_entropy", "difference_logits_ratio")]
-    parts.append(_square(Linf()))
-    return AutoAttack(
-        classifier,
-        eps=epsilon,
-        eps_step=2 * epsilon,
-        attacks=[build(classifier, epsilon, count) for build in parts],
-        batch_size=count,
-    )
-
-
 def _art_norm(norm: Norm) -> float | int:
-    return np.inf if norm.name == Linf().name else 2
+    return np.inf if isinstance(norm, Linf) else 2

@@ -7,14 +7,15 @@ over several splits, and what is reported is the worst of them: a row holds if a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.core.oracle import LABELS, PROBABILITIES
+from attacks.core.oracle import LABELS, PROBABILITIES, Oracle
 from attacks.core.records import Records
 from attacks.core.result import AttackResult
 from attacks.extraction.setting import ExtractionData
@@ -25,9 +26,9 @@ from attacks.extraction.tramer.lowd_meek import LowdMeek
 from attacks.extraction.tramer.perceptron import Perceptron
 from attacks.extraction.tramer.retraining import AdaptiveRetraining
 from attacks.oracles.estimator import EstimatorOracle
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 
-Array = NDArray[np.float64]
+Attack = Callable[[Oracle], Any]
 
 SOURCE: Final = "Tramèr et al. 2016"
 SPLITS: Final = (0, 1, 2)
@@ -64,21 +65,33 @@ class Split:
 def rows(*, splits: Sequence[int] = SPLITS) -> list[Row]:
     """All rows, in a few minutes; ``splits`` seed the splits, the targets and the attacks."""
     return [
-        _binary_regression(splits),
-        *(
-            _multiclass(name, family, splits)
-            for name, family in (("softmax", Softmax()), ("one-vs-rest", OneVsRest()))
+        pooled(
+            "equation solving, binary logistic regression",
+            "d + 1 queries; R_test = R_unif = 0; total variation < 1e-9",
+            [_steal(task, regression(), solving(), seed) for seed, task in _binary(splits)],
+            judge=lambda result: _agrees_wholly(result, 1e-9),
+            reason=BINARY_TASKS,
         ),
-        *(
-            _perceptron(multiple, published, splits)
-            for multiple, published in (
-                (1, (0.987, 0.972)),
-                (2, (0.999, 0.998)),
-                (5, (0.9996, 0.9999)),
-            )
+        *(_multiclass(name, splits) for name in MULTICLASS),
+        _perceptron(1, (0.987, 0.972), (0.987, 0.972), splits),
+        _perceptron(2, (0.999, 0.998), (0.999, 0.998), splits),
+        _perceptron(5, (0.9996, 0.9999), (0.999, 0.999), splits),
+        pooled(
+            "Lowd–Meek, labels only",
+            "R_test = R_unif = 0 in about 2,050 queries on average, 5,650 at most",
+            [_steal(t, regression(), lowd_meek, s, answers=LABELS) for s, t in _binary(splits)],
+            judge=lambda result: _agrees_wholly(result, None),
+            reason="scaled by dimension: 5,650 are 50 for each unknown of a model with 112 "
+            "features, so at most 50(d + 1) here: 250 at d = 4, 1,550 at d = 30, 3,250 at d = 64; "
+            "that dimension is from memory of the paper's table of data sets",
         ),
-        _lowd_meek(splits),
-        _retraining(splits),
+        pooled(
+            "adaptive retraining, labels only",
+            f"{RETRAINING_QUERIES} queries; 1 − R > 99 %",
+            [_steal(t, regression(), retraining, s, answers=LABELS) for s, t in _binary(splits)],
+            judge=lambda result: min(_agreement(result)) > 0.99,
+            reason=f"{BINARY_TASKS}, {RETRAINING_QUERIES} queries each",
+        ),
     ]
 
 
@@ -107,12 +120,29 @@ def load(
     )
 
 
+def solving(family: Family | None = None, multiple: int = 1) -> Attack:
+    """Equation solving with ``multiple`` times as many queries as the family has unknowns."""
+    known = Softmax() if family is None else family
+    return lambda oracle: EquationSolving(
+        family=known, queries=multiple * known.unknowns(oracle.info)
+    )
+
+
+def lowd_meek(oracle: Oracle) -> LowdMeek:
+    return LowdMeek(queries=QUERIES_PER_UNKNOWN * (oracle.info.features + 1))
+
+
+def retraining(oracle: Oracle) -> AdaptiveRetraining:
+    del oracle
+    return AdaptiveRetraining(queries=RETRAINING_QUERIES)
+
+
 def _steal(
-    split: Split, estimator: Any, answers: str, attack: Callable[[EstimatorOracle], Any], seed: int
+    split: Split, estimator: Any, attack: Attack, seed: int, *, answers: str = PROBABILITIES
 ) -> AttackResult:
     """Train ``estimator``, put it behind an oracle that answers ``answers``, run the attack."""
     with warnings.catch_warnings():
-        # Targets need not have converged to be stolen.
+        # Targets need not have converged to be extracted.
         warnings.filterwarnings("ignore", message="(?s).*converge")
         estimator.fit(split.train.inputs, split.train.labels)
     oracle, reference = (
@@ -127,146 +157,68 @@ def _steal(
     return result
 
 
-def _binary_regression(splits: Sequence[int]) -> Row:
-    family = Softmax()
-    results = [
-        _steal(
-            split,
-            regression(),
-            PROBABILITIES,
-            lambda oracle: EquationSolving(family=family, queries=oracle.info.features + 1),
-            seed,
-        )
-        for seed in splits
-        for split in binary_tasks(seed)
-    ]
-    return pooled(
-        "equation solving, binary logistic regression",
-        reference="d + 1 queries; R_test = R_unif = 0; total variation < 1e-9",
-        results=results,
-        holds=all(_agrees_wholly(r, 1e-9) for r in results),
-        reason=BINARY_TASKS,
-    )
-
-
-def _multiclass(name: str, family: Family, splits: Sequence[int]) -> Row:
-    from sklearn.multiclass import OneVsRestClassifier
-
-    results = [
-        _steal(
-            load(data, seed),
-            regression() if name == "softmax" else OneVsRestClassifier(regression()),
-            PROBABILITIES,
-            lambda oracle: EquationSolving(family=family, queries=family.unknowns(oracle.info)),
-            seed,
-        )
-        for seed in splits
-        for data in ("iris", "digits")
-    ]
+def _multiclass(name: str, splits: Sequence[int]) -> Row:
+    family, estimator = MULTICLASS[name]
     return pooled(
         f"equation solving, {name}",
-        reference="c(d + 1) queries; R_test = R_unif = 0; total variation < 1e-7",
-        results=results,
-        holds=all(_agrees_wholly(r, 1e-7) for r in results),
+        "c(d + 1) queries; R_test = R_unif = 0; total variation < 1e-7",
+        [
+            _steal(load(data, seed), estimator(), solving(family), seed)
+            for seed in splits
+            for data in MANY_CLASSES
+        ],
+        judge=lambda result: _agrees_wholly(result, 1e-7),
         reason="iris (15 queries) and digits (650)",
     )
 
 
-def _perceptron(multiple: int, published: tuple[float, float], splits: Sequence[int]) -> Row:
+def _perceptron(
+    multiple: int, published: tuple[float, float], floor: tuple[float, float], splits: Sequence[int]
+) -> Row:
+    """``published`` and ``floor``: agreement on test and on uniform inputs."""
     from sklearn.neural_network import MLPClassifier
 
     family = Perceptron(hidden=(_UNITS,))
+    sets = ("iris", "digits", "breast_cancer")
     results = [
         _steal(
             load(data, seed),
             MLPClassifier((_UNITS,), activation="tanh", max_iter=1000, random_state=seed),
-            PROBABILITIES,
-            lambda oracle: EquationSolving(
-                family=family, queries=multiple * family.unknowns(oracle.info)
-            ),
+            solving(family, multiple),
             seed,
         )
         for seed in splits
-        for data in ("iris", "digits", "breast_cancer")
+        for data in sets
     ]
-    # Published is a model of five classes, which gives four equations a query. With two classes
-    # there is one, and less than 5× unknowns does not determine them as well.
-    judged = [r for r in results if multiple == 5 or r.oracle != "breast_cancer"]
-    floor = (0.999, 0.999) if multiple == 5 else published
+
+    def judge(result: AttackResult) -> bool:
+        # Published is a model of five classes, which gives four equations a query. With two
+        # classes there is one, and less than 5× unknowns does not determine them as well.
+        shown = multiple < 5 and result.oracle == "breast_cancer"
+        return shown or all(v >= f for v, f in zip(_agreement(result), floor, strict=True))
+
+    shown = (
+        "breast cancer is shown and not judged: two classes give one equation a query, the "
+        "published model's five give four; "
+    )
     found = pooled(
         f"equation solving, perceptron of {_UNITS} units, {multiple}× unknowns",
-        reference=f"1 − R_test = {published[0]:.2%}, 1 − R_unif = {published[1]:.2%}",
-        results=results,
-        holds=all(
-            r.metrics["fidelity_test"].value >= floor[0]
-            and r.metrics["fidelity_uniform"].value >= floor[1]
-            for r in judged
-        ),
-        reason="iris, digits and breast cancer, worst of all; "
-        + (
-            "breast cancer is shown and not judged: two classes give one equation a query, the "
-            "published model's five give four; "
-            if multiple < 5
-            else ""
-        )
-        + f"holds where the worst judged is at least {floor[0]:.1%} on test and {floor[1]:.1%} on "
+        f"1 − R_test = {published[0]:.2%}, 1 − R_unif = {published[1]:.2%}",
+        results,
+        judge=judge,
+        reason=f"iris, digits and breast cancer, worst of all; {shown if multiple < 5 else ''}"
+        f"holds where the worst judged is at least {floor[0]:.1%} on test and {floor[1]:.1%} on "
         "uniform inputs",
     )
-    found["ours"]["worst_by_data"] = {
-        data: [
-            min(r.metrics[key].value for r in results if r.oracle == data)
-            for key in ("fidelity_test", "fidelity_uniform")
-        ]
-        for data in ("iris", "digits", "breast_cancer")
+    found.ours["worst_by_data"] = {
+        data: [min(_agreement(r)[on] for r in results if r.oracle == data) for on in (0, 1)]
+        for data in sets
     }
     return found
 
 
-def _lowd_meek(splits: Sequence[int]) -> Row:
-    results = [
-        _steal(
-            split,
-            regression(),
-            LABELS,
-            lambda oracle: LowdMeek(queries=QUERIES_PER_UNKNOWN * (oracle.info.features + 1)),
-            seed,
-        )
-        for seed in splits
-        for split in binary_tasks(seed)
-    ]
-    return pooled(
-        "Lowd–Meek, labels only",
-        reference="R_test = R_unif = 0 in about 2,050 queries on average, 5,650 at most",
-        results=results,
-        holds=all(_agrees_wholly(r, None) for r in results),
-        reason="scaled by dimension: 5,650 are 50 for each unknown of a model with 112 features, "
-        "so at most 50(d + 1) here: 250 at d = 4, 1,550 at d = 30, 3,250 at d = 64; "
-        "that dimension is from memory of the paper's table of data sets",
-    )
-
-
-def _retraining(splits: Sequence[int]) -> Row:
-    results = [
-        _steal(
-            split,
-            regression(),
-            LABELS,
-            lambda oracle: AdaptiveRetraining(queries=RETRAINING_QUERIES),
-            seed,
-        )
-        for seed in splits
-        for split in binary_tasks(seed)
-    ]
-    return pooled(
-        "adaptive retraining, labels only",
-        reference="827 queries; 1 − R > 99 %",
-        results=results,
-        holds=all(
-            min(r.metrics["fidelity_test"].value, r.metrics["fidelity_uniform"].value) > 0.99
-            for r in results
-        ),
-        reason=f"{BINARY_TASKS}, {RETRAINING_QUERIES} queries each",
-    )
+def _binary(splits: Sequence[int]) -> Iterator[tuple[int, Split]]:
+    return ((seed, task) for seed in splits for task in binary_tasks(seed))
 
 
 def binary_tasks(seed: int) -> Iterator[Split]:
@@ -281,45 +233,65 @@ def regression() -> Any:
     return LogisticRegression(max_iter=5000)
 
 
-def _agrees_wholly(result: AttackResult, total_variation: float | None) -> bool:
+def one_vs_rest() -> Any:
+    from sklearn.multiclass import OneVsRestClassifier
+
+    return OneVsRestClassifier(regression())
+
+
+MANY_CLASSES: Final = ("iris", "digits")
+MULTICLASS: Final[Mapping[str, tuple[Family, Callable[[], Any]]]] = {
+    "softmax": (Softmax(), regression),
+    "one-vs-rest": (OneVsRest(), one_vs_rest),
+}
+
+
+def _agreement(result: AttackResult) -> tuple[float, float]:
+    """Labels that agree on test and on uniform inputs."""
     metrics = result.metrics
-    agrees = metrics["fidelity_test"].value == metrics["fidelity_uniform"].value == 1
-    return agrees and (
-        total_variation is None
-        or max(metrics["total_variation_test"].value, metrics["total_variation_uniform"].value)
-        < total_variation
-    )
+    return metrics["fidelity_test"].value, metrics["fidelity_uniform"].value
+
+
+def _variations(result: AttackResult) -> list[float]:
+    """Total variation on both, where the attack gives it."""
+    keys = ("total_variation_test", "total_variation_uniform")
+    return [result.metrics[key].value for key in keys if key in result.metrics]
+
+
+def _agrees_wholly(result: AttackResult, total_variation: float | None) -> bool:
+    agrees = min(_agreement(result)) == 1
+    return agrees and (total_variation is None or max(_variations(result)) < total_variation)
 
 
 def pooled(
-    name: str, *, reference: str, results: Sequence[AttackResult], holds: bool | None, reason: str
+    name: str,
+    reference: str,
+    results: Sequence[AttackResult],
+    *,
+    judge: Callable[[AttackResult], bool] | None,
+    reason: str,
+    source: str = SOURCE,
 ) -> Row:
-    """One row; ``interval`` is Clopper–Pearson's of the run that agrees least on uniform inputs."""
-    worst = min(results, key=lambda r: r.metrics["fidelity_uniform"].value)
-    low_test = min(r.metrics["fidelity_test"].value for r in results)
-    queries = [r.spent.records for r in results]
-    variations = [
-        r.metrics[key].value
-        for r in results
-        for key in ("total_variation_test", "total_variation_uniform")
-        if key in r.metrics
-    ]
-    return row(
+    """One row over all results, which holds if ``judge`` accepts each; None judges nothing.
+
+    ``interval`` is Clopper–Pearson's of the run that agrees least on uniform inputs.
+    """
+    worst = min((r.metrics["fidelity_uniform"] for r in results), key=lambda figure: figure.value)
+    queries = [result.spent.records for result in results]
+    variations = map(_variations, results)
+    return Row(
         name,
-        SOURCE,
+        source,
         reference=reference,
         ours={
             "runs": len(results),
             "queries_mean": float(np.mean(queries)),
             "queries_max": max(queries),
-            "fidelity_test_worst": low_test,
-            "fidelity_uniform_worst": worst.metrics["fidelity_uniform"].value,
-            "total_variation_worst": max(variations) if variations else None,
+            "fidelity_test_worst": min(r.metrics["fidelity_test"].value for r in results),
+            "fidelity_uniform_worst": worst.value,
+            "total_variation_worst": max(chain.from_iterable(variations), default=None),
         },
-        interval=[
-            worst.metrics["fidelity_uniform"].low,
-            worst.metrics["fidelity_uniform"].high,
-        ],
-        holds=holds,
+        interval=[worst.low, worst.high],
+        holds=None if judge is None else all(map(judge, results)),
         reason=reason,
     )

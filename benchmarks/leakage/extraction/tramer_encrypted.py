@@ -1,14 +1,13 @@
 """The linear rows of Tramèr et al. 2016 once more, over the real encrypted service.
 
-The service answers decrypted logits, which carry CKKS noise, so the total variation ends where
-that noise begins. Nothing published is comparable: these rows stand beside the plaintext ones
-(leakage_tramer.py) and are shown, not judged. One split each; an MLP of tanh units has no
-encrypted form that is still one, its activations are polynomials there.
+The service answers decrypted logits, which carry CKKS noise, so the total variation cannot be
+smaller than that noise. No published figure is comparable: these rows stand beside the plaintext
+ones of ``tramer.py``; they are shown and not judged. Each row takes one split. A perceptron of tanh
+units is left out: encrypted, its activations would be polynomials, and it another model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -17,21 +16,21 @@ import torch
 from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
 from attacks.core.wrappers import LabelsOnly
-from attacks.extraction.tramer.equation_solving import EquationSolving
-from attacks.extraction.tramer.linear import Softmax
-from attacks.extraction.tramer.lowd_meek import LowdMeek
-from attacks.extraction.tramer.retraining import AdaptiveRetraining
 from attacks.oracles.estimator import EstimatorOracle
 from attacks.oracles.remote import serve
 from benchmarks.leakage.extraction.tramer import (
-    QUERIES_PER_UNKNOWN,
-    RETRAINING_QUERIES,
+    MANY_CLASSES,
     SOURCE,
+    Attack,
     Split,
     binary_tasks,
     load,
+    lowd_meek,
+    one_vs_rest,
     pooled,
     regression,
+    retraining,
+    solving,
 )
 from benchmarks.rows import Row
 from he_infer.compiler.pipeline import compile
@@ -42,65 +41,43 @@ _REASON: Final = (
     "shown, not judged: the published figure is for answers without noise, these were decrypted; "
 )
 
-Attack = Callable[[Oracle], Any]
-
 
 def rows() -> list[Row]:
     """All rows, in about two minutes."""
     tasks = list(binary_tasks(_SEED))
+    many = [load(name, _SEED) for name in MANY_CLASSES]
     return [
         _shown(
             "equation solving, binary logistic regression, encrypted",
             "on plaintext answers: d + 1 queries, total variation < 1e-9",
-            [_steal(task, regression(), _solve, labels=False) for task in tasks],
+            [_steal(task, regression(), solving()) for task in tasks],
         ),
         _shown(
             "equation solving, softmax, encrypted",
             "on plaintext answers: c(d + 1) queries, total variation < 1e-7",
-            [_steal(load(d, _SEED), regression(), _solve, labels=False) for d in _MANY],
+            [_steal(split, regression(), solving()) for split in many],
         ),
         _shown(
             "equation solving, one-vs-rest, encrypted",
             "on plaintext answers: c(d + 1) queries, total variation < 1e-7",
-            [_steal(load(d, _SEED), _one_vs_rest(), _solve, labels=False) for d in _MANY],
+            [_steal(split, one_vs_rest(), solving()) for split in many],
             # What is served are decision values; their softmax is not one-vs-rest's probability.
             distribution=False,
         ),
         _shown(
             "Lowd–Meek, labels only, encrypted",
             "on plaintext answers: about 2,050 queries on average, 5,650 at most",
-            [_steal(task, regression(), _lowd_meek, labels=True) for task in tasks],
+            [_steal(task, regression(), lowd_meek, labels=True) for task in tasks],
         ),
         _shown(
             "adaptive retraining, labels only, encrypted",
             "on plaintext answers: 827 queries; 1 − R > 99 %",
-            [_steal(task, regression(), _retrain, labels=True) for task in tasks],
+            [_steal(task, regression(), retraining, labels=True) for task in tasks],
         ),
     ]
 
 
-_MANY: Final = ("iris", "digits")
-
-
-def _solve(oracle: Oracle) -> EquationSolving:
-    return EquationSolving(family=Softmax(), queries=Softmax().unknowns(oracle.info))
-
-
-def _lowd_meek(oracle: Oracle) -> LowdMeek:
-    return LowdMeek(queries=QUERIES_PER_UNKNOWN * (oracle.info.features + 1))
-
-
-def _retrain(oracle: Oracle) -> AdaptiveRetraining:
-    return AdaptiveRetraining(queries=RETRAINING_QUERIES)
-
-
-def _one_vs_rest() -> Any:
-    from sklearn.multiclass import OneVsRestClassifier
-
-    return OneVsRestClassifier(regression())
-
-
-def _steal(split: Split, estimator: Any, attack: Attack, *, labels: bool) -> AttackResult:
+def _steal(split: Split, estimator: Any, attack: Attack, *, labels: bool = False) -> AttackResult:
     estimator.fit(split.train.inputs, split.train.labels)
     reference = EstimatorOracle(estimator, name=split.name, low=-1.0, high=1.0)
     served, sample = _layer(estimator), split.train.inputs
@@ -127,10 +104,15 @@ def _layer(estimator: Any) -> torch.nn.Module:
 def _shown(
     name: str, reference: str, results: list[AttackResult], *, distribution: bool = True
 ) -> Row:
-    data = ", ".join(result.oracle for result in results)
-    found = pooled(name, reference=reference, results=results, holds=None, reason=_REASON + data)
-    found["source"] = f"{SOURCE}, beside it"
+    found = pooled(
+        name,
+        reference,
+        results,
+        judge=None,
+        reason=_REASON + ", ".join(result.oracle for result in results),
+        source=f"{SOURCE}, beside it",
+    )
     if not distribution:
-        found["ours"]["total_variation_worst"] = None
-    found["ours"]["requests_max"] = max(result.spent.requests for result in results)
+        found.ours["total_variation_worst"] = None
+    found.ours["requests_max"] = max(result.spent.requests for result in results)
     return found

@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 
-from attacks.core.records import Records
 from attacks.core.result import AttackResult
 from attacks.poisoning.certified.binary import BinaryData, BinarySet
 from attacks.poisoning.certified.certificate import DualAveraging
@@ -24,7 +23,8 @@ from attacks.poisoning.certified.hinge import HingeLearner
 from attacks.poisoning.certified.optimal import CertifiedPoisoning
 from attacks.poisoning.certified.text import TwoTopics
 from attacks.poisoning.setting import PoisonBudget
-from benchmarks.rows import Row, row
+from benchmarks.leakage.setting import flat
+from benchmarks.rows import Row
 from he_infer.datasets import Dataset, mnist, mnist_test
 from he_infer.errors import DataError
 
@@ -179,7 +179,7 @@ def judged(
     """The row of one attack; it holds if no attack passed the certificate and the bar is met."""
     metrics, error = result.metrics, result.metrics["test_error"]
     within = bool(metrics["within_certificate"].value)
-    return row(
+    return Row(
         f"{case.name}, {SHARES[-1]:.0%} poison{what}",
         SOURCE,
         reference=reference,
@@ -195,12 +195,11 @@ def swept(case: Case, results: Mapping[float, AttackResult], reason: str) -> Row
     bounds = [result.metrics["certified_loss"].value for result in results.values()]
     slack = max(abs(result.metrics["slack"].value) for result in results.values())
     within = all(result.metrics["within_certificate"].value for result in results.values())
-    return row(
+    return Row(
         f"{case.name}, attained beside certified",
         SOURCE,
         reference="attained ≤ certified on every run",
         ours={f"{share:.1%}": _figures(result) for share, result in results.items()},
-        interval=None,
         holds=within and bounds == sorted(bounds),
         reason=f"{reason}; the certified loss exceeds the attained total by at most {slack:.2g}",
     )
@@ -218,5 +217,4 @@ def _figures(result: AttackResult) -> dict[str, float]:
 
 
 def _pair(images: Dataset) -> BinarySet:
-    records = Records(inputs=images.flat_inputs().astype(np.float64), labels=images.labels)
-    return BinarySet.of(records, negative=_ONE, positive=_SEVEN)
+    return BinarySet.of(flat(images), negative=_ONE, positive=_SEVEN)

@@ -6,8 +6,9 @@ extractor never saw, and scikit-learn's digits.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -31,7 +32,8 @@ from attacks.poisoning.outcome import ACCURACY, SUCCESS, Verdicts, paired_change
 from attacks.poisoning.setting import PoisonBudget, PoisoningData
 from attacks.poisoning.truth_serum import AUC, TPR, TruthSerum
 from attacks.training.stack import TrainingConfig
-from benchmarks.rows import Row, estimated
+from benchmarks.leakage.setting import shuffled, zoo_records
+from benchmarks.rows import Row
 from he_infer import zoo
 
 EXTRACTOR: Final = "mnist-lola"
@@ -44,6 +46,7 @@ COLLISION: Final = FeatureCollision(similarity=0.25)
 CANDIDATES: Final = 10
 TARGETS: Final = 60
 KNOWING_TARGETS: Final = 30
+ONE_SHOT: Final = OneShotTransfer(collision=COLLISION, targets=TARGETS, candidates=CANDIDATES)
 # Of each class, what the filters take for outliers.
 REMOVED: Final = 0.15
 # A tenth of the training records of the attacker's class.
@@ -64,12 +67,13 @@ def rows(*, seed: int = 0) -> list[Row]:
 def frog_rows(*, seed: int = 0) -> list[Row]:
     """One shot in transfer learning: success, accuracy, more records than weights, filters."""
     extractor, data = frozen_extractor(), mnist(train=5000, test=3000, seed=seed)
-    attack = OneShotTransfer(collision=COLLISION, targets=TARGETS, candidates=CANDIDATES)
-    result = attack.run(extractor, data, np.random.default_rng([seed, 1]))
+    result = ONE_SHOT.run(extractor, data, np.random.default_rng([seed, 1]))
     metrics, note = result.metrics, result.notes[0]
     change = metrics[f"{ACCURACY}_change"]
-    found = [
-        estimated(
+    crowded = replace(ONE_SHOT, targets=16, per_class=110, training=HeadTraining(steps=400))
+    many = crowded.run(extractor, data, np.random.default_rng([seed, 2]))
+    return [
+        Row(
             "Poison Frogs, one shot, transfer learning",
             FROGS,
             reference=1.0,
@@ -81,7 +85,7 @@ def frog_rows(*, seed: int = 0) -> list[Row]:
             f"record of {metrics['looks_like_base'].value:.0%} is of the base's class: 28 by 28 "
             "pixels leave less room than a photograph",
         ),
-        estimated(
+        Row(
             "Poison Frogs, one shot, change of accuracy",
             FROGS,
             reference=-0.002,
@@ -90,25 +94,14 @@ def frog_rows(*, seed: int = 0) -> list[Row]:
             reason=f"mean over {TARGETS} heads; without poison {result.baseline[ACCURACY]}; holds "
             "within a point; the published change is from memory",
         ),
-    ]
-    many = OneShotTransfer(
-        collision=COLLISION,
-        targets=16,
-        per_class=110,
-        candidates=CANDIDATES,
-        training=HeadTraining(steps=400),
-    ).run(extractor, data, np.random.default_rng([seed, 2]))
-    found.append(
-        estimated(
+        Row(
             "Poison Frogs, one shot, more records than weights",
             FROGS,
-            reference=None,
             ours=many.metrics[SUCCESS],
-            holds=None,
             reason=f"the paper's condition turned round: {many.notes[0]}, 16 targets",
-        )
-    )
-    return [*found, *_filtered_frog_rows(result.artifact, extractor, data, seed=seed)]
+        ),
+        *_filtered_frog_rows(result.artifact, extractor, data, seed=seed),
+    ]
 
 
 def _filtered_frog_rows(
@@ -117,12 +110,8 @@ def _filtered_frog_rows(
     """Filters in the extractor's features against poison that comes alone, and against poison
     that stays inside the sphere on purpose."""
     features = Records(inputs=extractor.of(data.train.inputs), labels=data.train.labels)
-    knowing = OneShotTransfer(
-        collision=COLLISION,
-        targets=KNOWING_TARGETS,
-        candidates=CANDIDATES,
-        inside=Spheres.of(features, removed=REMOVED, margin=0.9),
-    )
+    spheres = Spheres.of(features, removed=REMOVED, margin=0.9)
+    knowing = replace(ONE_SHOT, targets=KNOWING_TARGETS, inside=spheres)
     filters: Mapping[str, RecordFilter] = {
         "sphere": SphereFilter(removed=REMOVED),
         "slab": SlabFilter(removed=REMOVED),
@@ -142,11 +131,10 @@ def _filtered_frog_rows(
     ]
 
 
-def end_to_end_rows(*, seed: int = 0) -> list[Row]:
+def end_to_end_rows(*, seed: int = 0) -> Iterator[Row]:
     """All layers trained from fresh weights: one poison, then fifty with a watermark."""
     data = mnist(train=1000, test=3000, seed=seed)
     learner = network_learner(epochs=15)
-    found = []
     alone: AttackResult | None = None
     for poisons, opacity, reference in (
         (1, 0.0, "near 0"),
@@ -173,45 +161,31 @@ def end_to_end_rows(*, seed: int = 0) -> list[Row]:
             rise = paired_change(alone.artifact, result.artifact)
             more = f"; paired rise over one poison {rise}"
             holds = None if reference is None else rise.low > 0
-        found.append(
-            estimated(
-                f"Poison Frogs from scratch, {poisons} poison{'s' if poisons > 1 else ''}{marked}",
-                FROGS,
-                reference=reference,
-                ours=success,
-                holds=holds,
-                reason=f"{result.notes[0]}, 20 outlier targets; change of accuracy "
-                f"{result.metrics[f'{ACCURACY}_change']}{more}. Published on CIFAR-10",
-            )
+        yield Row(
+            f"Poison Frogs from scratch, {poisons} poison{'s' if poisons > 1 else ''}{marked}",
+            FROGS,
+            reference=reference,
+            ours=success,
+            holds=holds,
+            reason=f"{result.notes[0]}, 20 outlier targets; change of accuracy "
+            f"{result.metrics[f'{ACCURACY}_change']}{more}. Published on CIFAR-10",
         )
-    return found
 
 
 def flip_rows(*, seed: int = 0) -> list[Row]:
     """Flipped labels on digits, the plainest poison there is."""
     name, records = load_records("digits")
-    order = np.random.default_rng([seed, 4]).permutation(len(records))
-    shuffled = records.select(order)
-    data = PoisoningData(
-        train=shuffled.select(slice(0, 1000)),
-        test=shuffled.select(slice(1000, None)),
-        low=0.0,
-        high=1.0,
-        classes=10,
-    )
+    data = _split(shuffled(records, [seed, 4]), 1000)
     learner = NetworkLearner(
-        architecture=functools.partial(mlp, 64, 32, 10),
-        config=TrainingConfig(epochs=30, batch=50, rate=0.01),
-        description="digits mlp",
+        architecture=partial(mlp, 64, 32, 10), config=_training(30), description="digits mlp"
     )
     attack = LabelFlipping(budget=PoisonBudget(fraction=0.05), source=3, target=8)
     result = attack.run(learner, data, np.random.default_rng([seed, 5]))
     success = result.metrics[SUCCESS]
     return [
-        estimated(
+        Row(
             f"label flipping on {name}, 3 to 8",
             "Biggio et al. 2011",
-            reference=None,
             ours=success,
             holds=success.low > result.baseline[SUCCESS].high,
             reason=f"{result.notes[0]}; without poison {result.baseline[SUCCESS]}; change of "
@@ -220,13 +194,12 @@ def flip_rows(*, seed: int = 0) -> list[Row]:
     ]
 
 
-def backdoor_rows(*, seed: int = 0) -> list[Row]:
+def backdoor_rows(*, seed: int = 0) -> Iterator[Row]:
     """A backdoor in MNIST, what each filter leaves of it, and of one that knows the filters."""
     data = mnist(train=4000, test=2000, seed=seed)
     learner = network_learner(epochs=10)
     trigger = corner_patch(data.train.shape, side=3, value=1.0)
     clean = learner.fit(data.train, np.random.default_rng([seed, 6]))
-    found = []
     for what, source, parts, covers in (
         ("backdoor", BACKDOOR, 1, 0.0),
         ("backdoor in parts, with covers", ADAPTIVE, 3, 1.0),
@@ -243,28 +216,25 @@ def backdoor_rows(*, seed: int = 0) -> list[Row]:
         after, before = (
             Verdicts.of(each, crafted.probes, data.test).metrics() for each in (network, clean)
         )
-        found.append(
-            estimated(
-                f"{what}, no filter",
-                source,
-                reference=None if parts > 1 else 0.99,
-                ours=after[SUCCESS],
-                holds=after[SUCCESS].low > 0.9 and after[ACCURACY].high >= before[ACCURACY].low,
-                reason=f"{SHARE:.0%} of {len(data.train)} records (published: over 99 %, "
-                f"from memory); without poison {before[SUCCESS]}; accuracy {after[ACCURACY]}, "
-                f"without poison {before[ACCURACY]}",
-            )
+        yield Row(
+            f"{what}, no filter",
+            source,
+            reference=None if parts > 1 else 0.99,
+            ours=after[SUCCESS],
+            holds=after[SUCCESS].low > 0.9 and after[ACCURACY].high >= before[ACCURACY].low,
+            reason=f"{SHARE:.0%} of {len(data.train)} records (published: over 99 %, "
+            f"from memory); without poison {before[SUCCESS]}; accuracy {after[ACCURACY]}, "
+            f"without poison {before[ACCURACY]}",
         )
         for name, each in _filters(network, crafted.training.records.labels).items():
             result = filtered(
                 what, crafted, network, each, learner, data, np.random.default_rng([seed, 6])
             )
-            found.append(_filter_row(f"{what}, {name}", source, result, "retrained on the rest"))
-    return found
+            yield _filter_row(f"{what}, {name}", source, result, "retrained on the rest")
 
 
 def _filters(network: Network, labels: np.ndarray) -> Mapping[str, RecordFilter]:
-    """As a defender would set them who fears the budget that is spent."""
+    """The filters, set by a defender who expects the budget that is spent."""
     poisoned = SHARE * len(labels) / int((labels == 0).sum())
     return {
         "sphere on pixels": SphereFilter(removed=REMOVED),
@@ -281,46 +251,37 @@ def _filter_row(name: str, source: str, result: AttackResult, about: str) -> Row
     """Success that a filter leaves; nothing is judged, since no figure was published for it."""
     metrics = result.metrics
     accuracy = f", accuracy {metrics[ACCURACY]}" if ACCURACY in metrics else ""
-    return estimated(
+    return Row(
         name,
         source,
-        reference=None,
         ours=metrics[SUCCESS],
-        holds=None,
         reason=f"removed {metrics['poison_removed']} of the poison and "
         f"{metrics['clean_removed']} of the clean records{accuracy}; {about}",
     )
 
 
-def serum_rows(*, seed: int = 0) -> list[Row]:
+def serum_rows(*, seed: int = 0) -> Iterator[Row]:
     """Membership of the same targets with and without mislabelled copies of them."""
     _, records = load_records("digits")
-    pool = records.select(np.random.default_rng([seed, 8]).permutation(len(records))[:1600])
+    pool = shuffled(records, [seed, 8]).select(slice(0, 1600))
     learner = NetworkLearner(
-        architecture=functools.partial(mlp, 64, 64, 10),
-        config=TrainingConfig(epochs=30, batch=50, rate=0.01),
-        description="digits mlp",
+        architecture=partial(mlp, 64, 64, 10), config=_training(30), description="digits mlp"
     )
     attack = TruthSerum(copies=1, targets=50, models=16)
     result = attack.run(learner, pool, np.random.default_rng([seed, 9]))
-    found = []
     for name, words, reference in (
         (AUC, "AUC", None),
         (TPR, "TPR at 1 % FPR", "1 to 2 orders of magnitude more with < 0.1 % poison"),
     ):
         rise = result.metrics[f"{name}_rise"]
-        found.append(
-            estimated(
-                f"Truth serum, {words} of LiRA with poison",
-                SERUM,
-                reference=reference,
-                ours=result.metrics[name],
-                holds=rise.low > 0,
-                reason=f"without poison {result.baseline[name]}, paired rise {rise}; "
-                f"{result.notes[0]}",
-            )
+        yield Row(
+            f"Truth serum, {words} of LiRA with poison",
+            SERUM,
+            reference=reference,
+            ours=result.metrics[name],
+            holds=rise.low > 0,
+            reason=f"without poison {result.baseline[name]}, paired rise {rise}; {result.notes[0]}",
         )
-    return found
 
 
 def frozen_extractor() -> FrozenFeatures:
@@ -331,10 +292,11 @@ def frozen_extractor() -> FrozenFeatures:
 
 def mnist(*, train: int, test: int, seed: int) -> PoisoningData:
     """Disjoint parts of MNIST's test images, shuffled."""
-    held = zoo.test_set(EXTRACTOR)
-    order = np.random.default_rng([seed, 0]).permutation(len(held))[: train + test]
-    inputs = zoo.inputs(EXTRACTOR, held).astype(np.float64)
-    records = Records(inputs=inputs[order], labels=held.labels[order])
+    return _split(shuffled(zoo_records(EXTRACTOR), [seed, 0]).select(slice(train + test)), train)
+
+
+def _split(records: Records, train: int) -> PoisoningData:
+    """The first ``train`` records to train, the rest to test."""
     return PoisoningData(
         train=records.select(slice(0, train)),
         test=records.select(slice(train, None)),
@@ -347,7 +309,9 @@ def mnist(*, train: int, test: int, seed: int) -> PoisoningData:
 def network_learner(*, epochs: int) -> NetworkLearner:
     """The audit's perceptron for MNIST."""
     return NetworkLearner(
-        architecture=functools.partial(mlp, 784, 64, 10),
-        config=TrainingConfig(epochs=epochs, batch=50, rate=0.01),
-        description="mnist mlp",
+        architecture=partial(mlp, 784, 64, 10), config=_training(epochs), description="mnist mlp"
     )
+
+
+def _training(epochs: int) -> TrainingConfig:
+    return TrainingConfig(epochs=epochs, batch=50, rate=0.01)

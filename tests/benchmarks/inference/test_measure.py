@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from benchmarks import record
-from benchmarks.__main__ import summary
 from benchmarks.inference.cases import Case, Square, load
 from benchmarks.inference.compiled import EncryptedEngine, compiled_engine
 from benchmarks.inference.measure import measure
+from benchmarks.inference.options import outcome_of
 from benchmarks.record import Record, Timing
 from he_infer import native
 from he_infer.compiler.pipeline import compile as compile_model
@@ -98,11 +98,12 @@ def a_record(small: Case, engine: str, evaluate_ms: float) -> Record:
 
 def test_ratios_are_to_the_first_record(small: Case, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "records.json"
-    record.write(path, [a_record(small, "a", 10.0), a_record(small, "b", 400.0)])
+    outcome = outcome_of([a_record(small, "a", 10.0), a_record(small, "b", 400.0)])
+    record.write_json(path, outcome.document)
     first, second = json.loads(path.read_text())
     assert (first["ratio_evaluate"], second["ratio_evaluate"]) == (1.0, 40.0)
     assert second["evaluate_ms"] == {"median": 400.0, "min": 400.0, "max": 400.0, "repeats": 1}
-    assert len(summary([a_record(small, "a", 10.0)])) == 1
+    assert len(outcome.lines) == 2
 
 
 def test_security_is_counted_by_the_2024_guidelines() -> None:

@@ -98,7 +98,7 @@ def test_tenseal_agrees_on_the_tutorial_network(tuned: bool) -> None:
     case = cases.load("tutorial-cnn")
     network = read_square_network(case.model, case.sample)
     engine = TenSEALEngine(network, tuned_settings(network) if tuned else TUTORIAL)
-    assert bool(engine.note) is not tuned
+    assert bool(engine.facts.note) is not tuned
     engine.keygen()
     engine.prepare()
     logits = engine.decrypt(engine.evaluate(engine.encrypt(case.inputs[:1])), 1)

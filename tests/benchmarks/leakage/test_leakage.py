@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from attacks.core.intervals import Estimate
 from attacks.errors import AttackError
-from benchmarks import rows as leakage_rows
 from benchmarks.__main__ import main
-from benchmarks.leakage import paired as leakage_paired
-from benchmarks.leakage import reference as leakage_reference
+from benchmarks.leakage import paired, reference
+from benchmarks.rows import Row, lines, merged
 from benchmarks.tables import with_table
 from tests.attacks.report.made_up import audit
 from tests.paths import CHECKOUT
 
-ROW = {
-    "name": "a row",
-    "source": "somebody",
-    "reference": 0.5,
-    "ours": 0.6,
-    "interval": [0.5, 0.7],
-    "holds": True,
-    "reason": "",
-}
+ROW = Row("a row", "somebody", reference=0.5, ours=0.6, interval=[0.5, 0.7], holds=True)
 
 
-def test_rows_keep_their_fields_and_lose_others() -> None:
-    row = leakage_reference.checked({**ROW, "more": 1})
-    assert tuple(row) == leakage_rows.FIELDS
-    assert json.dumps(leakage_reference.checked({**ROW, "holds": np.float64(1) > 0}))
-    (line,) = leakage_reference.lines([row])
+def test_rows_are_written_with_all_their_fields() -> None:
+    row = ROW.to_json()
+    assert list(row) == ["name", "source", "reference", "ours", "interval", "holds", "reason"]
+    judged: Any = np.float64(1) > 0
+    assert json.dumps(replace(ROW, holds=judged).to_json())
+    (line,) = lines([row])
     assert line == "holds a row: ours 0.6 [0.5, 0.7], reference 0.5 (somebody)"
+
+
+def test_an_estimate_brings_its_interval() -> None:
+    estimate = Estimate(value=0.6, low=0.5, high=0.7, method="made up", count=9)
+    assert replace(ROW, ours=estimate, interval=None).to_json() == ROW.to_json()
 
 
 @pytest.mark.parametrize(
@@ -47,17 +46,15 @@ def test_rows_keep_their_fields_and_lose_others() -> None:
 )
 def test_rows_that_say_nothing_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(AttackError, match=message):
-        leakage_reference.checked({**ROW, **change})
-    with pytest.raises(AttackError, match="lacks interval"):
-        leakage_reference.checked({k: v for k, v in ROW.items() if k != "interval"})
+        replace(ROW, **change)
 
 
 def test_a_group_that_fails_is_a_row_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> list[Any]:
+    def broken() -> list[Row]:
         raise AttackError("it broke")
 
-    monkeypatch.setattr(leakage_reference, "GROUPS", {"good": lambda: [ROW], "bad": broken})
-    rows = leakage_reference.run(["good", "bad"])
+    monkeypatch.setattr(reference, "GROUPS", {"good": lambda: [ROW], "bad": broken})
+    rows = reference.run(["good", "bad"])
     assert [row["holds"] for row in rows] == [True, False]
     assert rows[1]["reason"] == "it failed: it broke"
     assert [row["group"] for row in rows] == ["good", "bad"]
@@ -66,9 +63,9 @@ def test_a_group_that_fails_is_a_row_that_fails(monkeypatch: pytest.MonkeyPatch)
 def test_groups_that_ran_again_take_the_place_of_their_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leakage_reference, "GROUPS", dict.fromkeys(("a", "b", "c"), lambda: [ROW]))
-    before = [{"group": group, **ROW, "name": "old"} for group in ("a", "a", "c", "gone")]
-    found = leakage_reference.merged(before, leakage_reference.run(["b", "a"]))
+    monkeypatch.setattr(reference, "GROUPS", dict.fromkeys(("a", "b", "c"), lambda: [ROW]))
+    before = [{"group": group, **ROW.to_json(), "name": "old"} for group in ("a", "a", "c", "gone")]
+    found = merged(before, reference.run(["b", "a"]), ["a", "b", "c"])
     assert [(row["group"], row["name"]) for row in found] == [
         ("a", "a row"),
         ("b", "a row"),
@@ -84,19 +81,19 @@ def test_the_documented_reference_table_is_the_record() -> None:
 
 
 def test_the_paired_table_has_every_cell_once() -> None:
-    found = leakage_paired.document({"digits": audit(), "mnist": audit()}, {"other": "absent"})
+    found = paired.document({"digits": audit(), "mnist": audit()}, {"other": "absent"})
     assert len(found["cells"]) == 2 * 3 * 4
     assert found["simulated_agrees_with_encrypted"] == {"figures": 4, "outside": []}
-    text = "\n".join(leakage_paired.markdown(found))
+    text = "\n".join(paired.table(found))
     assert text.count("| digits |") == 3 and "refused" in text
     assert "0.990 [0.970, 1.010]" in text
 
 
 def test_the_table_names_no_place_on_this_machine() -> None:
     document = audit()
-    model = str(Path(leakage_paired.__file__).parent / "models.py") + ":digits_mlp"
+    model = str(Path(paired.__file__).parent / "models.py") + ":digits_mlp"
     document["config"] |= {"model": model, "out": "/somewhere/else"}
-    text = json.dumps(leakage_paired.document({"digits": document}, {}))
+    text = json.dumps(paired.document({"digits": document}, {}))
     assert "benchmarks/leakage/models.py:digits_mlp" in text
     assert "/somewhere" not in text and str(CHECKOUT) not in text
 
@@ -131,7 +128,7 @@ def test_a_small_paired_run(tmp_path: Path) -> None:
     # Some dozen figures at 95 %, several of them of the same answers: a few outside may be chance,
     # but what noise alone moves is less than a thousandth. More than three that are both outside
     # and visibly apart would be no accident.
-    served = [p for p in found["pairs"] if (p["from"], p["to"]) == leakage_paired.SERVED]
+    served = [p for p in found["pairs"] if (p["from"], p["to"]) == paired.SERVED]
     agreement = found["simulated_agrees_with_encrypted"]
     assert len(served) == agreement["figures"] >= 16
     outside = [p for p in served if p["significant"]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.service.run import CLAIMS
+from benchmarks.service.claims import CLAIMS
 from benchmarks.tables import with_table
 from tests.paths import CHECKOUT
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import numpy as np
 import pytest
 from torch import nn
 
+from benchmarks.__main__ import main
 from benchmarks.inference.cases import Square
 from benchmarks.service import sizing
-from benchmarks.service.sizing import Footprint, rows
+from benchmarks.service.sizing import Footprint, deployments
 from he_infer.compiler.pipeline import compile as compile_model
 from he_infer.compiler.report import compile_report
 from he_infer.errors import InputError
@@ -40,7 +40,7 @@ def plan() -> Plan:
 
 
 def test_rows_are_what_a_calculation_by_hand_gives() -> None:
-    one, hundred, many = rows(QUERY, clients=1000, core_hour_price=0.05, gb_price=0.1)
+    one, hundred, many = deployments(QUERY, clients=1000, core_hour_price=0.05, gb_price=0.1)
     assert [row.queries_per_s for row in (one, hundred, many)] == [1, 100, 10_000]
     # 24 ms a query: 0.024, 2.4 and 240 busy cores, at 60 % 0.04, 4 and 400.
     assert [row.busy_cores for row in (one, hundred, many)] == pytest.approx([0.024, 2.4, 240])
@@ -62,8 +62,8 @@ def test_rows_are_what_a_calculation_by_hand_gives() -> None:
 
 
 def test_no_price_is_made_up() -> None:
-    assert {row.price for row in rows(QUERY, clients=1)} == {None}
-    (free,) = rows(QUERY, clients=1, rates=[1.0], core_hour_price=0.0)
+    assert {row.price for row in deployments(QUERY, clients=1)} == {None}
+    (free,) = deployments(QUERY, clients=1, rates=[1.0], core_hour_price=0.0)
     assert (free.core_price, free.traffic_price, free.price) == (0.0, None, 0.0)
 
 
@@ -72,8 +72,10 @@ def test_a_rounding_error_buys_no_core() -> None:
     whole = Footprint(
         evaluate_ms=20.0, query_bytes=1, reply_bytes=1, key_bytes=1, loaded_key_bytes=1
     )
-    assert [row.cores for row in rows(whole, clients=1, rates=[30.0, 30.1])] == [1, 2]
-    assert [row.cores for row in rows(whole, clients=1, utilisation=1.0, rates=[50.0])] == [1]
+    assert [row.cores for row in deployments(whole, clients=1, rates=[30.0, 30.1])] == [1, 2]
+    assert [row.cores for row in deployments(whole, clients=1, utilisation=1.0, rates=[50.0])] == [
+        1
+    ]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_a_rounding_error_buys_no_core() -> None:
 )
 def test_inputs_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
-        rows(QUERY, **wrong)
+        deployments(QUERY, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -119,22 +121,13 @@ def test_a_footprint_is_that_of_the_compile_report(plan: Plan) -> None:
     assert sizing.footprint_of(plan, evaluate_ms=12.5).evaluate_ms == 12.5
 
 
-def parse(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    sizing.add_parser(parser.add_subparsers(dest="measurement", required=True))
-    return parser.parse_args(["sizing", *arguments])
-
-
 def test_the_command_prints_and_writes(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = tmp_path / "small.heplan", tmp_path / "deep" / "sizing.json"
     save_plan(plan, file)
-    options = parse(
-        *("--plan", str(file), "--clients", "10", "--evaluate-ms", "6", "--json", str(out)),
-        *("--core-hour-price", "0.05"),
-    )
-    assert sizing.main(options) == 0
+    words = ["--plan", str(file), "--clients", "10", "--evaluate-ms", "6", "--json", str(out)]
+    assert main(["sizing", *words, "--core-hour-price", "0.05"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 4 and printed[0].startswith("small: 1 record(s) a query, 6 ms")
     assert printed[3].startswith("10,000 queries/s: 100 core(s) in 1 server(s) with ")
@@ -146,12 +139,12 @@ def test_the_command_prints_and_writes(
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sizing.main(parse("--plan", str(tmp_path / "absent.heplan"))) == 2
+    assert main(["sizing", "--plan", str(tmp_path / "absent.heplan")]) == 2
     assert "absent.heplan" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        parse("--clients", "3")  # neither a plan nor a case
+        main(["sizing", "--clients", "3"])  # neither a plan nor a case
     with pytest.raises(SystemExit):
-        parse("--plan", "a.heplan", "--case", "tutorial-cnn")
+        main(["sizing", "--plan", "a.heplan", "--case", "tutorial-cnn"])
 
 
 def test_sizes_are_readable() -> None:

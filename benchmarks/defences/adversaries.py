@@ -1,4 +1,4 @@
-"""What a defence costs a thief: every attacker, budgets upwards, until the labels agree."""
+"""What a defence costs an adversary: every attack with growing budgets until the labels agree."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from attacks.core.result import AttackResult
 from attacks.defences.serving import ServingDefence
 from attacks.errors import BudgetError
 from attacks.extraction.exact.concealed import Concealment
@@ -19,7 +20,8 @@ from attacks.extraction.exact.ratios import RatioExtraction
 from attacks.extraction.learners import PerceptronLearner
 from attacks.extraction.setting import ExtractionData
 from attacks.extraction.tramer.retraining import AdaptiveRetraining
-from benchmarks.defences.setting import NONE, Row, oracle_of
+from benchmarks.defences.setting import NONE, oracle_of
+from benchmarks.rows import Json
 
 GOAL: Final = 0.99
 LADDER: Final = (500, 600, 700, 1000, 1400, 2000, 2700, 4000, 5600, 8000, 11000, 16000, 32000)
@@ -28,8 +30,11 @@ _JUMP: Final = 2.0  # a failure's excess says how many times more records to try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attacker:
-    """``knows``: whether it was made for the defence. ``most``: records it can take."""
+class Adversary:
+    """An attack for a number of records.
+
+    ``knows``: whether it was made for the defence. ``most``: records that it can take.
+    """
 
     name: str
     knows: bool
@@ -37,45 +42,42 @@ class Attacker:
     build: Callable[[int], Any]
 
 
-def attackers(defence: str, most: int, reach: int) -> Iterator[Attacker]:
-    """Who tries a defence: what was built for plain answers, and what knows of it."""
+def adversaries(defence: str, most: int, reach: int) -> Iterator[Adversary]:
+    """Who tries a defence: attacks for plain answers, and attacks that allow for the defence."""
     parts = defence.split("+")
     plain = Concealment(scaled=False, shifted=False)
     told = Concealment(scaled="scaling" in parts, shifted="shift" in parts)
-    yield Attacker(
+
+    def matching(concealment: Concealment) -> Callable[[int], NetworkMatching]:
+        return lambda n: NetworkMatching(
+            queries=n, concealment=concealment, starts=2, iterations=1500, narrow=float(reach)
+        )
+
+    yield Adversary(
         name="quadratic-extraction",
         knows=defence in (NONE, "noise"),
         most=min(most, 8000),
         build=lambda n: QuadraticExtraction(queries=n, curve_points=0),
     )
-    yield Attacker(
-        name="network-matching",
-        knows=True,
-        most=min(most, MATCHING_MOST),
-        build=lambda n: NetworkMatching(
-            queries=n, concealment=told, starts=2, iterations=1500, narrow=float(reach)
-        ),
-    )
+    few = min(most, MATCHING_MOST)
+    yield Adversary(name="network-matching", knows=True, most=few, build=matching(told))
     if "noise" in parts and not told.scaled:
-        # Allowing for a factor that is not there costs a number a record, and finds its way where
-        # the narrower search ends in a local minimum.
-        allowing = Concealment(scaled=True, shifted=True)
-        yield Attacker(
+        # Allowing for a factor that is not there costs one number for each record. In return, the
+        # search succeeds where the narrower one ends in a local minimum.
+        yield Adversary(
             name="network-matching, allowing for factors",
             knows=True,
-            most=min(most, MATCHING_MOST),
-            build=lambda n: NetworkMatching(
-                queries=n, concealment=allowing, starts=2, iterations=1500, narrow=float(reach)
-            ),
+            most=few,
+            build=matching(Concealment(scaled=True, shifted=True)),
         )
-    yield Attacker(
+    yield Adversary(
         name="ratio-extraction",
         knows=True,
         most=most,
         build=lambda n: RatioExtraction(queries=n, concealment=told),
     )
     if told != plain:
-        yield Attacker(
+        yield Adversary(
             name="network-matching, unaware",
             knows=False,
             most=min(most, 2000),
@@ -83,38 +85,45 @@ def attackers(defence: str, most: int, reach: int) -> Iterator[Attacker]:
         )
 
 
+def fidelity_of(result: AttackResult) -> Json:
+    """How many labels of the copy agree, on test records and on uniform inputs."""
+    return {on: result.metrics[f"fidelity_{on}"].to_json() for on in ("test", "uniform")}
+
+
 def records_needed(
-    attacker: Attacker, defence: ServingDefence | None, reach: int, data: ExtractionData, seed: int
-) -> Row:
+    adversary: Adversary,
+    defence: ServingDefence | None,
+    reach: int,
+    data: ExtractionData,
+    seed: int,
+) -> Json:
     """The fewest records of the ladder that reach the goal, and every budget tried."""
-    tried: list[Row] = []
+    tried: list[Json] = []
+    needed: int | None = None
     least = 0.0
     for queries in LADDER:
-        if queries > attacker.most or queries < least:
+        if queries > adversary.most or queries < least:
             continue
         rng = np.random.default_rng([seed, queries, reach])
         try:
-            result = attacker.build(queries).run(oracle_of(defence, reach, rng), data, rng)
+            result = adversary.build(queries).run(oracle_of(defence, reach, rng), data, rng)
         except BudgetError:
             continue
-        test, uniform = result.metrics["fidelity_test"], result.metrics["fidelity_uniform"]
-        tried.append(
-            {
-                "records": queries,
-                "test": test.to_json(),
-                "uniform": uniform.to_json(),
-                "seconds": round(result.seconds, 1),
-            }
-        )
-        worst = max(1 - test.value, 1 - uniform.value)
+        agreement, seconds = fidelity_of(result), round(result.seconds, 1)
+        tried.append({"records": queries, **agreement, "seconds": seconds})
+        worst = max(1 - each["value"] for each in agreement.values())
         if worst <= 1 - GOAL:
-            return {"attack": attacker.name, "knows": attacker.knows, "needed": queries} | {
-                "tried": tried
-            }
+            needed = queries
+            break
         # Errors fall with the root of the records where noise is what is left.
         if defence is not None and "noise" in defence.name:
             least = queries * min(_JUMP, 0.6 * (worst / (1 - GOAL)) ** 2)
-    return {"attack": attacker.name, "knows": attacker.knows, "needed": None, "tried": tried}
+    return {
+        "attack": adversary.name,
+        "knows": adversary.knows,
+        "needed": needed,
+        "tried": tried,
+    }
 
 
 def constants_floor(std: float, spread: float, data: ExtractionData, seed: int) -> int:
@@ -143,8 +152,8 @@ def constants_floor(std: float, spread: float, data: ExtractionData, seed: int) 
     return low
 
 
-def labels_alone(data: ExtractionData, records: int, seed: int) -> Row:
-    """What a thief gets who reads labels only: no defence that keeps them costs more."""
+def labels_alone(data: ExtractionData, records: int, seed: int) -> Json:
+    """What an adversary learns from labels alone: a defence that keeps them cannot cost more."""
     learner = PerceptronLearner(
         hidden=(32,), activation=torch.square, weight_decay=1e-9, iterations=600
     )
@@ -154,7 +163,6 @@ def labels_alone(data: ExtractionData, records: int, seed: int) -> Row:
     return {
         "attack": "adaptive-retraining",
         "records": records,
-        "test": result.metrics["fidelity_test"].to_json(),
-        "uniform": result.metrics["fidelity_uniform"].to_json(),
+        **fidelity_of(result),
         "seconds": round(result.seconds, 1),
     }

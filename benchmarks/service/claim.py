@@ -1,4 +1,4 @@
-"""One claim: what it is, what must be reached, what was, and whether that is enough."""
+"""One claim: what it says, what must be reached, what was, and whether that is enough."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Claim:
     """``holds`` None: this machine lacks what the test needs, which ``figure`` names."""
 
     name: str
