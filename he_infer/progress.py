@@ -1,4 +1,4 @@
-"""How long work reports itself: a callable that the caller supplies and the edges draw."""
+"""How long-running work reports its progress: the caller supplies a function."""
 
 from __future__ import annotations
 

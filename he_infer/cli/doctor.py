@@ -16,9 +16,9 @@ def measure_costs() -> CostModel | None:
     """The constants of the backend that serves here; None where it does not hoist rotations."""
     if not backend_class().costs.hoisting:
         return None
-    from he_infer.runtime.machine_costs import calibrate
+    from he_infer.runtime.machine_costs import fit, measure
 
-    return calibrate()
+    return fit(measure(repeats=7))
 
 
 def write_costs(path: Path, model: CostModel) -> None:

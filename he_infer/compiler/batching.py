@@ -35,7 +35,7 @@ def compile_for_records(
     """
     if records < 1:
         raise InputError(f"records must be at least 1, got {records}")
-    best: tuple[float, Plan] | None = None
+    found: list[tuple[float, Plan]] = []
     batch = 1
     while True:
         try:
@@ -50,15 +50,12 @@ def compile_for_records(
                 privacy=privacy,
             )
         except PackingError:
-            if best is None and batch == 1:
+            if not found:
                 raise
             break
         queries = -(-records // batch)
-        total_ms = queries * plan.packing.predicted_ms
-        if best is None or total_ms < best[0]:
-            best = (total_ms, plan)
+        found.append((queries * plan.packing.predicted_ms, plan))
         if batch >= min(records, plan.params.slots):
             break
         batch = min(batch * BATCH_STEP, plan.params.slots)
-    assert best is not None
-    return best[1]
+    return min(found, key=lambda pair: pair[0])[1]

@@ -48,7 +48,7 @@ def calibrate(graph: ir.Graph, records: ir.FloatArray) -> dict[str, Interval]:
     values = ir.evaluate(graph, records)
     intervals = {}
     for node in graph:
-        if isinstance(node, ir.Activation | ir.Polynomial | ir.Square):
+        if isinstance(node, ir.Elementwise):
             seen = values[node.source]
             low, high = seen.min(axis=0), seen.max(axis=0)
             radius = (high - low) / 2 * MARGIN

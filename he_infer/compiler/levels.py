@@ -35,7 +35,7 @@ PLAIN_BITS: Final = 23
 FINER_BITS: Final = 4
 MIN_LAZY_BITS: Final = 20
 UNSCALED_BITS: Final = 10  # above the scale, in a chain that is one prime
-# Beyond this many bits of scale more than needed, keys grow and nobody gains.
+# More bits of scale than needed by this many only make keys larger.
 SPARE_BITS: Final = 8
 
 

@@ -162,18 +162,9 @@ def isolate_polynomials(graph: ir.Graph) -> ir.Graph:
     """Put an identity Affine before every nonlinear node that does not already read one."""
     nodes: list[ir.Node] = []
     for node in graph:
-        if isinstance(node, ir.Activation | ir.Polynomial | ir.Square) and not isinstance(
-            graph[node.source], ir.Affine
-        ):
-            identity = _diagonal_affine(
-                f"{node.name}.read",
-                node.source,
-                graph[node.source].shape,
-                scale=np.ones(ir.features(node)),
-                shift=np.zeros(ir.features(node)),
-            )
-            nodes.append(identity)
-            node = replace(node, source=identity.name)
+        if isinstance(node, ir.Elementwise) and not isinstance(graph[node.source], ir.Affine):
+            nodes.append(_identity(f"{node.name}.read", graph[node.source]))
+            node = replace(node, source=nodes[-1].name)
         nodes.append(node)
     return _checked(nodes)
 
@@ -183,9 +174,7 @@ def end_with_affine(graph: ir.Graph) -> ir.Graph:
     last = graph.output
     if isinstance(last, ir.Affine):
         return graph
-    ones = np.ones(ir.features(last))
-    final = _diagonal_affine("output", last.name, last.shape, scale=ones, shift=0 * ones)
-    return _checked([*graph.nodes, final])
+    return _checked([*graph.nodes, _identity("output", last)])
 
 
 def _absorb(node: ir.Affine, merged: Mapping[str, ir.Node]) -> ir.Affine:
@@ -247,6 +236,11 @@ def _diagonal_affine(
     return ir.Affine(
         name=name, sources=(source,), shape=shape, matrices=(_diagonal(scale),), bias=shift
     )
+
+
+def _identity(name: str, source: ir.Node) -> ir.Affine:
+    ones = np.ones(ir.features(source))
+    return _diagonal_affine(name, source.name, source.shape, scale=ones, shift=0 * ones)
 
 
 def _checked(nodes: list[ir.Node]) -> ir.Graph:

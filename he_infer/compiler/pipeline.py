@@ -149,7 +149,10 @@ class ReplyScales:
         return self.privacy.reply_range(self.output_range) * factor
 
     def chains(self, graph: ir.Graph) -> list[ModulusChain]:
-        """Raises DepthError for a graph that fits no chain, DefenceError if it is the disguise."""
+        """The candidates for a graph.
+
+        Raises DepthError if none fits, DefenceError if none fits only because of perturbation.
+        """
 
         def choose(reach: float) -> list[ModulusChain]:
             return choose_chains(
@@ -162,15 +165,15 @@ class ReplyScales:
         try:
             return choose(self.reach)
         except DepthError as error:
-            if not self.privacy.disguises:
+            if not self.privacy.perturbs:
                 raise
             choose(self.output_range)  # says so where the graph itself is too deep
             raise self._refusal("than any ring has to spare") from error
 
     def output_scale(self, params: CKKSParams, scale: float) -> float:
-        """The outputs' scale; raises DefenceError where the disguise leaves too little of it."""
+        """The outputs' scale; raises DefenceError where perturbation leaves too little of it."""
         bare = output_scale_of(params, self.output_range, scale)
-        if not self.privacy.disguises:
+        if not self.privacy.perturbs:
             return bare
         least = min(bare, 2.0 ** least_scale_bits(params.n, self.precision_bits))
         try:
@@ -192,9 +195,10 @@ class ReplyScales:
     def _refusal(self, where: str) -> DefenceError:
         room = self.privacy.room_bits(self.output_range, self.batch)
         return DefenceError(
-            f"{self.privacy.disguise}: these take {room:.1f} bits more of the first prime {where}, "
-            f"beside outputs up to {self.output_range:.3g} with {self.precision_bits} bits of "
-            "precision: lower precision_bits, scaling, shift or noise_std"
+            f"{self.privacy.perturbation}: these take {room:.1f} bits more of the first prime "
+            f"{where}, beside outputs up to {self.output_range:.3g} with "
+            f"{self.precision_bits} bits of precision: lower precision_bits, scaling, shift or "
+            "noise_std"
         )
 
 

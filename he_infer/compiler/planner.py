@@ -52,16 +52,15 @@ def plan_packing(
     ``spills`` lets the last layer leave partial sums outside the reply.
     """
     slots = params.slots // batch
-    beam: list[_State] = []
-    for packing in _input_candidates(graph, slots):
-        beam.append(
-            _State(
-                packing=packing,
-                cost=UPLOAD_MS * packing.layout.ciphertexts,
-                layouts={graph.input.name: packing.layout},
-                choices={},
-            )
+    beam = [
+        _State(
+            packing=packing,
+            cost=UPLOAD_MS * packing.layout.ciphertexts,
+            layouts={graph.input.name: packing.layout},
+            choices={},
         )
+        for packing in _input_candidates(graph, slots)
+    ]
     for node in graph:
         if isinstance(node, ir.Input):
             continue
@@ -215,8 +214,7 @@ def _input_candidates(graph: ir.Graph, slots: int) -> list[InputPacking]:
     repeated = spread_layout(size, slots, name="repeated")
     if repeated is not None:
         found.append(InputPacking(layout=repeated, gather=everything))
-    unrolled = _unrolled(readers[0], slots)
-    return found + unrolled
+    return found + _unrolled(readers[0], slots)
 
 
 def _unrolled(reader: ir.Affine, slots: int) -> list[InputPacking]:

@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike
 from he_infer.compiler.pipeline import check_sample, flatten, trace_any
 from he_infer.errors import InputError
 from he_infer.plan import ir
+from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.plan import Plan, encoded_bytes
 from he_infer.plan.privacy import FunctionPrivacy, flooding_bits, flooding_std
 from he_infer.runtime.backends.simulated import SimulatedBackend
 from he_infer.runtime.costs import CostModel
 from he_infer.runtime.executor import count_costs, run_on
-from he_infer.wire import Expected
+from he_infer.wire import NO_DIGEST, Expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class CompileReport:
     errors and label agreement. ``outside_ranges``: share of the sample with a value outside
     the calibrated interval, per nonlinear layer. ``approximation_agreement``: label agreement
     of the polynomial network with the original one, both in the clear; None if not asked for.
-    ``defences``: what blurs outputs, in words, empty for nothing, with its price in predicted
+    ``privacy_ms``: predicted time of the conjugate, flooding and the fresh encryption of zero.
+    ``defences``: what blurs outputs, in words, or empty, with its price in predicted
     milliseconds and in bits of the first prime; it takes no level. Predicted errors count its
     noise, but no scaling or shift, which are no errors; the label agreement counts all of it.
     """
@@ -135,9 +137,15 @@ def compile_report(
     )
     errors = known - exact[: len(known)]
     agreement = simulated.argmax(axis=1) == exact[: len(simulated)].argmax(axis=1)
-    costs = count_costs(plan, cost or CostModel())
+    model_costs = cost or CostModel()
+    costs = count_costs(plan, model_costs)
     spec = plan.client_spec
-    sizes = _sizes(plan)
+
+    def added_ms(less: FunctionPrivacy) -> float:
+        """Predicted milliseconds that the plan takes beyond one that does ``less`` to replies."""
+        bare = count_costs(replace(plan, privacy=less), model_costs)
+        return costs.milliseconds - bare.milliseconds
+
     return CompileReport(
         name=plan.name,
         n=plan.params.n,
@@ -148,16 +156,16 @@ def compile_report(
         batch=plan.batch,
         input_ciphertexts=spec.n_input_ciphertexts,
         galois_keys=len(plan.rotation_steps),
-        key_bytes=sizes[0],
-        query_bytes=sizes[1],
-        reply_bytes=sizes[2],
+        key_bytes=Expected.evaluation_keys(plan.params, spec.key_levels).total_bytes,
+        query_bytes=expected_query(spec, NO_DIGEST).total_bytes,
+        reply_bytes=expected_reply(spec, NO_DIGEST).total_bytes,
         encoded_weights_bytes=encoded_bytes(plan),
         output_range=plan.output_range,
         predicted_error_std=float(errors.std()),
         predicted_error_max=float(np.abs(errors).max()),
         predicted_label_agreement=float(agreement.mean()),
         simulated_records=len(simulated),
-        privacy_ms=privacy_ms(plan, cost or CostModel()),
+        privacy_ms=added_ms(FunctionPrivacy.unchecked()),
         flooding_error_std=_flooding_std(plan),
         records_charged=plan.records_charged,
         key_switches=costs.key_switches,
@@ -165,22 +173,10 @@ def compile_report(
         predicted_ms=costs.milliseconds,
         outside_ranges=outside_ranges(plan.graph, values),
         approximation_agreement=None if model is None else _agreement(model, given, exact),
-        defences=plan.privacy.disguise,
-        defences_ms=defences_ms(plan, cost or CostModel()),
+        defences=plan.privacy.perturbation,
+        defences_ms=added_ms(plan.privacy.unperturbed()),
         defences_bits=plan.privacy.room_bits(plan.output_range, plan.batch),
     )
-
-
-def privacy_ms(plan: Plan, cost: CostModel) -> float:
-    """Predicted milliseconds that conjugate, flooding and fresh encryption of zero take."""
-    bare = replace(plan, privacy=FunctionPrivacy.unchecked())
-    return count_costs(plan, cost).milliseconds - count_costs(bare, cost).milliseconds
-
-
-def defences_ms(plan: Plan, cost: CostModel) -> float:
-    """Predicted milliseconds that noise, scaling and shift take."""
-    bare = replace(plan, privacy=plan.privacy.undisguised())
-    return count_costs(plan, cost).milliseconds - count_costs(bare, cost).milliseconds
 
 
 def _flooding_std(plan: Plan) -> float:
@@ -227,29 +223,6 @@ def _agreement(model: Any, records: ir.FloatArray, polynomial: ir.FloatArray) ->
     graph = trace_any(model, records)
     original = ir.evaluate(graph, flatten(records))[graph.output.name]
     return float((original.argmax(axis=1) == polynomial.argmax(axis=1)).mean())
-
-
-def _sizes(plan: Plan) -> tuple[int, int, int]:
-    """Bytes of the evaluation keys, a query and a reply, headers included."""
-    spec = plan.client_spec
-    plan_digest, keys_digest = plan.digest, "0" * 64
-    return (
-        Expected.evaluation_keys(plan.params, spec.key_levels).total_bytes,
-        Expected.query(
-            plan.params,
-            count=spec.n_input_ciphertexts,
-            scale=spec.input_scale,
-            plan_digest=plan_digest,
-            keys_digest=keys_digest,
-        ).total_bytes,
-        Expected.reply(
-            plan.params,
-            count=spec.n_output_ciphertexts,
-            scale=spec.output_scale,
-            plan_digest=plan_digest,
-            keys_digest=keys_digest,
-        ).total_bytes,
-    )
 
 
 def _size(count: int) -> str:

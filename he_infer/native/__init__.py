@@ -1,7 +1,8 @@
 """The compiled arithmetic, where a compiler was at hand when the package was installed.
 
-``core`` is the extension module, or None; ``paths`` its arithmetic paths that this machine
-runs, best first. Native code sees public data only: ciphertexts, evaluation keys, weights.
+``core`` is the extension module, or None if it was not built. ``paths()`` lists its arithmetic
+paths that this machine can run. Native code sees public data only: ciphertexts, evaluation keys
+and weights.
 """
 
 from __future__ import annotations

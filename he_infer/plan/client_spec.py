@@ -38,7 +38,7 @@ class OutOfRangeWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClientSpec:
-    """Everything a client needs, validated as if it came from an enemy.
+    """Everything a client needs, validated as untrusted input.
 
     ``input_shape``: of one record; ``batch``: records that one query can carry.
     ``input_slots``: (ciphertexts, N/2 / batch), the input feature of each feature slot or −1.

@@ -53,14 +53,12 @@ class Affine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activation:
-    """An elementwise function that is not a polynomial yet; ``function`` is vectorised."""
+class Elementwise:
+    """What nonlinear nodes share: they read one node of as many features."""
 
     name: str
     source: str
     shape: tuple[int, ...]
-    label: str
-    function: Callable[[FloatArray], FloatArray] = field(repr=False)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -68,22 +66,23 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Polynomial:
+class Activation(Elementwise):
+    """An elementwise function that is not a polynomial yet; ``function`` is vectorised."""
+
+    label: str
+    function: Callable[[FloatArray], FloatArray] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polynomial(Elementwise):
     """An elementwise polynomial in the Chebyshev basis over [center − radius, center + radius].
 
     ``coefficients``: (features, degree + 1); ``center``, ``radius``: (features,), radius > 0.
     """
 
-    name: str
-    source: str
-    shape: tuple[int, ...]
     coefficients: FloatArray
     center: FloatArray
     radius: FloatArray
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (self.source,)
 
     @property
     def degree(self) -> int:
@@ -91,16 +90,8 @@ class Polynomial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Square:
+class Square(Elementwise):
     """Elementwise square: the one-level form of a quadratic."""
-
-    name: str
-    source: str
-    shape: tuple[int, ...]
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (self.source,)
 
 
 Node: TypeAlias = Input | Affine | Activation | Polynomial | Square

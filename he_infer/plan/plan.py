@@ -1,8 +1,8 @@
 """The compiled plan: what the server runs, and what it tells clients.
 
-A plan keeps the normal-form graph, the parameters and the packing choices; the diagonals that
-the server multiplies by follow from them and are built when needed. Its digest covers all of
-it, so that two parties who compare digests talk about the same computation.
+A plan keeps the normal-form graph, the parameters and the packing choices. The diagonals that
+the server multiplies by follow from them and are built when needed. The digest covers every
+field, so two parties with equal digests have the same computation.
 """
 
 from __future__ import annotations

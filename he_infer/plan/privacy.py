@@ -5,30 +5,31 @@
              a record                a record                     an output
 
 *Real part.* A client may encrypt x + iy; a network with real weights then answers two real
-numbers in each slot. Adding the conjugate leaves one: the price is one key switch on the last
-level, whose key is the smallest there is.
+numbers in each slot. Adding the conjugate leaves one of them. It costs one key switch on the
+last level, whose key is the smallest there is.
 
-*Re-randomising.* A fresh encryption of zero under the client's public key replaces the
-randomness of the reply, which is a function of the weights. It and the flooding depend on no
-query: a worker makes them for the next reply once it has sent one (``replies.make_masks``).
+*Re-randomising.* The randomness of a reply is a function of the weights. A fresh encryption of
+zero under the client's public key replaces it. That encryption and the flooding depend on no
+query, so a worker makes them for the next reply once it has sent one (``replies.make_masks``).
 
-*Flooding.* The noise of a reply depends on the weights as well. A polynomial with coefficients
-uniform on [−2^b, 2^b) is added to it, whose real part in a slot has a standard deviation of
+*Noise flooding.* The noise of a reply depends on the weights as well. A polynomial with
+coefficients uniform on [−2^b, 2^b) is added to it. Its real part in a slot has a standard
+deviation of
 
     2^b / √3 · √(N/2) / scale  ≤  flooding_std,      b the largest integer for which that holds
 
-By default flooding_std is half of the error that the plan's precision allows: a server says no
-more than it promised. What depends on weights stays visible to who averages enough replies.
-This mitigates, and proves nothing: circuit privacy needs flooding by 2^λ times the noise
-(Kluczniak and Santato, ePrint 2023/301).
+By default flooding_std is half of the error that the plan's precision allows, so flooding never
+costs more precision than the plan promises. An adversary who averages enough replies still sees
+what depends on the weights. Flooding mitigates this and proves nothing: circuit privacy needs
+flooding by 2^λ times the noise (Kluczniak and Santato, ePrint 2023/301).
 
-*Noise, scaling, shift* blur the outputs themselves, against clients who steal the model; none is
-on by default. The noise is flooding of another width, with one difference: a reply repeats its
-outputs, hundreds of times in the latency layout, and who averages the copies of independent
-noise is left with little of it. A polynomial in X^(N/2P) has slots that repeat with period P, so
-that every copy gets the same noise. Scaling and shift are one number for all outputs of a record,
-drawn anew for each reply, and keep the label. A factor is encoded at 2^``factor_bits`` and
-never rescaled: those bits come from the first prime, which costs less than a level.
+*Noise, scaling, shift* perturb the outputs themselves, against model extraction; none is on by
+default. The noise is drawn like flooding, of another width, with one difference. A reply repeats
+its outputs, hundreds of times in the latency layout, and an adversary who averages independent
+noise over the copies removes most of it. A polynomial in X^(N/2P) has slots that repeat with
+period P, so every copy gets the same noise. Scaling and shift are one number for all outputs of
+a record, drawn anew for each reply, and keep the label. A factor is encoded at 2^``factor_bits``
+and never rescaled: those bits come from the first prime, which costs less than a level.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class FunctionPrivacy:
             raise ParameterError(
                 f"scaling is the largest factor, 1 (none) … {MAX_SCALING:g}, got {self.scaling}"
             )
-        if self.disguises and not (self.real_part and self.flooding_std and not self.spills):
+        if self.perturbs and not (self.real_part and self.flooding_std and not self.spills):
             raise ParameterError(
                 "noise, scaling and shift need real_part and flooding_std above 0, and no spills: "
                 "a reply's imaginary parts, low bits or other slots would show them"
@@ -104,11 +105,11 @@ class FunctionPrivacy:
         return 1 if self.real_part else 2
 
     @property
-    def disguises(self) -> bool:
+    def perturbs(self) -> bool:
         """Whether outputs are blurred on purpose."""
         return self.noise_std > 0 or self.scaling > 1 or self.shift > 0
 
-    def undisguised(self) -> Self:
+    def unperturbed(self) -> Self:
         """The same without noise, scaling and shift."""
         return replace(self, noise_std=0.0, scaling=1.0, shift=0.0)
 
@@ -127,7 +128,7 @@ class FunctionPrivacy:
         return math.log2(self.reply_range(output_range) / output_range) + self.factor_bits(batch)
 
     @property
-    def disguise(self) -> str:
+    def perturbation(self) -> str:
         """Noise, scaling and shift in words; empty for none."""
         words = []
         if self.scaling > 1:
@@ -142,8 +143,8 @@ class FunctionPrivacy:
         words = ["real part"] if self.real_part else []
         if self.flooding_std:
             words.append(f"flooding of std {self.flooding_std:.2g}")
-        if self.disguises:
-            words.append(self.disguise)
+        if self.perturbs:
+            words.append(self.perturbation)
         return ", ".join(words) or "as they are"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from he_infer.plan import ir
 from he_infer.plan.layout import Layout
 from he_infer.plan.plan import Plan, encoded_bytes
 from he_infer.plan.steps import AffineStep, PolynomialStep, SquareStep, Step
@@ -49,7 +48,7 @@ def _step(plan: Plan, step: Step) -> list[str]:
     node = plan.graph[step.name]
     layout = plan.packing.layouts[step.name]
     placed = plan.placed[step.name]
-    head = f"{step.name}: {_kind(node)} → {node.shape}, level {placed.level}"
+    head = f"{step.name}: {type(node).__name__.lower()} → {node.shape}, level {placed.level}"
     match step:
         case AffineStep():
             return [head, f"    {_layout(layout)}", *_affine(plan, step)]
@@ -74,10 +73,6 @@ def _affine(plan: Plan, step: AffineStep) -> list[str]:
             detail.append(f"{lanes} lanes")
         lines.append(f"    from {source}: {', '.join(detail)}")
     return lines
-
-
-def _kind(node: ir.Node) -> str:
-    return type(node).__name__.lower()
 
 
 def _layout(layout: Layout) -> str:

@@ -29,30 +29,34 @@ def encode_slots(values: FloatArray | float, n: int, scale: float) -> NDArray[np
         coefficients = np.zeros(n)
         coefficients[0] = values * scale
     else:
-        places, twist = _tables(n)
+        places = slot_indices(n)
         spectrum = np.empty(n, dtype=np.complex128)
         spectrum[places] = values
         spectrum[n - 1 - places] = np.conj(values)
-        coefficients = (np.fft.fft(spectrum) * twist).real * scale
+        coefficients = (np.fft.fft(spectrum) * _twist(n)).real * scale
     if not np.abs(coefficients).max() < 2.0**MAX_COEFFICIENT_BITS:
         raise BackendError("cannot encode: value times scale exceeds 62 bits")
     return np.rint(coefficients).astype(np.int64)
 
 
 @lru_cache(maxsize=8)
-def _tables(n: int) -> tuple[NDArray[np.int64], NDArray[np.complex128]]:
-    """Each slot's place among the powers ζ^(2k + 1), and ζ^−i / n."""
+def slot_indices(n: int) -> NDArray[np.int64]:
+    """k such that slot j is the value at ζ^(2k + 1): 2k + 1 = 3^j mod 2n."""
     exponents = np.empty(n // 2, dtype=np.int64)
     exponent = 1
     for slot in range(n // 2):
         exponents[slot] = exponent
         exponent = exponent * 3 % (2 * n)
-    twist = np.exp(-1j * np.pi * np.arange(n) / n) / n
-    return (exponents - 1) // 2, twist
+    return (exponents - 1) // 2
+
+
+@lru_cache(maxsize=8)
+def _twist(n: int) -> NDArray[np.complex128]:
+    """ζ^−i / n."""
+    return np.asarray(np.exp(-1j * np.pi * np.arange(n) / n) / n)
 
 
 def embed(coefficients: NDArray[np.int64], n: int) -> NDArray[np.complex128]:
     """The values (n/2,) at the slots of a polynomial with coefficients (n,), complex."""
-    places, twist = _tables(n)
-    values = np.fft.ifft(coefficients * np.conj(twist) * n) * n
-    return np.asarray(values[places])
+    values = np.fft.ifft(coefficients * np.conj(_twist(n)) * n) * n
+    return np.asarray(values[slot_indices(n)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic
 from weakref import WeakKeyDictionary
 
@@ -23,14 +22,13 @@ from he_infer.runtime.replies import make_masks, sanitise
 from he_infer.wire import Ciphertext, SeededCiphertext
 
 
-@dataclass
 class EncodedWeights(Generic[P]):
-    """Plaintexts by key; safe to share between threads once ``prepare`` has filled it."""
+    """What a backend makes of weights, by key; threads may share it once ``prepare`` filled it."""
 
-    encode: Callable[..., P]
-    prepare: Callable[[LinearMap], Any]
-    stored: dict[tuple[object, ...], P] = field(default_factory=dict)
-    prepared: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    def __init__(self, backend: Backend[Any, P]) -> None:
+        self._backend = backend
+        self.stored: dict[tuple[object, ...], P] = {}
+        self._linear: dict[tuple[object, ...], Any] = {}
 
     def __call__(
         self,
@@ -40,69 +38,55 @@ class EncodedWeights(Generic[P]):
         level: int,
         scale: float,
     ) -> P:
-        found = self.stored.get(key)
-        if found is None:
-            values = build()
-            found = self.encode(values, level=level, scale=scale)
-            if not isinstance(values, float):
-                # A scalar encodes faster than it is worth remembering.
-                self.stored[key] = found
+        if key in self.stored:
+            return self.stored[key]
+        values = build()
+        found = self._backend.encode(values, level=level, scale=scale)
+        if not isinstance(values, float):
+            # A scalar encodes faster than it is worth remembering.
+            self.stored[key] = found
         return found
 
     def linear(self, key: tuple[object, ...], build: Callable[[], LinearMap]) -> Any:
-        found = self.prepared.get(key)
-        if found is None:
-            found = self.prepared[key] = self.prepare(build())
-        return found
+        if key not in self._linear:
+            self._linear[key] = self._backend.prepare(build())
+        return self._linear[key]
 
 
-def encoded_weights(backend: Backend[C, P]) -> EncodedWeights[P]:
-    """An empty store that fills with what this backend makes of weights."""
-    return EncodedWeights(encode=backend.encode, prepare=backend.prepare)
+def evaluate(
+    plan: Plan,
+    weights: Plaintexts[P],
+    backend: Backend[C, P],
+    inputs: Sequence[C],
+    *,
+    masks: Sequence[C] | None = None,
+    progress: Progress | None = None,
+) -> list[C]:
+    """Query ciphertexts → reply ciphertexts, covered with ``masks`` or with fresh ones.
 
-
-class PlanRunner(Generic[C, P]):
-    """Evaluates a plan's steps over any backend."""
-
-    def __init__(self, plan: Plan, weights: Plaintexts[P]) -> None:
-        self.plan = plan
-        self.weights = weights
-
-    def run(
-        self,
-        inputs: Sequence[C],
-        backend: Backend[C, P],
-        *,
-        masks: Sequence[C] | None = None,
-        progress: Progress | None = None,
-    ) -> list[C]:
-        """Query ciphertexts → reply ciphertexts, covered with ``masks`` or with fresh ones.
-
-        Raises MismatchError for another number of ciphertexts than the plan expects.
-        """
-        plan = self.plan
-        expected = plan.packing.input.layout.ciphertexts
-        if len(inputs) != expected:
-            raise MismatchError(f"expected {expected} ciphertexts, got {len(inputs)}")
-        machine = Machine(backend=backend, plaintexts=self.weights, batch=plan.batch)
-        values: dict[str, Sequence[C]] = {plan.graph.input.name: inputs}
-        last_use = {s: i for i, step in enumerate(plan.steps) for s in step.sources}
-        for i, step in enumerate(plan.steps):
-            values[step.name] = run_step(machine, step, [values[n] for n in step.sources])
-            for name in step.sources:
-                if last_use[name] == i:
-                    del values[name]  # large batches would not fit otherwise
-            if progress is not None:
-                progress("evaluate", i + 1, len(plan.steps))
-        if masks is None:
-            masks = make_masks(backend, plan)
-        return sanitise(backend, plan, values[plan.graph.output.name], masks)
+    Raises MismatchError for another number of ciphertexts than the plan expects.
+    """
+    expected = plan.packing.input.layout.ciphertexts
+    if len(inputs) != expected:
+        raise MismatchError(f"expected {expected} ciphertexts, got {len(inputs)}")
+    machine = Machine(backend=backend, plaintexts=weights, batch=plan.batch)
+    values: dict[str, Sequence[C]] = {plan.graph.input.name: inputs}
+    last_use = {s: i for i, step in enumerate(plan.steps) for s in step.sources}
+    for i, step in enumerate(plan.steps):
+        values[step.name] = run_step(machine, step, [values[n] for n in step.sources])
+        for name in step.sources:
+            if last_use[name] == i:
+                del values[name]  # large batches would not fit otherwise
+        if progress is not None:
+            progress("evaluate", i + 1, len(plan.steps))
+    if masks is None:
+        masks = make_masks(backend, plan)
+    return sanitise(backend, plan, values[plan.graph.output.name], masks)
 
 
 def run_on(backend: Backend[C, P], plan: Plan, inputs: Sequence[C]) -> list[C]:
     """Evaluate once, encoding as needed."""
-    runner: PlanRunner[C, P] = PlanRunner(plan, encoded_weights(backend))
-    return runner.run(inputs, backend)
+    return evaluate(plan, EncodedWeights(backend), backend, inputs)
 
 
 def count_costs(plan: Plan, model: CostModel) -> CostBackend:
@@ -138,9 +122,8 @@ def prepare(plan: Plan, weights: EncodedWeights[P], *, progress: Progress | None
             weights.linear(key, build)
             return costs.prepare(build())
 
-    runner: PlanRunner[NoValue, NoValue] = PlanRunner(plan, Ask())
     inputs = [costs.fresh(scale=plan.scale)] * plan.packing.input.layout.ciphertexts
-    runner.run(inputs, costs, progress=progress)
+    evaluate(plan, Ask(), costs, inputs, progress=progress)
 
 
 class Executor:
@@ -157,9 +140,8 @@ class Executor:
             raise MismatchError("the backend has other parameters than the plan")
         self.plan = plan
         self._backend = backend
-        weights = encoded_weights(backend)
-        prepare(plan, weights, progress=progress)
-        self._runner: PlanRunner[Any, Any] = PlanRunner(plan, weights)
+        self._weights = EncodedWeights(backend)
+        prepare(plan, self._weights, progress=progress)
         # One set at most for keys that are loaded, gone with them.
         self._masks: WeakKeyDictionary[LoadedKeys, list[Any]] = WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -206,7 +188,9 @@ class Executor:
         with self._lock:
             masks = self._masks.pop(keys, None)  # for one reply and no other
         try:
-            replies = self._runner.run(handles, backend, masks=masks, progress=progress)
+            replies = evaluate(
+                self.plan, self._weights, backend, handles, masks=masks, progress=progress
+            )
         except (ValueError, RuntimeError) as error:
             raise BackendError(f"the evaluator refused an operation: {error}") from error
         return [backend.export_ciphertext(reply) for reply in replies]

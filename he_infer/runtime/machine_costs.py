@@ -31,16 +31,11 @@ CONSTANTS: Final = tuple(f.name for f in dataclasses.fields(CostModel) if f.name
 Timed = tuple[Callable[[CostModel], float], float]  # what the model says, what the clock says
 
 
-def calibrate(*, repeats: int = 7) -> CostModel:
-    """The cost model that fits this machine; takes about five seconds.
-
-    Its constants describe hoisted rotations, so ask only where ``costs.hoisting`` is true.
-    """
-    return fit(measure(repeats=repeats))
-
-
 def fit(timings: list[Timed]) -> CostModel:
-    """Constants by weighted non-negative least squares over (prediction, milliseconds)."""
+    """Constants by weighted non-negative least squares over (prediction, milliseconds).
+
+    They describe hoisted rotations, so fit them only where ``costs.hoisting`` is true.
+    """
     units = [_model({n: float(n == name) for n in CONSTANTS}) for name in CONSTANTS]
     rows = np.array([[predict(unit) / ms for unit in units] for predict, ms in timings])
     values, _ = nnls(rows, np.ones(len(rows)))
@@ -53,7 +48,10 @@ def _model(constants: dict[str, float]) -> CostModel:
 
 
 def measure(*, repeats: int) -> list[Timed]:
-    """Time linear maps and exchanges at every level; medians in milliseconds."""
+    """Time linear maps and exchanges at every level; medians in milliseconds.
+
+    Takes about five seconds for seven repeats. Raises BackendError where no backend can run.
+    """
     params = CKKSParams.from_bits(8192, BITS, special_bits=SPECIAL_BITS)
     secret = SecretKeys.generate(params)
     steps = list(range(1, 16))

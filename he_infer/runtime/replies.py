@@ -29,10 +29,10 @@ def sanitise(
 
     ``masks``: of ``make_masks``, added to this reply and to no other.
     """
-    disguised = _shift(backend, plan, _real_parts(backend, plan, _scale(backend, plan, replies)))
+    perturbed = _shift(backend, plan, _real_parts(backend, plan, _scale(backend, plan, replies)))
     if not masks:
-        return list(disguised)
-    return [backend.add(c, mask) for c, mask in zip(disguised, masks, strict=True)]
+        return list(perturbed)
+    return [backend.add(c, mask) for c, mask in zip(perturbed, masks, strict=True)]
 
 
 def make_masks(backend: Backend[C, P], plan: Plan) -> list[C]:

@@ -18,7 +18,7 @@ _TAKEN: Final = np.array([0xFF, 0xFF, 0x1F, 0xFF, 0xFF, 0x1F], dtype=np.uint8)
 
 
 def random_bytes(count: int) -> bytes:
-    """``count`` bytes that nobody can tell from random ones: one key, used once."""
+    """``count`` pseudorandom bytes, from a fresh key that is used once."""
     stream = Cipher(algorithms.AES256(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
     return stream.update(bytes(count))
 

@@ -22,8 +22,8 @@
                           need one, and one key per step in ascending order: digits × seed(64),
                           digits × b; each cut to its level (key_levels.py)
 
-Whoever reads states an :class:`Expected` first. Every field must equal it, so nothing that
-comes from outside decides how much memory is taken. No field can carry a secret key.
+A reader states an :class:`Expected` first. Every field of the header must equal it, so nothing
+that comes from outside decides how much memory is taken. No field can carry a secret key.
 """
 
 from __future__ import annotations

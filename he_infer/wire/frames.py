@@ -47,10 +47,6 @@ class FrameReader:
         self._failed = False
 
     @property
-    def frames_read(self) -> int:
-        return self._frames
-
-    @property
     def complete(self) -> bool:
         return self._header_read and self._frames == self._expected.count
 
@@ -92,14 +88,11 @@ class FrameReader:
             else:
                 self._expected.check(read_header(self._buffer))
                 self._header_read = True
-            following = 0 if self.complete else self._next_length()
+            following = 0 if self.complete else self._expected.frame_lengths[self._frames]
             if following != len(self._buffer):
                 self._buffer = bytearray(following)
             self._filled = 0
         return found
-
-    def _next_length(self) -> int:
-        return self._expected.frame_lengths[self._frames]
 
 
 def read_envelope(
@@ -167,7 +160,7 @@ def write_frame(frame: Frame, expected: Expected, index: int) -> bytes:
     }[expected.kind]
     if not isinstance(frame, wanted):
         raise WireError(f"expected a {wanted.__name__}, got a {type(frame).__name__}")
-    frame.check(params)
+    # Packing checks shapes and residues.
     if isinstance(frame, SeededPublicKey):
         return frame.seed + pack_residues(frame.b[None], public_moduli(params, frame.level))
     if isinstance(frame, SeededKeySwitchKey):

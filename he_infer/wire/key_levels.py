@@ -18,8 +18,11 @@ from he_infer.params import CKKSParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyLevels:
-    """``public``: level of the public key; ``relin``: of the relinearisation key, None without
-    one; ``rotations``: (left step, level) in ascending order of steps, 0 meaning conjugation.
+    """The highest level at which each evaluation key is used.
+
+    ``public``: of the public key. ``relin``: of the relinearisation key, or None if no product
+    needs one. ``rotations``: (left step, level) in ascending order of steps; step 0 is the
+    conjugation.
     """
 
     public: int

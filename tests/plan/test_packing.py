@@ -30,7 +30,7 @@ from he_infer.plan.steps import AffineStep
 from he_infer.runtime.backends.plain import PlainBackend
 from he_infer.runtime.backends.seal import SealBackend
 from he_infer.runtime.costs import CostModel
-from he_infer.runtime.executor import encoded_weights
+from he_infer.runtime.executor import EncodedWeights
 from he_infer.runtime.kernels import Machine, run_step
 
 PARAMS = CKKSParams.from_bits(4096, [36, 30], special_bits=36)
@@ -102,7 +102,7 @@ def multiply(
         level=1,
         scale=2.0**30,
     )
-    machine = Machine(backend=backend, plaintexts=encoded_weights(backend), batch=batch)
+    machine = Machine(backend=backend, plaintexts=EncodedWeights(backend), batch=batch)
     fresh = [backend.encrypt(row, scale=2.0**30) for row in inputs]
     results = run_step(machine, step, [fresh])
     assert all(c.level == 0 and c.scale == pytest.approx(2.0**30) for c in results)

@@ -30,7 +30,7 @@ from he_infer.plan.steps import AffineStep
 from he_infer.runtime.backends.native import NativeBackend
 from he_infer.runtime.backends.plain import PlainBackend
 from he_infer.runtime.describe import describe
-from he_infer.runtime.executor import encoded_weights, run_on
+from he_infer.runtime.executor import EncodedWeights, run_on
 from he_infer.runtime.kernels import Machine, linear_map
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -363,7 +363,7 @@ def test_memory_of_packed_weights_is_what_the_evaluator_takes() -> None:
         backend._encode = counted  # type: ignore[method-assign]
         for step in plan.steps:
             if isinstance(step, AffineStep):
-                weights = encoded_weights(backend)
+                weights = EncodedWeights(backend)
                 machine = Machine(backend=backend, plaintexts=weights, batch=plan.batch)
                 for part in step.parts:
                     backend.prepare(linear_map(machine, part, step.level, 2.0**20))

@@ -14,7 +14,7 @@ from he_infer.plan.placement import polynomial_depth
 from he_infer.plan.steps import PolynomialStep, SquareStep
 from he_infer.runtime.backends.plain import PlainBackend
 from he_infer.runtime.backends.slotwise import Slots
-from he_infer.runtime.executor import encoded_weights
+from he_infer.runtime.executor import EncodedWeights
 from he_infer.runtime.kernels import Machine, divide, run_step
 
 PARAMS = CKKSParams.from_bits(8192, [36, 30, 30, 30, 30], special_bits=36)
@@ -23,7 +23,7 @@ POINTS = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
 
 
 def machine_for(backend: PlainBackend, batch: int) -> Machine[Slots, Slots]:
-    weights = encoded_weights(backend)
+    weights = EncodedWeights(backend)
     return Machine(backend=backend, plaintexts=weights, batch=batch)
 
 
@@ -111,7 +111,7 @@ def test_squares_rescale_and_relinearize_now_or_later(rescales: bool, relineariz
 
 def test_vectors_are_encoded_once_and_scalars_are_not_kept() -> None:
     backend = PlainBackend(PARAMS)
-    weights = encoded_weights(backend)
+    weights = EncodedWeights(backend)
     asked: list[str] = []
 
     def build(value: FloatArray | float) -> FloatArray | float:

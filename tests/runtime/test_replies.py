@@ -241,11 +241,11 @@ def test_units_are_uniform() -> None:
     assert stats.kstest(drawn, "uniform").pvalue > 1e-6
 
 
-def test_undisguised_plans_are_what_they_were() -> None:
+def test_unperturbed_plans_are_what_they_were() -> None:
     params = plan_of().params
     assert isinstance(params, CKKSParams) and params.primes[0].bit_length() == 34
     plan = plan_of(noise_std=NOISE)
-    assert replace(plan, privacy=plan.privacy.undisguised()).reply_scale == plan.reply_scale
+    assert replace(plan, privacy=plan.privacy.unperturbed()).reply_scale == plan.reply_scale
 
 
 def test_the_command_compiles_with_defences_and_says_their_price(

@@ -1,1 +1,1 @@
-"""Interpreters of the kernels: plain · simulated · cost · seal, all over one protocol."""
+"""Interpreters of the kernels, all over one protocol."""

@@ -75,7 +75,7 @@ class Backend(Protocol[C, P]):
         ...
 
     def draw(self, count: int) -> FloatArray:
-        """(count,) numbers uniform on [0, 1), to disguise one reply; see ``sampling``."""
+        """(count,) numbers uniform on [0, 1), to perturb one reply; see ``sampling``."""
         ...
 
     def flood(self, a: C, bound: int, *, period: int) -> C:

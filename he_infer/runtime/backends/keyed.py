@@ -21,7 +21,17 @@ class KeyedBackend(CheckedBackend[V, E]):
 
     def __init__(self, params: CKKSParams) -> None:
         super().__init__(params)
+        if reason := self.missing():
+            raise BackendError(f"this backend cannot run here: {reason}")
         self._loaded: LoadedKeys | None = None
+
+    @classmethod
+    def missing(cls) -> str:
+        return ""
+
+    @classmethod
+    def paths(cls) -> tuple[str, ...]:
+        return ()
 
     def load_keys(self, keys: EvaluationKeys) -> LoadedKeys:
         """Raises MismatchError for other parameters, WireError or BackendError for bad residues."""

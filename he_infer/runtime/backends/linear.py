@@ -49,30 +49,29 @@ class LinearMap:
     scalars: bool
     repeats: bool = False
 
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Those of all targets."""
+        return tuple(group for groups in self.targets for group in groups)
+
     @property
     def rotations(self) -> set[int]:
         """Steps whose Galois keys are needed."""
-        groups = [group for groups in self.targets for group in groups]
-        steps = {product.rotation for group in groups for product in group.products}
-        return (steps | {group.then for group in groups} | set(self.folds)) - {0}
+        steps = {product.rotation for group in self.groups for product in group.products}
+        return (steps | {group.then for group in self.groups} | set(self.folds)) - {0}
 
     @cached_property
     def counts(self) -> LinearCounts:
-        rotated = {
-            (p.source, p.rotation)
-            for groups in self.targets
-            for group in groups
-            for p in group.products
-            if p.rotation
-        }
-        products = sum(len(group.products) for groups in self.targets for group in groups)
+        products = [product for group in self.groups for product in group.products]
+        rotated = {(p.source, p.rotation) for p in products if p.rotation}
+        plaintexts = 0 if self.scalars else len(products)
         return LinearCounts(
             hoisted=len({source for source, _ in rotated}),
             babies=len(rotated),
-            giants=sum(1 for groups in self.targets for group in groups if group.then),
+            giants=sum(1 for group in self.groups if group.then),
             folds=len(self.folds) * len(self.targets),
-            products=0 if self.scalars else products,
-            full=0 if self.scalars or self.repeats else products,
-            numbers=products if self.scalars else 0,
+            products=plaintexts,
+            full=0 if self.repeats else plaintexts,
+            numbers=len(products) - plaintexts,
             targets=len(self.targets),
         )

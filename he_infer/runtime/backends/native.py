@@ -73,11 +73,6 @@ class NativeBackend(KeyedBackend[Any, Any]):
 
     def __init__(self, params: CKKSParams, *, threads: int = 1, path: str = "best") -> None:
         super().__init__(params)
-        if native.core is None:
-            raise BackendError(
-                "the native evaluator was not built when this package was installed: install a "
-                "C++ compiler and reinstall, or use the seal backend"
-            )
         if threads < 1:
             raise BackendError(f"threads must be at least 1, got {threads}")
         self._core: Any = native.core

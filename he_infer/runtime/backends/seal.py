@@ -60,14 +60,6 @@ class SealBackend(KeyedBackend[Any, Any]):
         levels = range(params.max_level + 1)
         self._ids = [seal_bytes.parms_id(self._context, level) for level in levels]
 
-    @classmethod
-    def missing(cls) -> str:
-        return ""
-
-    @classmethod
-    def paths(cls) -> tuple[str, ...]:
-        return ()
-
     # -- keys and bytes ------------------------------------------------------------
 
     def export_ciphertext(self, a: Seal) -> Ciphertext:

@@ -15,7 +15,8 @@ import numpy as np
 
 from he_infer.params import CKKSParams
 from he_infer.plan.ir import FloatArray
-from he_infer.runtime.backends.slotwise import ComplexArray, SlotwiseBackend
+from he_infer.runtime.backends.slotwise import ComplexArray, Noise, SlotwiseBackend
+from he_infer.runtime.encoding import embed, slot_indices
 
 # SEAL draws errors from a centred binomial distribution over 21 pairs of bits.
 ERROR_VARIANCE: Final = 10.5
@@ -35,12 +36,12 @@ class SimulatedBackend(SlotwiseBackend):
         super().__init__(params, _CKKSNoise(params, rng), steps=steps)
 
 
-class _CKKSNoise:
+class _CKKSNoise(Noise):
     def __init__(self, params: CKKSParams, rng: np.random.Generator) -> None:
         self._params = params
         self._rng = rng
-        self._roots = slot_roots(params.n)
-        self._secret = self._embed(rng.integers(-1, 2, size=params.n).astype(np.float64))
+        self._roots = np.exp(1j * np.pi * (2 * slot_indices(params.n) + 1) / params.n)
+        self._secret = embed(rng.integers(-1, 2, size=params.n), params.n)
         self._key_errors: dict[int, ComplexArray] = {}
 
     def encoding(self, scale: float) -> ComplexArray:
@@ -107,24 +108,3 @@ class _CKKSNoise:
     def _values(self, variance: float, count: int) -> ComplexArray:
         pair = self._rng.normal(scale=np.sqrt(variance / 2), size=(2, count))
         return np.asarray(pair[0] + 1j * pair[1])
-
-    def _embed(self, coefficients: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ComplexArray:
-        n = self._params.n
-        twist = np.exp(1j * np.pi * np.arange(n) / n)
-        # numpy's inverse FFT has the sign that evaluates at ζ^(2k+1), up to the factor n.
-        values = np.fft.ifft(coefficients * twist) * n
-        return np.asarray(values[slot_indices(n)])
-
-
-def slot_indices(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """k such that slot j of CKKS is the value at ζ^(2k+1), ζ = exp(iπ/n): 2k + 1 = 3^j mod 2n."""
-    exponent, exponents = 1, []
-    for _ in range(n // 2):
-        exponents.append(exponent)
-        exponent = exponent * 3 % (2 * n)
-    return (np.array(exponents) - 1) // 2
-
-
-def slot_roots(n: int) -> ComplexArray:
-    """The root of unity at which slot j is evaluated."""
-    return np.asarray(np.exp(1j * np.pi * (2 * slot_indices(n) + 1) / n))

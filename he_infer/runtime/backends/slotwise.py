@@ -8,7 +8,7 @@ encrypted backends, so a plan that runs here runs there.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +23,35 @@ ComplexArray: TypeAlias = NDArray[np.complex128]
 Slots: TypeAlias = Tracked[ComplexArray]  # slot values (N/2,) as decryption would show them
 
 
-class Noise(Protocol):
-    """Noise in slot values, (N/2,) complex, in units of the message (already over the scale)."""
+class Noise:
+    """Noise in slot values, (N/2,) complex, in units of the message (already over the scale).
 
-    def encoding(self, scale: float) -> ComplexArray | complex: ...
-    def fresh(self, level: int, scale: float) -> ComplexArray | complex: ...
-    def rounding(self, scale: float, size: int) -> ComplexArray | complex: ...
+    This one is silent: it gives exact values. Draws are the middle of their range, which makes a
+    factor of 1 and a shift of 0.
+    """
+
+    def encoding(self, scale: float) -> ComplexArray | complex:
+        return 0j
+
+    def fresh(self, level: int, scale: float) -> ComplexArray | complex:
+        return 0j
+
+    def rounding(self, scale: float, size: int) -> ComplexArray | complex:
+        return 0j
+
     def key_switch(
         self, step: int, level: int, scale: float, *, centred: bool
-    ) -> ComplexArray | complex: ...
-    def flooding(self, bound: int, period: int, scale: float) -> ComplexArray | complex: ...
-    def draw(self, count: int) -> FloatArray: ...
-    def public(self, level: int, scale: float) -> ComplexArray | complex: ...
+    ) -> ComplexArray | complex:
+        return 0j
+
+    def flooding(self, bound: int, period: int, scale: float) -> ComplexArray | complex:
+        return 0j
+
+    def draw(self, count: int) -> FloatArray:
+        return np.full(count, 0.5)
+
+    def public(self, level: int, scale: float) -> ComplexArray | complex:
+        return 0j
 
 
 class SlotwiseBackend(CheckedBackend[ComplexArray, ComplexArray]):

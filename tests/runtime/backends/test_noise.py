@@ -22,8 +22,9 @@ from he_infer.plan import ir
 from he_infer.plan.plan import Plan
 from he_infer.runtime.backends.plain import PlainBackend
 from he_infer.runtime.backends.seal import SealBackend
-from he_infer.runtime.backends.simulated import SimulatedBackend, slot_indices, slot_roots
+from he_infer.runtime.backends.simulated import SimulatedBackend
 from he_infer.runtime.backends.slotwise import Slots
+from he_infer.runtime.encoding import slot_indices
 from he_infer.runtime.executor import Executor, run_on
 
 Errors = NDArray[np.float64]
@@ -109,7 +110,7 @@ def test_simulated_noise_follows_its_generator_alone() -> None:
 def test_slots_are_where_seal_evaluates() -> None:
     """Decoding the monomial X: slot j holds the root of unity of slot j."""
     n = PARAMS.n
-    roots = slot_roots(n)
+    roots = np.exp(1j * np.pi * (2 * slot_indices(n) + 1) / n)
     np.testing.assert_allclose(roots**n, -1, atol=1e-9)
     assert len(np.unique(slot_indices(n))) == n // 2
     backend = SealBackend(PARAMS)
