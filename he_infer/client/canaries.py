@@ -1,4 +1,6 @@
-"""Canaries: records with known answers, hidden among the others, that catch a server that lies.
+"""Canaries are records with known answers that catch a server that lies.
+
+The client hides them among its own records::
 
     canaries = Canaries(records=known, logits=model(known), tolerance=0.01)
     answer, verdict = predict_with_canaries(client, records, canaries, share=0.1)
@@ -66,7 +68,7 @@ class IntegrityError(ServiceError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Canaries:
-    """Records (k, *shape) whose answers ``logits`` (k, outputs) are known up to ``tolerance``.
+    """Records ``(k, *shape)`` whose ``logits`` (k, outputs) are known up to ``tolerance``.
 
     ``tolerance``: largest absolute difference that noise explains. ``scaling``, ``shift``: those
     of the served plan, by whose factor and sum an answer may differ from the known one. Raises
@@ -114,7 +116,7 @@ class Canaries:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mixed:
-    """A batch with canaries in it, and the secret of where they are.
+    """A batch with canaries in it. Where they are is secret.
 
     ``record_at``: where the caller's records lie in ``records``, in their order; ``canary_at``:
     where the canaries lie, whose answers are ``expected`` (canaries, outputs) up to ``scaling``,
@@ -159,7 +161,7 @@ def mix(
     count: int | None = None,
     rng: random.Random | None = None,
 ) -> Mixed:
-    """Hide canaries among ``records`` (batch, *shape), each arrangement as likely as any other.
+    """Hide canaries among records ``(batch, *shape)``; all arrangements are equally likely.
 
     Either ``count`` canaries, or as many as make up ``share`` of what is sent, at least one. They
     are drawn without repetition as long as there are enough. ``rng``: for tests; by default
@@ -250,7 +252,7 @@ def predict_with_canaries(
 
 
 def detection_probability(canaries_per_query: int, rate: float) -> float:
-    """1 − (1 − rate)^k: how often a server that falsifies each record at ``rate`` is caught."""
+    """How often a server that falsifies each record at ``rate`` is caught, 1 − (1 − rate)^k."""
     _expect(canaries_per_query >= 0, "a number of canaries", canaries_per_query, "count from 0")
     _expect(0 <= rate <= 1, "a rate", rate, "give a share from 0 to 1")
     if rate == 1:

@@ -1,10 +1,11 @@
-"""The client: encrypts records, asks a server, decrypts what it answers.
+"""The client encrypts records, asks a server and decrypts what it answers::
 
     client = Client.connect("http://127.0.0.1:8000", model="digits-mlp")
     prediction = client.predict(images)
 
-The server is not trusted: what it says about a model is bounded before anything is allocated,
-its replies are parsed strictly before SEAL sees them. It can still answer wrongly on purpose.
+The server is not trusted. What it says about a model is bounded before anything is allocated, and
+its replies are parsed strictly before SEAL sees them. It can still answer wrongly on purpose, see
+``canaries``.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class Client:
         return self._keys
 
     def predict(self, records: ArrayLike) -> Prediction:
-        """Answers for (batch, *input_shape) records, or for one record without the batch axis.
+        """Answers for records ``(batch, *input_shape)``, or for one without the batch axis.
 
         Larger batches go in several queries. Raises InputError or OutOfRangeError before
         anything is sent; UnreachableError, RefusedError or WireError after.

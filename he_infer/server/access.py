@@ -1,4 +1,4 @@
-"""Who is asking: a bearer token, a client certificate, or nobody in particular."""
+"""Who is asking: the holder of a token or of a client certificate, or the anonymous tenant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Names and versions of the models served; whoever asks for one that was replaced is told so."""
+"""Names and versions of the models that are served.
+
+A client that asks for a version that was replaced is told so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Evaluation keys on their way in: pieces in order, resumed where they broke off, checked whole."""
+"""Uploads of evaluation keys.
+
+Keys arrive in pieces, in order. An upload is resumed where it broke off, and its keys can be used
+only after they were checked as a whole.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,11 @@ def run(
 
 @contextmanager
 def _signals_as_before() -> Iterator[None]:
-    """SIGTERM, once unblocked, leaves through every clean-up; afterwards all is as it was."""
+    """Restore the handlers of signals afterwards.
+
+    Until the server has its own, a SIGTERM raises SystemExit, which runs every clean-up. It is
+    blocked until the caller unblocks it.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up

@@ -1,4 +1,4 @@
-"""Around the body of a request: what came of it is noted, and a secret key in it recognised."""
+"""Receiving a request's body: what came is noted, and a secret key in it is recognised."""
 
 from __future__ import annotations
 

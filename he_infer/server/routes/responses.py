@@ -1,4 +1,4 @@
-"""ASGI responses of this service: refusals that let a sender finish, replies with a deadline."""
+"""ASGI responses: a refusal lets its sender finish, a reply has a deadline for its reader."""
 
 from __future__ import annotations
 

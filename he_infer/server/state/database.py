@@ -1,4 +1,7 @@
-"""One database: SQLite in a folder by default, PostgreSQL by URL; called off the event loop."""
+"""The database: SQLite in a folder by default, or PostgreSQL by URL.
+
+Its work is done in threads, so that the event loop need not wait.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which evaluation keys are stored for whom, and uploads that are under way; bytes lie in blobs."""
+"""Which evaluation keys are stored for whom, and which uploads are under way.
+
+The bytes themselves lie in blobs.
+"""
 
 from __future__ import annotations
 

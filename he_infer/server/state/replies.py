@@ -27,7 +27,10 @@ class InProgressError(HEInferError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An encrypted reply envelope, and how long its evaluation took; empty for keys alone."""
+    """An encrypted reply envelope, and how long its evaluation took.
+
+    Empty if only keys were checked.
+    """
 
     reply: bytes = b""
     evaluate_ms: float = 0.0

@@ -1,4 +1,4 @@
-"""Does the tasks of a worker, in whatever process that is: models, and a cache of loaded keys."""
+"""What a worker holds in whatever process it is: models, and a cache of loaded keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that workers are forked from: plans loaded and weights encoded, once for all.
+"""The process that workers are forked from, after plans were loaded and weights encoded.
 
 It never sees a byte from outside. Forked workers share the encoded weights' memory, and one
 that was killed is replaced in milliseconds. It is started as
