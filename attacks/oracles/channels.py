@@ -13,19 +13,17 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from tenseal import sealapi
 
-from attacks.ciphertext.channel import ComplexArray, FloatArray
 from attacks.ciphertext.key_recovery import Seen
+from attacks.core.arrays import Array, ComplexArray
 from he_infer.client.release import release
-from he_infer.keys import seal_bytes
 from he_infer.keys.secret import SecretKeys
 from he_infer.plan import ir
 from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.plan import Plan
 from he_infer.plan.privacy import FunctionPrivacy
 from he_infer.server.workers.plan_host import PlanHost
-from he_infer.wire import Ciphertext, SeededCiphertext, read_envelope, write_envelope
+from he_infer.wire import Ciphertext, read_envelope, write_envelope
 
 _CHUNK_BYTES = 1 << 18
 
@@ -84,7 +82,7 @@ class PlanChannel:
         if np.isrealobj(slots) or not slots.imag.any():
             frames = self._keys.encrypt(np.ascontiguousarray(slots.real), self.spec.input_scale)
         else:
-            frames = [self._encrypt_complex(row) for row in slots]
+            frames = self._keys.encrypt_complex(slots, self.spec.input_scale)
         return write_envelope(frames, expected)
 
     def answer(self, envelope: bytes) -> list[Ciphertext]:
@@ -103,16 +101,6 @@ class PlanChannel:
     def decrypt(self, reply: Ciphertext) -> ComplexArray:
         return self._keys.decrypt(reply)
 
-    def _encrypt_complex(self, row: ComplexArray) -> SeededCiphertext:
-        """What the client library does not offer, and nothing keeps an attacker from."""
-        keys, params = self._keys, self.spec.params
-        identity = seal_bytes.parms_id(keys._context, params.max_level)
-        plaintext = sealapi.Plaintext()
-        keys._encoder.encode(row.tolist(), identity, float(self.spec.input_scale), plaintext)
-        return seal_bytes.dump_seeded_ciphertext(
-            params, keys._encryptor.encrypt_symmetric(plaintext)
-        )
-
 
 class PlanBench:
     """A compiled plan, its undefended twin, and its likes, for ``attacks.ciphertext.suite``.
@@ -126,7 +114,7 @@ class PlanBench:
         plan: Plan,
         undefended: Plan,
         *,
-        records: FloatArray,
+        records: Array,
         classes: NDArray[np.int64],
         backend: str = "auto",
     ) -> None:
@@ -145,7 +133,7 @@ class PlanBench:
         return PlanChannel(self._undefended, backend=self._backend)
 
     @property
-    def bias(self) -> FloatArray:
+    def bias(self) -> Array:
         output = self._plan.graph.output
         assert isinstance(output, ir.Affine)
         return output.bias
@@ -158,7 +146,7 @@ class PlanBench:
     def records_charged(self) -> int:
         return self._plan.records_charged
 
-    def exact(self, slots: ComplexArray) -> FloatArray:
+    def exact(self, slots: ComplexArray) -> Array:
         spec = self._plan.client_spec
         by_slot = slots.real.reshape(spec.n_input_ciphertexts, -1, spec.batch)
         used = spec.input_slots >= 0
@@ -168,12 +156,10 @@ class PlanBench:
 
     def alike(self, *, defended: bool) -> tuple[PlanChannel, PlanChannel]:
         plan = self._plan if defended else replace(self._plan, privacy=_BARE)
-        first, second = plan, heavier(plan)
-        return tuple(PlanChannel(p, backend=self._backend) for p in (first, second))  # type: ignore[return-value]
+        first, second = (PlanChannel(each, backend=self._backend) for each in (plan, heavier(plan)))
+        return first, second
 
     def timers(self) -> tuple[Callable[[], float], Callable[[], float]]:
-        channels = self.alike(defended=True)
-
         def timer(channel: PlanChannel) -> Callable[[], float]:
             zeros = np.zeros((channel.inputs, channel.slots), dtype=np.complex128)
             envelope = channel.query(zeros)
@@ -184,18 +170,23 @@ class PlanBench:
 
             return once
 
-        return timer(channels[0]), timer(channels[1])
+        first, second = self.alike(defended=True)
+        return timer(first), timer(second)
+
+    def _query(self, index: int, factor: float = 1.0) -> bytes:
+        """The envelope of one record, times ``factor``."""
+        slots = self.defended.spec.pack(self._records[index : index + 1]) * factor
+        return self.defended.query(slots.astype(np.complex128))
 
     def seen(self, count: int) -> Sequence[Seen]:
-        channel, found = self.defended, []
+        found = []
         for index in range(count):
-            slots = channel.spec.pack(self._records[index : index + 1])
-            reply = channel.answer(channel.query(slots.astype(np.complex128)))[0]
+            reply = self.defended.answer(self._query(index))[0]
             found.append(
                 Seen(
                     c0=np.ascontiguousarray(reply.residues[0, 0]),
                     c1=np.ascontiguousarray(reply.residues[1, 0]),
-                    slots=channel.decrypt(reply),
+                    slots=self.defended.decrypt(reply),
                     scale=reply.scale,
                     q=self._plan.params.primes[0],
                 )
@@ -209,19 +200,16 @@ class PlanBench:
         channel, envelopes, times = self.defended, [], []
         chosen = np.arange(count) % len(self._records)
         for index in chosen:
-            slots = channel.spec.pack(self._records[index : index + 1])
-            envelope = channel.query(slots.astype(np.complex128))
+            envelope = self._query(int(index))
             channel.answer(envelope)
             envelopes.append(envelope)
             times.append(channel.evaluate_ms)
         return envelopes, times, self._classes[chosen]
 
     def reply_shapes(self, count: int) -> set[tuple[int, float, int]]:
-        channel = self.defended
         shapes = set()
         for index in range(count):
-            slots = channel.spec.pack(self._records[index : index + 1]) * 2.0 ** (index - 2)
-            for reply in channel.answer(channel.query(slots.astype(np.complex128))):
+            for reply in self.defended.answer(self._query(index, 2.0 ** (index - 2))):
                 shapes.add((reply.level, reply.scale, reply.residues.nbytes))
         return shapes
 
