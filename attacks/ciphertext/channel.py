@@ -1,14 +1,14 @@
-"""What these attacks ask: slots go in encrypted, and everything that is decrypted comes out."""
+"""What attacks on ciphertexts ask: a service that takes slots and returns all decrypted slots."""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-ComplexArray: TypeAlias = NDArray[np.complex128]
-FloatArray: TypeAlias = NDArray[np.float64]
+from attacks.core.arrays import Array, ComplexArray
+
 FALSE_ALARM = 1e-3  # chance at which a service that tells nothing is said to tell something
 _REPEATS = 6  # of one query, to measure the noise
 
@@ -71,7 +71,7 @@ def noise_of(channel: Channel, query: ComplexArray) -> float:
     return float(np.sqrt(replies.var(axis=0, ddof=1).mean()))
 
 
-def silent_slots(channel: Channel, replies: FloatArray) -> NDArray[np.bool_]:
+def silent_slots(channel: Channel, replies: Array) -> NDArray[np.bool_]:
     """Slots (outputs · slots,) that repeat no logit, judged by (queries, outputs · slots) replies.
 
     A reply may legitimately repeat its logits through all slots: those tell nothing new.

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from attacks.ciphertext.channel import Channel, ComplexArray, FloatArray
+from attacks.ciphertext.channel import Channel
+from attacks.core.arrays import Array, ComplexArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def noise_ratio(
     )
 
 
-def _log_variances(channel: Channel, query: ComplexArray, replies: int) -> FloatArray:
+def _log_variances(channel: Channel, query: ComplexArray, replies: int) -> Array:
     slots = np.stack([channel.ask(query).real.reshape(-1) for _ in range(replies)])
     centred = slots - slots.mean(axis=0)
     blocks = np.array_split((centred**2).sum(axis=0) / (replies - 1), 128)

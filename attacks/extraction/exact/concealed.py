@@ -1,9 +1,9 @@
-"""What is left of an answer whose server multiplied it by one factor and added one number.
+"""Answers that a server has scaled and shifted, and what they still tell.
 
     y = r·f(x) + t·1 + noise          r, t: one for a record, unknown to the attacker
 
-A shift disappears when scores are written in contrasts, coordinates orthogonal to (1, …, 1). A
-factor leaves the ratios of what remains: of C scores C − 2 numbers are left under both.
+A shift disappears when scores are written in contrasts, which are coordinates orthogonal to
+(1, …, 1). A factor leaves the ratios of the contrasts. Under both, C scores tell C − 2 numbers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Array
 from attacks.errors import DataSplitError
 from attacks.extraction.exact.quadratic_forms import quadratic_features
-
-Array = NDArray[np.float64]
 
 # Forms are known up to a factor, so where the range of all factors lies is known roughly.
 SLACK = 1.25
@@ -24,7 +22,7 @@ SLACK = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concealment:
-    """What the attacker supposes was done to each record: ``scaled``, ``shifted``, or neither.
+    """What the attacker assumes that the server did to each answer: ``scaled``, ``shifted``.
 
     ``spread``: factors lie in [1/spread, spread].
     """

@@ -1,12 +1,13 @@
-"""Extraction of quadratic networks from answers of which only ratios mean anything.
+"""Extraction of quadratic networks from answers that a server has scaled and shifted.
 
     y = r·f(x) + t  ──contrasts──►  r·g(x)  ──null vector──►  1/r of every record  ──►  g, up to one
                     (no t left)            (of the records)     least squares, weighted    factor
 
-Who knows of a server's scaling and shift loses two of C numbers a record and no more: for C
-classes and u = (d+1)(d+2)/2 unknowns a form, (C − 1)·u unknowns against C − 2 equations a record.
-With noise on top the null vector is a start: factors and forms are then fitted in turn, first
-among all quadratics, then among those that share a row space of the rank that the spectrum shows.
+Scaling and shift hide two of the C numbers of a record from an attacker who knows of them. With C
+classes and u = (d+1)(d+2)/2 unknowns a form, there are (C − 1)·u unknowns, and every record gives
+C − 2 equations. Where answers also carry noise, the null vector is only a start. Factors and forms
+are then fitted in turn: first among all quadratics, then among those that share a row space, whose
+rank is read off the spectrum.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
+from attacks.core.arrays import Array
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
@@ -37,8 +38,6 @@ from attacks.extraction.exact.quadratic_forms import (
 )
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
-
-Array = NDArray[np.float64]
 
 _START_RECORDS = 3000  # that find the factors; the matrix of the start is records squared
 _ROUNDS = 4

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logsumexp
 
+from attacks.core.arrays import Array
 from attacks.core.oracle import PROBABILITIES, Answer, OracleInfo, softmax
 from attacks.extraction.learners import PerceptronLearner
 from attacks.extraction.setting import StolenModel
 from attacks.extraction.tramer.family import Solution, rounded_decimals
-
-Array = NDArray[np.float64]
 
 _STEPS: Final = 200
 _SOLVED: Final = 1e-30  # mean squared residual at which float64 has no more to give

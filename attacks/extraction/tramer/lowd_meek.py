@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Array
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
@@ -29,8 +30,6 @@ from attacks.errors import AbilityError, BudgetError, DataSplitError
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData, uniform_inputs
 from attacks.extraction.tramer.linear import LinearModel
-
-Array = NDArray[np.float64]
 
 _WITNESSES: Final = 32  # records per search for two labels, before anything is bisected
 

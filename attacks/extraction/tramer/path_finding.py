@@ -25,14 +25,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Array
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import AbilityError, DataSplitError
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
-
-Array = NDArray[np.float64]
 
 _SAME_ANSWER: Final = 1e-9  # largest difference of scores that counts as one leaf
 _SCORED_RECORDS: Final = 256

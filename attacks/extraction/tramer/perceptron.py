@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.arrays import Array
 from attacks.core.oracle import LOGITS, Answer, OracleInfo
 from attacks.errors import DataSplitError
 from attacks.extraction.learners import (
@@ -30,8 +30,6 @@ from attacks.extraction.learners import (
 )
 from attacks.extraction.setting import uniform_inputs
 from attacks.extraction.tramer.family import Solution, rounded_decimals
-
-Array = NDArray[np.float64]
 
 EXACT_FIT: Final = 1e-6  # relative residual at which the equations count as solved
 EQUATIONS_PER_SPARE_UNKNOWN: Final = 2.0

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Array
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.records import Records
@@ -19,8 +20,6 @@ from attacks.errors import DataSplitError
 from attacks.extraction.learners import Learner, PerceptronLearner
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData, StolenModel, uniform_inputs
-
-Array = NDArray[np.float64]
 
 _BISECTIONS: Final = 40
 _CANDIDATES: Final = 4  # drawn per record wanted, to find pairs the stolen model tells apart

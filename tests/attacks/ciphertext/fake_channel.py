@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.ciphertext.channel import ComplexArray, FloatArray
+from attacks.core.arrays import Array, ComplexArray
 
 SLOTS, FEATURES, OUTPUTS = 256, 16, 4
 
@@ -20,11 +20,11 @@ class FakeChannel:
     ``real``: whether the conjugate is added; ``noise``: standard deviation in every slot.
     """
 
-    weights: FloatArray
-    bias: FloatArray
+    weights: Array
+    bias: Array
     noise: float = 1e-4
     real: bool = True
-    spill: Callable[[FloatArray], FloatArray] | None = None
+    spill: Callable[[Array], Array] | None = None
     inputs: int = 1
     outputs: int = 1
     slots: int = SLOTS
