@@ -1,5 +1,6 @@
 """Measures what a model leaks to those who may query it, encrypted or not.
 
-Algorithms see ``attacks.oracle`` and never how a model is served; ``attacks.oracles`` crosses
-over to ``he_infer``, and ``attacks.audit`` and ``attacks.cli`` put both together.
+Attack algorithms see ``attacks.core.oracle`` and never how a model is served. Only
+``attacks.oracles`` wraps models and services of ``he_infer`` as oracles; ``attacks.audit`` and
+``attacks.cli`` run the attacks against them.
 """

@@ -1,7 +1,8 @@
-"""Every system that the suite reproduces: whose idea it is, who attacks, and what runs it.
+"""The published systems that the suite reproduces.
 
-The catalogue has one line for each attack of an audit; this has one for each published system,
-also for those that need a set-up of their own, such as poisoned training sets.
+Each has its source, its threat model, the command that runs it and the place of its code. The
+catalogue lists the attacks of an audit. This list also holds systems that need a set-up of their
+own, such as poisoned training sets.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What these attacks ask: slots go in encrypted, and everything that is decrypted comes out."""
+"""What attacks on ciphertexts ask: a service that takes slots and returns all decrypted slots."""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-ComplexArray: TypeAlias = NDArray[np.complex128]
-FloatArray: TypeAlias = NDArray[np.float64]
+from attacks.core.arrays import Complexes, Floats
+
 FALSE_ALARM = 1e-3  # chance at which a service that tells nothing is said to tell something
 _REPEATS = 6  # of one query, to measure the noise
 
@@ -38,18 +38,18 @@ class Channel(Protocol):
     @property
     def input_range(self) -> tuple[float, float]: ...
 
-    def ask(self, slots: ComplexArray) -> ComplexArray:
+    def ask(self, slots: Complexes) -> Complexes:
         """(inputs, slots) encrypted → (outputs, slots) decrypted, whatever is in them."""
         ...
 
 
-def random_query(channel: Channel, rng: np.random.Generator) -> ComplexArray:
+def random_query(channel: Channel, rng: np.random.Generator) -> Complexes:
     """Slots filled with values in range, without regard to what the layout repeats or leaves 0."""
     low, high = channel.input_range
     return rng.uniform(low, high, (channel.inputs, channel.slots)).astype(np.complex128)
 
 
-def valid_query(channel: Channel, rng: np.random.Generator) -> ComplexArray:
+def valid_query(channel: Channel, rng: np.random.Generator) -> Complexes:
     """Slots that some records could have been packed into."""
     low, high = channel.input_range
     features = int(channel.input_slots.max()) + 1
@@ -65,13 +65,13 @@ def logit_places(channel: Channel) -> NDArray[np.int64]:
     return np.asarray(places + np.arange(channel.batch)[:, None])
 
 
-def noise_of(channel: Channel, query: ComplexArray) -> float:
+def noise_of(channel: Channel, query: Complexes) -> float:
     """Standard deviation of a slot's real part over fresh encryptions of one query."""
     replies = np.stack([channel.ask(query).real for _ in range(_REPEATS)])
     return float(np.sqrt(replies.var(axis=0, ddof=1).mean()))
 
 
-def silent_slots(channel: Channel, replies: FloatArray) -> NDArray[np.bool_]:
+def silent_slots(channel: Channel, replies: Floats) -> NDArray[np.bool_]:
     """Slots (outputs · slots,) that repeat no logit, judged by (queries, outputs · slots) replies.
 
     A reply may legitimately repeat its logits through all slots: those tell nothing new.

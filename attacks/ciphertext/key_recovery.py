@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.ciphertext.channel import ComplexArray
-from attacks.ciphertext.transform import Residues, backward, forward, inverse, multiply
+from attacks.ciphertext.transform import Residues, backward, forward, inverse, multiply, subtract
+from attacks.core.arrays import Complexes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Seen:
 
     c0: Residues
     c1: Residues
-    slots: ComplexArray
+    slots: Complexes
     scale: float
     q: int
 
@@ -48,7 +48,7 @@ def from_complex(seen: Seen) -> Recovered:
     """The secret key from one decryption seen in full."""
     q = seen.q
     message = forward(_encode(seen.slots, seen.scale, q), q)
-    difference = _subtract(message, seen.c0, q)
+    difference = subtract(message, seen.c0, q)
     return _judged(multiply(difference, inverse(seen.c1, q), q), q)
 
 
@@ -58,12 +58,12 @@ def from_real(pair: Sequence[Seen]) -> Recovered:
     sides, factors = [], []
     for seen in pair:
         doubled = forward(_encode(2 * seen.slots.real.astype(np.complex128), seen.scale, q), q)
-        sides.append(_subtract(_subtract(doubled, seen.c0, q), seen.c0[::-1], q))
+        sides.append(subtract(subtract(doubled, seen.c0, q), seen.c0[::-1], q))
         factors.append((seen.c1, seen.c1[::-1]))
     (a, b), (c, d) = factors
     # [a b; c d] (s, mirrored s) = sides: Cramer's rule in every place.
-    determinant = _subtract(multiply(a, d, q), multiply(b, c, q), q)
-    upper = _subtract(multiply(sides[0], d, q), multiply(b, sides[1], q), q)
+    determinant = subtract(multiply(a, d, q), multiply(b, c, q), q)
+    upper = subtract(multiply(sides[0], d, q), multiply(b, sides[1], q), q)
     return _judged(multiply(upper, inverse(determinant, q), q), q)
 
 
@@ -73,7 +73,7 @@ def _judged(values: Residues, q: int) -> Recovered:
     return Recovered(coefficients=centred, ternary=float((np.abs(centred) <= 1).mean()))
 
 
-def _encode(slots: ComplexArray, scale: float, q: int) -> Residues:
+def _encode(slots: Complexes, scale: float, q: int) -> Residues:
     """Slots (n/2,) → coefficients (n,) mod q, rounded; slot j is the value at ζ^(3^j)."""
     n = 2 * len(slots)
     places, exponent = np.empty(n // 2, dtype=np.int64), 1
@@ -85,7 +85,3 @@ def _encode(slots: ComplexArray, scale: float, q: int) -> Residues:
     twist = np.exp(-1j * np.pi * np.arange(n) / n) / n
     coefficients = np.rint((np.fft.fft(spectrum) * twist).real * scale)
     return np.asarray(np.mod(coefficients, q), dtype=np.uint64)
-
-
-def _subtract(a: Residues, b: Residues, q: int) -> Residues:
-    return np.where(a >= b, a - b, a + np.uint64(q) - b)

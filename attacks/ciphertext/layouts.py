@@ -8,17 +8,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from attacks.ciphertext.channel import (
-    Channel,
-    ComplexArray,
-    FloatArray,
-    logit_places,
-    noise_of,
-    valid_query,
-)
+from attacks.ciphertext.channel import Channel, logit_places, noise_of, valid_query
+from attacks.core.arrays import Complexes, Floats
 
 _PROBED = 24
-ExactAnswers: TypeAlias = Callable[[ComplexArray], FloatArray]
+ExactAnswers: TypeAlias = Callable[[Complexes], Floats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

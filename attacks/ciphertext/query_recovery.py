@@ -13,7 +13,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from attacks.ciphertext.channel import FALSE_ALARM, FloatArray
+from attacks.ciphertext.channel import FALSE_ALARM
+from attacks.core.arrays import Floats
 from attacks.core.intervals import Estimate, clopper_pearson
 
 _FOLDS = 5
@@ -35,7 +36,7 @@ class Guess:
         return bool(test.pvalue < FALSE_ALARM)
 
 
-def features_of(envelopes: Sequence[bytes], times_ms: Sequence[float]) -> FloatArray:
+def features_of(envelopes: Sequence[bytes], times_ms: Sequence[float]) -> Floats:
     """(queries, 258): length, evaluation time, and how often each byte value occurs."""
     rows = []
     for envelope, time_ms in zip(envelopes, times_ms, strict=True):
@@ -44,7 +45,7 @@ def features_of(envelopes: Sequence[bytes], times_ms: Sequence[float]) -> FloatA
     return np.array(rows, dtype=np.float64)
 
 
-def guess_classes(features: FloatArray, classes: NDArray[np.int64], *, seed: int) -> Guess:
+def guess_classes(features: Floats, classes: NDArray[np.int64], *, seed: int) -> Guess:
     """Cross-validated logistic regression from ``features`` (queries, d) to ``classes``."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     counts = np.bincount(classes)

@@ -10,14 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attacks.ciphertext.channel import (
-    Channel,
-    FloatArray,
-    logit_places,
-    noise_of,
-    random_query,
-    silent_slots,
-)
+from attacks.ciphertext.channel import Channel, logit_places, noise_of, random_query, silent_slots
+from attacks.core.arrays import Floats
 
 _MARGIN = 1.5  # over the largest singular value that noise alone has
 _RECOVERED = 0.1  # error over the biases' own spread
@@ -54,7 +48,7 @@ def slot_rank(channel: Channel, *, queries: int, rng: np.random.Generator) -> Sl
     )
 
 
-def _rank(replies: FloatArray, noise: float) -> int:
+def _rank(replies: Floats, noise: float) -> int:
     centred = replies - replies.mean(axis=0)
     values = np.linalg.svd(centred, compute_uv=False)
     floor = _MARGIN * noise * (np.sqrt(replies.shape[0]) + np.sqrt(replies.shape[1]))
@@ -79,7 +73,7 @@ class BiasRecovery:
 
 
 def bias_recovery(
-    channel: Channel, bias: FloatArray, *, replies: int, rng: np.random.Generator
+    channel: Channel, bias: Floats, *, replies: int, rng: np.random.Generator
 ) -> BiasRecovery:
     """Read the last layer's bias (outputs,) off the slots that repeat no logit.
 

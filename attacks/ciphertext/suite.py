@@ -1,75 +1,30 @@
 """All attacks on ciphertexts, each on a service that is defended and on one that is not.
 
-An attack that fails on both says nothing: ``control_broken`` tells that it works.
+Every attack is a function of a bench, an effort and a generator that returns a Check. An attack
+that fails on both services says nothing, so ``control_broken`` tells whether it works at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attacks.ciphertext.channel import FALSE_ALARM, Channel, ComplexArray, FloatArray
+from attacks.ciphertext.bench import Bench
+from attacks.ciphertext.channel import FALSE_ALARM
 from attacks.ciphertext.complex_slots import complex_gain
-from attacks.ciphertext.key_recovery import Recovered, Seen, from_complex, from_real
+from attacks.ciphertext.key_recovery import from_complex, from_real
 from attacks.ciphertext.layouts import layout_gain, range_reach
 from attacks.ciphertext.query_recovery import features_of, guess_classes
 from attacks.ciphertext.slots import bias_recovery, slot_rank
 from attacks.ciphertext.timing import THRESHOLD, compare_times
-from attacks.ciphertext.weight_noise import noise_ratio
+from attacks.ciphertext.weight_noise import NoiseRatio, noise_ratio
 
 CLIENT = "client with its own key"
 SERVER = "server that sees ciphertexts"
 READER = "reader of released answers"
-
-
-class Bench(Protocol):
-    """What the suite attacks. ``defended``, ``control``: one network under a plan with all
-    defences and under one without any; ``bias``: of its last layer, to judge by."""
-
-    @property
-    def defended(self) -> Channel: ...
-    @property
-    def control(self) -> Channel: ...
-    @property
-    def bias(self) -> FloatArray: ...
-    @property
-    def records_carried(self) -> int:
-        """Real records whose answers one query can return."""
-        ...
-
-    @property
-    def records_charged(self) -> int: ...
-    def exact(self, slots: ComplexArray) -> FloatArray:
-        """The network in the clear on the slots of a valid query: its logits in reply order."""
-        ...
-
-    def alike(self, *, defended: bool) -> tuple[Channel, Channel]:
-        """Two networks of one shape, of different weights, that agree on a query of zeros."""
-        ...
-
-    def timers(self) -> tuple[Callable[[], float], Callable[[], float]]:
-        """Evaluations of the two, defended, in milliseconds of the server."""
-        ...
-
-    def seen(self, count: int) -> Sequence[Seen]:
-        """Ciphertexts of replies with their decryptions."""
-        ...
-
-    def released(self, seen: Seen) -> ComplexArray:
-        """A decryption's slots as the client gives them to others."""
-        ...
-
-    def observed(self, count: int) -> tuple[list[bytes], list[float], NDArray[np.int64]]:
-        """Query envelopes, evaluation times and the classes of their records."""
-        ...
-
-    def reply_shapes(self, count: int) -> set[tuple[int, float, int]]:
-        """(level, scale, bytes) of replies to very different queries."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +166,7 @@ def _noise(bench: Bench, effort: Effort, rng: np.random.Generator) -> Check:
         for defended in (False, True)
     )
 
-    def words(found: Any) -> str:
+    def words(found: NoiseRatio) -> str:
         return (
             f"variances differ by a factor of {found.ratio:.3f} [{found.low:.3f}, "
             f"{found.high:.3f}] over {found.replies} replies"
@@ -292,15 +247,7 @@ def _key_recovery(bench: Bench, effort: Effort, rng: np.random.Generator) -> Che
     del effort, rng
     pair = bench.seen(2)
     full, real = from_complex(pair[0]), from_real(pair)
-    kept: Recovered = from_complex(
-        Seen(
-            c0=pair[0].c0,
-            c1=pair[0].c1,
-            slots=bench.released(pair[0]),
-            scale=pair[0].scale,
-            q=pair[0].q,
-        )
-    )
+    kept = from_complex(replace(pair[0], slots=bench.released(pair[0])))
     return Check(
         name="key-recovery",
         title="The client's secret key from its decryptions",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attacks.ciphertext.channel import FloatArray
+from attacks.core.arrays import Floats
 
 THRESHOLD = 4.5
 _KEPT = 0.9  # share of the measurements, the fastest; the rest is the machine's doing
@@ -52,7 +52,7 @@ def compare_times(
     )
 
 
-def welch(a: FloatArray, b: FloatArray) -> float:
+def welch(a: Floats, b: Floats) -> float:
     """Welch's t statistic of two samples."""
     error = np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
     return float((a.mean() - b.mean()) / max(float(error), 1e-15))

@@ -49,7 +49,7 @@ def forward(coefficients: Residues, q: int) -> Residues:
         pairs = a.reshape(blocks, 2, half)
         factors = np.repeat(roots[blocks : 2 * blocks, None], half, axis=1)
         upper, lower = pairs[:, 0].copy(), multiply(pairs[:, 1], factors, q)
-        pairs[:, 0], pairs[:, 1] = _add(upper, lower, q), _subtract(upper, lower, q)
+        pairs[:, 0], pairs[:, 1] = _add(upper, lower, q), subtract(upper, lower, q)
         blocks *= 2
     return a
 
@@ -64,7 +64,7 @@ def backward(values: Residues, q: int) -> Residues:
         factors = np.repeat(roots[blocks : 2 * blocks, None], half, axis=1)
         upper, lower = pairs[:, 0].copy(), pairs[:, 1].copy()
         pairs[:, 0] = _add(upper, lower, q)
-        pairs[:, 1] = multiply(_subtract(upper, lower, q), factors, q)
+        pairs[:, 1] = multiply(subtract(upper, lower, q), factors, q)
         blocks //= 2
         half *= 2
     return multiply(a, np.full(n, pow(n, -1, q), dtype=np.uint64), q)
@@ -101,5 +101,5 @@ def _add(a: Residues, b: Residues, q: int) -> Residues:
     return np.where(total >= q, total - np.uint64(q), total)
 
 
-def _subtract(a: Residues, b: Residues, q: int) -> Residues:
+def subtract(a: Residues, b: Residues, q: int) -> Residues:
     return np.where(a >= b, a - b, a + np.uint64(q) - b)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from attacks.ciphertext.channel import Channel, ComplexArray, FloatArray
+from attacks.ciphertext.channel import Channel
+from attacks.core.arrays import Complexes, Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,7 @@ class NoiseRatio:
         return not self.low <= 1.0 <= self.high
 
 
-def noise_ratio(
-    first: Channel, second: Channel, *, query: ComplexArray, replies: int
-) -> NoiseRatio:
+def noise_ratio(first: Channel, second: Channel, *, query: Complexes, replies: int) -> NoiseRatio:
     """Ask both the same ``query`` again and again and compare their slots' variances.
 
     Variances of a few hundred blocks of slots are compared by a t-test of their logarithms:
@@ -47,7 +46,7 @@ def noise_ratio(
     )
 
 
-def _log_variances(channel: Channel, query: ComplexArray, replies: int) -> FloatArray:
+def _log_variances(channel: Channel, query: Complexes, replies: int) -> Floats:
     slots = np.stack([channel.ask(query).real.reshape(-1) for _ in range(replies)])
     centred = slots - slots.mean(axis=0)
     blocks = np.array_split((centred**2).sum(axis=0) / (replies - 1), 128)

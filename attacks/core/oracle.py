@@ -4,7 +4,7 @@
                                                                             │
                                                                        QueryLedger
 
-The ledger sits in the innermost oracle, below every wrapper, so no attack can pass it by.
+The innermost oracle keeps the ledger, below every wrapper, so that no attack can avoid it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final, NoReturn, Protocol, Self, final, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attacks.core.arrays import Floats
 from attacks.errors import (
     AbilityError,
     BadAnswerError,
@@ -66,6 +67,19 @@ class OracleInfo:
     def features(self) -> int:
         return int(np.prod(self.input_shape))
 
+    @property
+    def gives_scores(self) -> bool:
+        """Whether an answer carries logits or probabilities."""
+        return bool(self.answers & {LOGITS, PROBABILITIES})
+
+    def require_scores(self, attack: str) -> None:
+        """Raise AbilityError, before anything is spent, for an attack that needs scores."""
+        if not self.gives_scores:
+            raise AbilityError(
+                f"{attack} needs logits or probabilities, and {self.name} answers "
+                f"{', '.join(sorted(self.answers))}: use an attack that works from labels"
+            )
+
     def answering(self, answers: Iterable[str], *, by: str = "") -> OracleInfo:
         """The same target answering something else; ``by``: what changed the answers."""
         version = f"{self.version}+{by}" if by else self.version
@@ -82,9 +96,9 @@ class Answer:
     """
 
     labels: NDArray[np.int64]
-    logits: NDArray[np.float64] | None = None
-    probabilities: NDArray[np.float64] | None = None
-    slots: NDArray[np.float64] | None = None
+    logits: Floats | None = None
+    probabilities: Floats | None = None
+    slots: Floats | None = None
     level: int | None = None
     scale: float | None = None
     seconds: float = 0.0
@@ -107,13 +121,13 @@ class Answer:
         array = np.asarray(probabilities, dtype=np.float64)
         return cls(labels=np.argmax(array, axis=1).astype(np.int64), probabilities=array)
 
-    def require_logits(self) -> NDArray[np.float64]:
+    def require_logits(self) -> Floats:
         """The logits; AbilityError if the oracle does not give them."""
         if self.logits is None:
             raise AbilityError("this attack needs logits, and the oracle does not answer them")
         return self.logits
 
-    def require_scores(self) -> NDArray[np.float64]:
+    def require_scores(self) -> Floats:
         """Logits, else log-probabilities: either identifies softmax(…). Else AbilityError."""
         if self.logits is not None:
             return self.logits
@@ -123,7 +137,7 @@ class Answer:
             "this attack needs logits or probabilities, and the oracle answers only labels"
         )
 
-    def require_probabilities(self) -> NDArray[np.float64]:
+    def require_probabilities(self) -> Floats:
         """Probabilities as answered, else the softmax of the logits. Else AbilityError."""
         if self.probabilities is not None:
             return self.probabilities
@@ -190,12 +204,23 @@ class Oracle(Protocol):
     def query(self, records: ArrayLike) -> Answer: ...
 
 
-class MeteredOracle(ABC):
+class Uncopied:
+    """A copy is the object itself, so that no copy asks beside the ledger or the budget."""
+
+    @final
+    def __copy__(self) -> Self:
+        return self
+
+    @final
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+class MeteredOracle(Uncopied, ABC):
     """Checks records and answers and keeps the ledger; a target implements :meth:`_answer`.
 
     Records go out in requests of ``info.batch``. Each request's records are charged before the
     target is asked, since a target that fails may have evaluated them; seconds and bytes after.
-    A copy of an oracle is the oracle itself, so that no copy asks beside the ledger.
     """
 
     def __init__(self, info: OracleInfo, *, bounded: bool = False) -> None:
@@ -213,7 +238,7 @@ class MeteredOracle(ABC):
         return self._ledger
 
     @abstractmethod
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         """Answer one request of checked records, (B, *input_shape) with 1 ≤ B ≤ info.batch."""
 
     @final
@@ -239,7 +264,7 @@ class MeteredOracle(ABC):
                 ) from error
         return join_answers(answers)
 
-    def _request(self, records: NDArray[np.float64]) -> Answer:
+    def _request(self, records: Floats) -> Answer:
         self._ledger.charge(Spent(records=len(records), requests=1))
         start = time.perf_counter()
         try:
@@ -258,14 +283,6 @@ class MeteredOracle(ABC):
         return replace(answer, seconds=seconds, requests=max(1, answer.requests))
 
     @final
-    def __copy__(self) -> Self:
-        return self
-
-    @final
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    @final
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
             f"{self._info.name}: an oracle cannot be pickled, its ledger would not count what "
@@ -278,7 +295,7 @@ def join_answers(answers: Sequence[Answer]) -> Answer:
     if len(answers) == 1:
         return answers[0]
 
-    def rows(arrays: list[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    def rows(arrays: list[Floats | None]) -> Floats | None:
         present = [array for array in arrays if array is not None]
         return np.concatenate(present) if present and len(present) == len(arrays) else None
 
@@ -298,7 +315,7 @@ def join_answers(answers: Sequence[Answer]) -> Answer:
     )
 
 
-def check_records(records: ArrayLike, info: OracleInfo) -> NDArray[np.float64]:
+def check_records(records: ArrayLike, info: OracleInfo) -> Floats:
     """The records as float64; DataSplitError unless they are (B ≥ 1, *input_shape) and finite."""
     array = np.asarray(records, dtype=np.float64)
     if array.ndim == 0 or array.shape[1:] != info.input_shape or len(array) == 0:
@@ -311,7 +328,7 @@ def check_records(records: ArrayLike, info: OracleInfo) -> NDArray[np.float64]:
     return array
 
 
-def check_range(records: NDArray[np.float64], info: OracleInfo) -> None:
+def check_range(records: Floats, info: OracleInfo) -> None:
     """Raise DataSplitError unless every value lies in [info.low, info.high], up to rounding."""
     excess = max(info.low - float(records.min()), float(records.max()) - info.high)
     if excess > 1e-6 * max(1.0, info.high - info.low):
@@ -343,15 +360,15 @@ def check_answer(answer: Answer, count: int, info: OracleInfo) -> None:
             )
 
 
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(logits: Floats) -> Floats:
     """Softmax over the last axis, without overflow."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted)
-    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    result: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
 
 
-def as_logits(outputs: ArrayLike) -> NDArray[np.float64]:
+def as_logits(outputs: ArrayLike) -> Floats:
     """A model's outputs (B, C) as logits; one output z, (B,) or (B, 1), becomes (0, z).
 
     The softmax of (0, z) is the sigmoid of z, and its larger logit is where z crosses 0.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.errors import DataSplitError
 
 
@@ -18,7 +19,7 @@ class Records:
     Raises DataSplitError if they do not fit together.
     """
 
-    inputs: NDArray[np.float64]
+    inputs: Floats
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:

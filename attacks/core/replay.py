@@ -1,7 +1,7 @@
-"""Answers kept in a file, so that what was paid for is never paid twice.
+"""Answers kept in a file, so that an interrupted attack does not ask its queries again.
 
-The file is an SQLite database: a request's answers are written in one transaction, so that a
-process that dies leaves whole requests, and a file that another program damaged is noticed.
+The file is an SQLite database. The answers to a request are written in one transaction: a process
+that dies leaves whole requests, and damage by another program is noticed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import LABELS, SLOTS, Answer, MeteredOracle, OracleInfo, join_answers
 from attacks.errors import AnswerFileError
 
@@ -49,7 +49,7 @@ class Questions:
     def __init__(self) -> None:
         self._asked: Counter[bytes] = Counter()
 
-    def keys(self, records: NDArray[np.float64]) -> list[Key]:
+    def keys(self, records: Floats) -> list[Key]:
         """A key per record, as if all were asked now; nothing is counted yet."""
         fresh: Counter[bytes] = Counter()
         keys = []
@@ -171,7 +171,7 @@ class Replayed(MeteredOracle):
         self._questions = Questions()
         super().__init__(info_of(self._file.facts) if info is None else without_slots(info))
 
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         keys = self._questions.keys(records)
         found = self._file.find(keys)
         present = [answer for answer in found if answer is not None]

@@ -1,4 +1,4 @@
-"""ROC figures for membership scores: higher means "more likely a member".
+"""ROC figures for membership scores; a higher score means "more likely a member".
 
 AUC                    DeLong's interval, no threshold at all
 TPR at an FPR          refused where the non-members cannot tell that FPR from a larger one
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
 from attacks.core.result import Curve
 from attacks.errors import AttackError, DataSplitError, TooFewRecordsError
@@ -74,9 +75,7 @@ def supported(fprs: Iterable[float], non_members: int) -> tuple[tuple[float, ...
     return tuple(kept), tuple(notes)
 
 
-def split(
-    scores: NDArray[np.float64], is_member: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def split(scores: Floats, is_member: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """The scores of members and of non-members; DataSplitError unless both exist and are finite."""
     if scores.ndim != 1 or scores.shape != is_member.shape:
         raise DataSplitError(
@@ -89,9 +88,7 @@ def split(
     return scores[is_member], scores[~is_member]
 
 
-def placements(
-    members: NDArray[np.float64], others: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def placements(members: Floats, others: Floats) -> tuple[Floats, Floats]:
     """DeLong's structural components, one per member and one per non-member.
 
     The share of non-members below each member, and of members above each non-member, ties
@@ -105,7 +102,7 @@ def placements(
 
 
 def auc(
-    scores: NDArray[np.float64], is_member: NDArray[np.bool_], *, confidence: float = CONFIDENCE
+    scores: Floats, is_member: NDArray[np.bool_], *, confidence: float = CONFIDENCE
 ) -> Estimate:
     """Area under the ROC with DeLong's variance, the interval taken on the logit scale.
 
@@ -137,9 +134,7 @@ def auc(
     )
 
 
-def rates_at(
-    scores: NDArray[np.float64], is_member: NDArray[np.bool_], threshold: float
-) -> OperatingPoint:
+def rates_at(scores: Floats, is_member: NDArray[np.bool_], threshold: float) -> OperatingPoint:
     """TPR and FPR of ``score > threshold`` for a threshold that was set without these records."""
     members, others = split(scores, is_member)
     return OperatingPoint(
@@ -149,7 +144,7 @@ def rates_at(
     )
 
 
-def threshold_for(others: NDArray[np.float64], fpr: float) -> float:
+def threshold_for(others: Floats, fpr: float) -> float:
     """The lowest threshold that at most a share ``fpr`` of these non-member scores exceed."""
     allowed = math.floor(fpr * len(others) + 1e-9)
     if allowed >= len(others):
@@ -158,9 +153,7 @@ def threshold_for(others: NDArray[np.float64], fpr: float) -> float:
     return float(np.partition(others, position)[position])
 
 
-def tpr_at_fpr(
-    scores: NDArray[np.float64], is_member: NDArray[np.bool_], fpr: float
-) -> OperatingPoint:
+def tpr_at_fpr(scores: Floats, is_member: NDArray[np.bool_], fpr: float) -> OperatingPoint:
     """The point of the ROC with the highest FPR not above ``fpr``, as papers report it.
 
     The evaluator reads it off the target's own curve: it compares attacks, it is not what an
@@ -203,14 +196,12 @@ def epsilon_lower_bound(
     )
 
 
-def fpr_grid(non_members: int, *, points: int = 40) -> NDArray[np.float64]:
+def fpr_grid(non_members: int, *, points: int = 40) -> Floats:
     """FPRs from the lowest that is supported up to 1, evenly spaced on a log axis."""
     return np.geomspace(finest_fpr(non_members), 1.0, points)
 
 
-def roc_curve(
-    scores: NDArray[np.float64], is_member: NDArray[np.bool_], *, points: int = 40
-) -> Curve:
+def roc_curve(scores: Floats, is_member: NDArray[np.bool_], *, points: int = 40) -> Curve:
     """TPR against FPR for log-log axes, with a pointwise Clopper-Pearson band on the TPR.
 
     It starts at the lowest FPR that the non-members support; what lies left of it is noise.

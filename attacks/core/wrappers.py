@@ -2,8 +2,8 @@
 
     Budget(LabelsOnly(oracle), records=2_000)
 
-The ledger stays the innermost oracle's. Recorded belongs outside what is random (Noisy, Scaled,
-Shifted), so that it keeps the answers the attack saw.
+Every wrapper shares the ledger of the innermost oracle. Put Recorded around the random wrappers
+(Noisy, Scaled, Shifted), so that it keeps the answers that the attack saw.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Self, final
+from typing import Final, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import (
     LABELS,
     LOGITS,
@@ -25,6 +26,7 @@ from attacks.core.oracle import (
     Oracle,
     OracleInfo,
     QueryLedger,
+    Uncopied,
     check_answer,
     check_records,
     softmax,
@@ -40,13 +42,11 @@ from attacks.errors import (
 
 # Targets that take any number of records at once are still recorded in parts.
 _PART_RECORDS: Final = 4096
+Change = Callable[[Floats], Floats]
 
 
-class _Wrapper:
-    """The public side of the oracle beneath; the oracle itself is not handed out.
-
-    A copy of a wrapper is the wrapper itself: no copy has a budget of its own.
-    """
+class _Wrapper(Uncopied):
+    """The public side of the oracle beneath; the oracle itself is not handed out."""
 
     def __init__(self, oracle: Oracle, info: OracleInfo) -> None:
         self._oracle = oracle
@@ -59,14 +59,6 @@ class _Wrapper:
     @property
     def ledger(self) -> QueryLedger:
         return self._oracle.ledger
-
-    @final
-    def __copy__(self) -> Self:
-        return self
-
-    @final
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
 
 
 @final
@@ -154,15 +146,45 @@ class Rounded(_Wrapper):
         answer = self._oracle.query(records)
         return replace(
             _redacted(answer),
-            logits=_changed(answer.logits, lambda scores: np.round(scores, self._decimals)),
+            logits=_changed(answer.logits, self._round),
+            probabilities=_changed(answer.probabilities, self._round),
+        )
+
+    def _round(self, scores: Floats) -> Floats:
+        return np.round(scores, self._decimals)
+
+
+class _Randomised(_Wrapper):
+    """Scores changed by numbers that are drawn from ``rng`` anew for every answer; labels stay."""
+
+    def __init__(self, oracle: Oracle, size: float, rng: np.random.Generator, *, by: str) -> None:
+        answers = oracle.info.answers - {SLOTS}
+        super().__init__(oracle, oracle.info.answering(answers, by=f"{by}({size!r})"))
+        self._size = size
+        self._rng = rng
+
+    def query(self, records: ArrayLike) -> Answer:
+        answer = self._oracle.query(records)
+        change = self._draw(len(answer))
+        return replace(
+            _redacted(answer),
+            logits=_changed(answer.logits, change),
             probabilities=_changed(
-                answer.probabilities, lambda scores: np.round(scores, self._decimals)
+                answer.probabilities, lambda found: self._probabilities(found, change)
             ),
         )
 
+    def _draw(self, count: int) -> Change:
+        """What to do to the logits (count, classes) of this answer."""
+        raise NotImplementedError
+
+    def _probabilities(self, found: Floats, change: Change) -> Floats:
+        """Those of the changed logits."""
+        return softmax(change(np.log(np.maximum(found, np.finfo(np.float64).tiny))))
+
 
 @final
-class Noisy(_Wrapper):
+class Noisy(_Randomised):
     """Adds N(0, ``scale``²) to every logit, drawn anew for every answer from ``rng``.
 
     Probabilities are disturbed by the same draw in the logarithm and normalised again; labels
@@ -174,31 +196,21 @@ class Noisy(_Wrapper):
         _require_scores(oracle.info, "noisy scores")
         if not (np.isfinite(scale) and scale > 0):
             raise DataSplitError(f"noise needs a finite scale above 0, got {scale}")
-        info = oracle.info.answering(oracle.info.answers - {SLOTS}, by=f"noisy({scale!r})")
-        super().__init__(oracle, info)
-        self._scale = scale
-        self._rng = rng
+        super().__init__(oracle, scale, rng, by="noisy")
 
     def query(self, records: ArrayLike) -> Answer:
-        answer = self._oracle.query(records)
-        noise = self._rng.normal(scale=self._scale, size=(len(answer), self._info.classes))
-        tiny = np.finfo(np.float64).tiny
-        logits = _changed(answer.logits, lambda scores: scores + noise)
-        probabilities = _changed(
-            answer.probabilities, lambda scores: softmax(np.log(np.maximum(scores, tiny)) + noise)
-        )
-        scores = logits if logits is not None else probabilities
+        answer = super().query(records)
+        scores = answer.logits if answer.logits is not None else answer.probabilities
         assert scores is not None  # the oracle answers either, or __init__ had refused it
-        return replace(
-            _redacted(answer),
-            labels=np.argmax(scores, axis=1).astype(np.int64),
-            logits=logits,
-            probabilities=probabilities,
-        )
+        return replace(answer, labels=np.argmax(scores, axis=1).astype(np.int64))
+
+    def _draw(self, count: int) -> Change:
+        noise = self._rng.normal(scale=self._size, size=(count, self._info.classes))
+        return lambda scores: scores + noise
 
 
 @final
-class Scaled(_Wrapper):
+class Scaled(_Randomised):
     """Multiplies each record's scores by one factor in [1/``spread``, ``spread``], log-uniform.
 
     Drawn anew for every answer from ``rng``; labels stay. Probabilities become those of the
@@ -210,27 +222,15 @@ class Scaled(_Wrapper):
         _require_scores(oracle.info, "scaled scores")
         if not (np.isfinite(spread) and spread > 1):
             raise DataSplitError(f"scaling needs a finite spread above 1, got {spread}")
-        info = oracle.info.answering(oracle.info.answers - {SLOTS}, by=f"scaled({spread!r})")
-        super().__init__(oracle, info)
-        self._spread = spread
-        self._rng = rng
+        super().__init__(oracle, spread, rng, by="scaled")
 
-    def query(self, records: ArrayLike) -> Answer:
-        answer = self._oracle.query(records)
-        factors = self._spread ** self._rng.uniform(-1, 1, (len(answer), 1))
-        tiny = np.finfo(np.float64).tiny
-        return replace(
-            _redacted(answer),
-            logits=_changed(answer.logits, lambda scores: scores * factors),
-            probabilities=_changed(
-                answer.probabilities,
-                lambda scores: softmax(np.log(np.maximum(scores, tiny)) * factors),
-            ),
-        )
+    def _draw(self, count: int) -> Change:
+        factors = self._size ** self._rng.uniform(-1, 1, (count, 1))
+        return lambda scores: scores * factors
 
 
 @final
-class Shifted(_Wrapper):
+class Shifted(_Randomised):
     """Adds one number, uniform on ±``radius``, to all logits of a record; labels stay.
 
     Drawn anew for every answer from ``rng``. Probabilities do not see it. Raises AbilityError
@@ -242,19 +242,14 @@ class Shifted(_Wrapper):
             raise AbilityError(f"{oracle.info.name} answers no logits, and only they can shift")
         if not (np.isfinite(radius) and radius > 0):
             raise DataSplitError(f"a shift needs a finite radius above 0, got {radius}")
-        info = oracle.info.answering(oracle.info.answers - {SLOTS}, by=f"shifted({radius!r})")
-        super().__init__(oracle, info)
-        self._radius = radius
-        self._rng = rng
+        super().__init__(oracle, radius, rng, by="shifted")
 
-    def query(self, records: ArrayLike) -> Answer:
-        answer = self._oracle.query(records)
-        shifts = self._rng.uniform(-self._radius, self._radius, (len(answer), 1))
-        return replace(
-            _redacted(answer),
-            logits=_changed(answer.logits, lambda scores: scores + shifts),
-            probabilities=answer.probabilities,
-        )
+    def _draw(self, count: int) -> Change:
+        shifts = self._rng.uniform(-self._size, self._size, (count, 1))
+        return lambda scores: scores + shifts
+
+    def _probabilities(self, found: Floats, change: Change) -> Floats:
+        return found
 
 
 @final
@@ -322,13 +317,10 @@ def _redacted(answer: Answer) -> Answer:
     return replace(answer, logits=None, probabilities=None, slots=None, level=None, scale=None)
 
 
-def _changed(
-    scores: NDArray[np.float64] | None,
-    change: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-) -> NDArray[np.float64] | None:
+def _changed(scores: Floats | None, change: Change) -> Floats | None:
     return None if scores is None else change(scores)
 
 
 def _require_scores(info: OracleInfo, what: str) -> None:
-    if not info.answers & {LOGITS, PROBABILITIES}:
+    if not info.gives_scores:
         raise AbilityError(f"{info.name} answers only labels, no {what} can be made of them")

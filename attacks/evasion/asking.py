@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Answer, Oracle
 from attacks.errors import DataSplitError
 
@@ -51,7 +51,7 @@ class Asker:
         return torch.from_numpy(votes.argmax(axis=1))
 
     def _ask(self, inputs: Tensor) -> Answer:
-        records: NDArray[np.float64] = inputs.detach().numpy()
+        records: Floats = inputs.detach().numpy()
         return self.oracle.query(np.concatenate([records] * self.repeats))
 
 

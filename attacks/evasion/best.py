@@ -1,4 +1,4 @@
-"""The best of what was tried, record by record: a worst case needs no luck of the last step."""
+"""The best of all tries for each record, so that an attack does not depend on its last step."""
 
 from __future__ import annotations
 

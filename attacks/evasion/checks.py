@@ -1,11 +1,11 @@
-"""Is the evaluation itself sound? What Carlini et al. 2019 ask of every one, as checks that run.
+"""Checks that an evaluation of evasion is sound, after Carlini et al. 2019.
 
     one step ≤ many steps ≤ steps that size themselves      more steps, more epsilon: no weaker
     asking ≤ gradients, record by record at their best       epsilon of the whole interval: all fall
     gradients are not zero
 
-A check that does not hold means that the figures beside it are too kind to the model: mostly that
-its gradient is masked, so that attacks on the weights climb in the dark.
+A check that fails means that the evaluation makes the model look more robust than it is. The usual
+cause is a masked gradient, which misleads the attacks on the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.intervals import Estimate, clopper_pearson, exact
-from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
+from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
 from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
@@ -160,7 +160,7 @@ class _Trial:
 
     @property
     def answers_scores(self) -> bool:
-        return bool(self.attempt.asker.oracle.info.answers & {LOGITS, PROBABILITIES})
+        return self.attempt.asker.oracle.info.gives_scores
 
     def fgsm(self) -> Tensor:
         moved = step(self.model, self.attempt.inputs, self.attempt.goal, self.data.ball)

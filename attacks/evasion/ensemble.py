@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.intervals import exact
-from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle
+from attacks.core.oracle import Oracle
 from attacks.core.result import AttackResult
 from attacks.core.threat import ThreatModel
 from attacks.errors import DataSplitError
@@ -77,7 +77,7 @@ class EvasionEnsemble:
             for goal in self._wanted(model, attempt, classes):
                 best = self._apgd(model, best, goal, attempt, difference_of_logits_ratio, stream)
             extra["after_wanted"] = exact(float(len(best.open)), count=len(attempt.inputs))
-        if self.queries and oracle.info.answers & {LOGITS, PROBABILITIES}:
+        if self.queries and oracle.info.gives_scores:
             chosen = best.open
             if len(chosen):
                 square = Square(queries=self.queries)

@@ -80,14 +80,14 @@ def _transfer_exact(allowance: Allowance) -> Attack:
 
 
 def _after_judging(allowance: Allowance) -> Allowance:
-    """What is left to steal with when every moved record was asked what it was and became."""
+    """What is left for extraction once the labels of each record are paid for, before and after."""
     from attacks.evasion.outcome import OVERHEAD
 
     left = allowance.budget - OVERHEAD * allowance.moved
     if left < 1:
         raise BudgetError(
-            f"each of {allowance.moved} records is asked {OVERHEAD} times beside the theft: raise "
-            f"the budget above {OVERHEAD * allowance.moved}"
+            f"each of {allowance.moved} records is asked {OVERHEAD} times beside the extraction: "
+            f"raise the budget above {OVERHEAD * allowance.moved}"
         )
     return replace(allowance, budget=left)
 

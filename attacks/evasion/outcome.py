@@ -1,4 +1,4 @@
-"""From moved records to an AttackResult: judged by the oracle, beside noise of the same size.
+"""From moved records to an AttackResult, beside a baseline of random changes of the same size.
 
 clean labels ──► records that are labelled right ──attack──► moved ──judge──► fooled
                         └──────random change of size ε──────► moved ──judge──► baseline
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle, Spent
 from attacks.core.result import AttackResult
@@ -34,10 +35,10 @@ class Evasion:
     they were; ``right`` (B,): labelled right before; ``fooled`` (B,): right, and moved to what
     the attacker wanted; ``sizes`` (B,): how far, in the attack's norm."""
 
-    moved: NDArray[np.float64]
+    moved: Floats
     right: NDArray[np.bool_]
     fooled: NDArray[np.bool_]
-    sizes: NDArray[np.float64]
+    sizes: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

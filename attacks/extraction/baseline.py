@@ -1,4 +1,4 @@
-"""What an attacker has without asking anything: the yardstick beside every stolen model."""
+"""The baseline for every stolen model: what an attacker learns without asking anything."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def no_oracle(
     *,
     learner: Learner | None = None,
 ) -> StolenModel:
-    """A model of the attacker's own labelled seeds, without a single query.
+    """A model that is fitted to the attacker's own labelled seeds, without a query.
 
-    ``learner``: give the one whose models have the size of the stolen model's; a linear one
-    otherwise. Without seeds it always guesses the first class.
+    ``learner``: should fit models of the size of the stolen one; None takes a linear model.
+    Without seeds the result always guesses the first class.
     """
     chosen = PerceptronLearner() if learner is None else learner
     return chosen.fit(data.seeds, data.reference.info.classes, rng)

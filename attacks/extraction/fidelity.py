@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import CONFIDENCE, Estimate, clopper_pearson, exact
 from attacks.core.oracle import Answer, softmax
 from attacks.core.result import Curve
@@ -91,7 +92,7 @@ def judge(
     )
 
 
-def fidelity(stolen: StolenModel, inputs: NDArray[np.float64], answer: Answer) -> Estimate:
+def fidelity(stolen: StolenModel, inputs: Floats, answer: Answer) -> Estimate:
     """How often ``stolen`` gives the label of ``answer`` on ``inputs``, (B, *input_shape)."""
     return _agreement(_checked_scores(stolen, inputs, answer), answer.labels)
 
@@ -106,9 +107,7 @@ def fidelity_curve(points: Sequence[tuple[int, Estimate]]) -> Curve:
     )
 
 
-def _checked_scores(
-    stolen: StolenModel, inputs: NDArray[np.float64], answer: Answer
-) -> NDArray[np.float64]:
+def _checked_scores(stolen: StolenModel, inputs: Floats, answer: Answer) -> Floats:
     scores = np.asarray(stolen.scores(inputs), dtype=np.float64)
     if scores.ndim != 2 or len(scores) != len(answer) or not np.isfinite(scores).all():
         raise BadAnswerError(
@@ -118,18 +117,18 @@ def _checked_scores(
     return scores
 
 
-def _agreement(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Estimate:
+def _agreement(scores: Floats, labels: NDArray[np.int64]) -> Estimate:
     return clopper_pearson(int(np.count_nonzero(scores.argmax(axis=1) == labels)), len(labels))
 
 
-def _total_variation(scores: NDArray[np.float64], answer: Answer) -> Estimate | None:
+def _total_variation(scores: Floats, answer: Answer) -> Estimate | None:
     if answer.logits is None and answer.probabilities is None:
         return None
     distances = 0.5 * np.abs(softmax(scores) - answer.require_probabilities()).sum(axis=1)  # (B,)
     return _mean(distances)
 
 
-def _mean(values: NDArray[np.float64]) -> Estimate:
+def _mean(values: Floats) -> Estimate:
     """Mean of values that are at least zero, with Student's interval."""
     value, count = float(values.mean()), len(values)
     half = 0.0
@@ -142,7 +141,7 @@ def _mean(values: NDArray[np.float64]) -> Estimate:
 
 
 def _logit_error(
-    pairs: Sequence[tuple[NDArray[np.float64], Answer]], up_to_constant: bool
+    pairs: Sequence[tuple[Floats, Answer]], up_to_constant: bool
 ) -> tuple[Estimate | None, Estimate | None]:
     error, largest, count = 0.0, 0.0, 0
     for scores, answer in pairs:

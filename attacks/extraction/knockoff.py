@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attacks.core.oracle import LOGITS, PROBABILITIES, Answer, Oracle, OracleInfo
+from attacks.core.arrays import Floats
+from attacks.core.oracle import Answer, Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import BudgetError
 from attacks.extraction.outcome import ExtractionAttempt, check_curve, smaller_budgets
@@ -66,7 +66,7 @@ class Knockoff:
             for count in counts
             if count > 0
         ]
-        soft = bool(info.answers & {LOGITS, PROBABILITIES})
+        soft = info.gives_scores
         return attempt.finish(
             stages[-1][1],
             rng,
@@ -76,7 +76,7 @@ class Knockoff:
         )
 
 
-def _targets(answer: Answer, info: OracleInfo) -> NDArray[np.float64]:
-    if info.answers & {LOGITS, PROBABILITIES}:
+def _targets(answer: Answer, info: OracleInfo) -> Floats:
+    if info.gives_scores:
         return answer.require_probabilities()
     return one_hot(answer.labels, info.classes)

@@ -12,14 +12,13 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from attacks.core.arrays import Floats
 from attacks.core.records import Records
 from attacks.extraction.setting import StolenModel
 
-Array = NDArray[np.float64]
 Activation = Callable[[Tensor], Tensor]
 
 _CORRECTIONS: Final = 30
@@ -40,22 +39,22 @@ class Learner(Protocol):
 class PerceptronModel:
     """``weights[i]`` (in, out), ``biases[i]`` (out,); one output z stands for logits (0, z)."""
 
-    weights: tuple[Array, ...]
-    biases: tuple[Array, ...]
+    weights: tuple[Floats, ...]
+    biases: tuple[Floats, ...]
     activation: Activation
 
-    def scores(self, inputs: Array) -> Array:
-        flat = inputs.reshape(len(inputs), -1)
-        layers = [torch.from_numpy(array) for array in _interleaved(self.weights, self.biases)]
+    def scores(self, inputs: Floats) -> Floats:
+        flat = torch.from_numpy(inputs.reshape(len(inputs), -1))
         with torch.inference_mode():
-            parts = [
-                _forward(
-                    layers, torch.from_numpy(flat[at : at + _FORWARD_RECORDS]), self.activation
-                )
-                for at in range(0, len(flat), _FORWARD_RECORDS)
-            ]
-        result: Array = torch.cat(parts).numpy()
+            parts = [self.outputs(part) for part in torch.split(flat, _FORWARD_RECORDS)]
+        result: Floats = torch.cat(parts).numpy()
         return result
+
+    def outputs(self, flat: Tensor) -> Tensor:
+        """Scores of flattened records, (B, d) → (B, classes), with a gradient."""
+        layers = zip(self.weights, self.biases, strict=True)
+        tensors = [torch.from_numpy(array) for layer in layers for array in layer]
+        return _forward(tensors, flat, self.activation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,7 +64,7 @@ class ConstantModel:
     label: int
     classes: int
 
-    def scores(self, inputs: Array) -> Array:
+    def scores(self, inputs: Floats) -> Floats:
         result = np.zeros((len(inputs), self.classes))
         result[:, self.label] = 1.0
         return result
@@ -106,7 +105,7 @@ class PerceptronLearner:
 
 
 def fit_perceptron(
-    inputs: Array,
+    inputs: Floats,
     sizes: tuple[int, ...],
     activation: Activation,
     loss: Callable[[Tensor], Tensor],
@@ -125,13 +124,9 @@ def fit_perceptron(
         shapes += [(width_in, width_out), (width_out,)]
     start = np.concatenate([_start(shape, rng) for shape in shapes])
 
-    def value(parameters: Array) -> tuple[float, Array]:
-        theta = torch.from_numpy(parameters).requires_grad_()
+    def objective(theta: Tensor) -> Tensor:
         total = loss(_forward(_split(theta, shapes), flat, activation))
-        if weight_decay:
-            total = total + 0.5 * weight_decay * (theta**2).sum()
-        (gradient,) = torch.autograd.grad(total, theta)
-        return total.item(), gradient.numpy()
+        return total + 0.5 * weight_decay * (theta**2).sum() if weight_decay else total
 
     losses: list[float] = []
 
@@ -140,6 +135,37 @@ def fit_perceptron(
         stalls = len(losses) > _PATIENCE and losses[-1] > _PROGRESS * losses[-1 - _PATIENCE]
         if losses[-1] < solved or stalls:
             raise StopIteration
+
+    tolerance = 1e-12 if weight_decay else 0.0
+    best, least = minimise(objective, start, iterations, ftol=tolerance, gtol=1e-12, stop=stop)
+    found = [part.numpy() for part in _split(torch.from_numpy(best), shapes)]
+    # The scaling of the inputs goes into the first layer.
+    first = found[0] / half
+    weights = (first, *found[2::2])
+    biases = (found[1] - center * first.sum(axis=0), *found[3::2])
+    model = PerceptronModel(weights=weights, biases=biases, activation=activation)
+    return model, least
+
+
+def minimise(
+    objective: Callable[[Tensor], Tensor],
+    start: Floats,
+    iterations: int,
+    *,
+    ftol: float,
+    gtol: float,
+    stop: Callable[[Any], None] | None = None,
+) -> tuple[Floats, float]:
+    """Parameters (n,) that L-BFGS finds from ``start``, and the objective there.
+
+    ``stop``: called after each iteration, and may raise StopIteration.
+    """
+
+    def value(parameters: Floats) -> tuple[float, Floats]:
+        theta = torch.from_numpy(parameters).requires_grad_()
+        total = objective(theta)
+        (gradient,) = torch.autograd.grad(total, theta)
+        return total.item(), gradient.numpy()
 
     result = minimize(
         value,
@@ -151,20 +177,14 @@ def fit_perceptron(
             "maxiter": iterations,
             "maxfun": 2 * iterations,
             "maxcor": _CORRECTIONS,
-            "ftol": 1e-12 if weight_decay else 0.0,
-            "gtol": 1e-12,
+            "ftol": ftol,
+            "gtol": gtol,
         },
     )
-    found = [part.numpy() for part in _split(torch.from_numpy(result.x), shapes)]
-    # The scaling of the inputs goes into the first layer.
-    first = found[0] / half
-    weights = (first, *found[2::2])
-    biases = (found[1] - center * first.sum(axis=0), *found[3::2])
-    model = PerceptronModel(weights=weights, biases=biases, activation=activation)
-    return model, float(result.fun)
+    return np.asarray(result.x), float(result.fun)
 
 
-def _start(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _start(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     scale = 1 / math.sqrt(shape[0]) if len(shape) == 2 else 0.1
     return scale * rng.standard_normal(shape).ravel()
 
@@ -183,10 +203,6 @@ def _forward(layers: Sequence[Tensor], inputs: Tensor, activation: Activation) -
     if hidden.shape[1] == 1:
         hidden = torch.cat([torch.zeros_like(hidden), hidden], dim=1)
     return hidden
-
-
-def _interleaved(weights: Sequence[Array], biases: Sequence[Array]) -> list[Array]:
-    return [array for pair in zip(weights, biases, strict=True) for array in pair]
 
 
 def count_parameters(features: int, sizes: tuple[int, ...]) -> int:

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from attacks.core.intervals import Estimate
-from attacks.core.oracle import LOGITS, PROBABILITIES, Oracle, OracleInfo, Spent
+from attacks.core.oracle import Oracle, OracleInfo, Spent
 from attacks.core.result import AttackResult
 from attacks.core.threat import ThreatModel
-from attacks.errors import AbilityError, BudgetError, DataSplitError
+from attacks.errors import BudgetError, DataSplitError
 from attacks.extraction.baseline import no_oracle
 from attacks.extraction.fidelity import fidelity, fidelity_curve, judge
 from attacks.extraction.learners import Learner
@@ -58,7 +58,7 @@ class ExtractionAttempt:
         cannot be enough.
         """
         if needs_scores:
-            check_scores(attack, oracle.info)
+            oracle.info.require_scores(attack)
         _check_reference(oracle, data)
         check_budget(attack, budgeted.queries, budgeted.minimum_queries(oracle.info))
         return cls(
@@ -137,15 +137,6 @@ def check_curve(points: int) -> None:
 def smaller_budgets(queries: int, points: int) -> tuple[int, ...]:
     """The budgets of a curve below ``queries``, upwards: each half the next."""
     return tuple(queries >> halvings for halvings in range(points, 0, -1))
-
-
-def check_scores(attack: str, info: OracleInfo) -> None:
-    """Raise AbilityError, before anything is spent, unless logits or probabilities come back."""
-    if not info.answers & {LOGITS, PROBABILITIES}:
-        raise AbilityError(
-            f"{attack} needs logits or probabilities, and {info.name} answers "
-            f"{', '.join(sorted(info.answers))}: use an attack that works from labels"
-        )
 
 
 def _check_reference(oracle: Oracle, data: ExtractionData) -> None:

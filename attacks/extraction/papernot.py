@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import BudgetError, DataSplitError
@@ -121,11 +122,7 @@ class PapernotSubstitute:
         )
 
     def _train(
-        self,
-        info: OracleInfo,
-        records: NDArray[np.float64],
-        labels: NDArray[np.int64],
-        rng: np.random.Generator,
+        self, info: OracleInfo, records: Floats, labels: NDArray[np.int64], rng: np.random.Generator
     ) -> Substitute:
         targets = one_hot(labels, info.classes)
         return train_substitute(self.architecture, info, records, targets, self.training, rng)
@@ -133,11 +130,11 @@ class PapernotSubstitute:
     def _augment(
         self,
         substitute: Substitute,
-        records: NDArray[np.float64],
+        records: Floats,
         labels: NDArray[np.int64],
         rounds: int,
         rng: np.random.Generator,
-    ) -> NDArray[np.float64]:
+    ) -> Floats:
         if self.reservoir is not None and rounds >= self.reservoir.after:
             if self.reservoir.size < 1:
                 raise BudgetError("a reservoir of no record never spends the budget: give it one")
@@ -147,7 +144,7 @@ class PapernotSubstitute:
         if self.step_period is not None and (rounds // self.step_period) % 2 == 1:
             sign = -1.0
         direction = np.sign(substitute.score_gradient(records, labels))
-        moved: NDArray[np.float64] = np.clip(
+        moved: Floats = np.clip(
             records + sign * self.step * direction, substitute.low, substitute.high
         )
         return moved

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Answer, Oracle, OracleInfo
 from attacks.core.records import Records
 from attacks.errors import TooFewRecordsError
@@ -18,7 +19,7 @@ UNIFORM_RECORDS: Final = 10_000
 class StolenModel(Protocol):
     """A model the attacker holds afterwards."""
 
-    def scores(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → (B, classes), logits or log-probabilities; the largest wins."""
         ...
 
@@ -34,7 +35,7 @@ class ExtractionData:
     """
 
     seeds: Records
-    pool: NDArray[np.float64]
+    pool: Floats
     test: Records
     reference: Oracle
     answers: ReferenceAnswers | None = None
@@ -49,10 +50,10 @@ class ReferenceAnswers:
     answers to both. Share one among all attacks on a target: it is what the evaluator pays.
     """
 
-    test_inputs: NDArray[np.float64]
+    test_inputs: Floats
     test_truth: NDArray[np.int64]
     test: Answer
-    uniform_inputs: NDArray[np.float64]
+    uniform_inputs: Floats
     uniform: Answer
 
     @classmethod
@@ -82,6 +83,6 @@ class ReferenceAnswers:
         )
 
 
-def uniform_inputs(info: OracleInfo, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def uniform_inputs(info: OracleInfo, count: int, rng: np.random.Generator) -> Floats:
     """(count, *input_shape), every value uniform on [info.low, info.high]."""
     return rng.uniform(info.low, info.high, (count, *info.input_shape))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import OracleInfo
 from attacks.errors import DataSplitError
 
@@ -91,7 +92,7 @@ class Substitute:
     low: float
     high: float
 
-    def scores(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → logits (B, classes)."""
         with torch.no_grad():
             parts = [
@@ -100,9 +101,7 @@ class Substitute:
             ]
         return torch.cat(parts).numpy().astype(np.float64)
 
-    def score_gradient(
-        self, inputs: NDArray[np.float64], labels: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def score_gradient(self, inputs: Floats, labels: NDArray[np.int64]) -> Floats:
         """Of the probability given to ``labels``: one row of the Jacobian, shaped as ``inputs``."""
         parts = []
         for at in range(0, len(inputs), _FORWARD_RECORDS):
@@ -118,8 +117,8 @@ class Substitute:
 def train_substitute(
     architecture: Architecture,
     info: OracleInfo,
-    inputs: NDArray[np.float64],
-    targets: NDArray[np.float64],
+    inputs: Floats,
+    targets: Floats,
     training: SubstituteTraining,
     rng: np.random.Generator,
 ) -> Substitute:
@@ -151,10 +150,10 @@ def train_substitute(
     return Substitute(module=module, low=info.low, high=info.high)
 
 
-def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def one_hot(labels: NDArray[np.int64], classes: int) -> Floats:
     """(B,) → (B, classes)."""
     return np.eye(classes)[labels]
 
 
-def _tensor(array: NDArray[np.float64]) -> Tensor:
+def _tensor(array: Floats) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

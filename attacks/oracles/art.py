@@ -11,8 +11,9 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import (
     LABELS,
     LOGITS,
@@ -40,11 +41,11 @@ def as_art_classifier(oracle: Oracle) -> Any:
     class OracleClassifier(base):  # type: ignore[misc, valid-type]
         """ART's interface over an oracle, in float64."""
 
-        def predict(self, x: ArrayLike, batch_size: int = 128, **_: Any) -> NDArray[np.float64]:
+        def predict(self, x: ArrayLike, batch_size: int = 128, **_: Any) -> Floats:
             """(B, *input_shape) → (B, classes); ``batch_size`` is ART's and changes nothing."""
             prepared, _labels = self._apply_preprocessing(np.asarray(x), y=None, fit=False)
             answer = probabilities_of(oracle, oracle.query(prepared))
-            result: NDArray[np.float64] = self._apply_postprocessing(preds=answer, fit=False)
+            result: Floats = self._apply_postprocessing(preds=answer, fit=False)
             return result
 
     return OracleClassifier(
@@ -56,9 +57,9 @@ def as_art_classifier(oracle: Oracle) -> Any:
     )
 
 
-def probabilities_of(oracle: Oracle, answer: Answer) -> NDArray[np.float64]:
+def probabilities_of(oracle: Oracle, answer: Answer) -> Floats:
     """Probabilities if the oracle tells enough for them, else its labels as one-hot rows."""
-    if oracle.info.answers & {LOGITS, PROBABILITIES}:
+    if oracle.info.gives_scores:
         return answer.require_probabilities()
     return np.eye(oracle.info.classes)[answer.labels]
 
@@ -96,14 +97,9 @@ class ArtOracle(MeteredOracle):
             )
         )
 
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         found = np.asarray(self._classifier.predict(records), dtype=np.float64)
         return Answer.of_logits(found) if self._gives == LOGITS else Answer.of_probabilities(found)
-
-
-def of_art_classifier(classifier: Any, *, name: str, answers: str = PROBABILITIES) -> ArtOracle:
-    """An oracle that asks an ART classifier; arguments and errors as for ArtOracle."""
-    return ArtOracle(classifier, name=name, answers=answers)
 
 
 def _black_box_classifier() -> Any:

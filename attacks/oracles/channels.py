@@ -13,19 +13,17 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from tenseal import sealapi
 
-from attacks.ciphertext.channel import ComplexArray, FloatArray
 from attacks.ciphertext.key_recovery import Seen
+from attacks.core.arrays import Complexes, Floats
 from he_infer.client.release import release
-from he_infer.keys import seal_bytes
 from he_infer.keys.secret import SecretKeys
 from he_infer.plan import ir
 from he_infer.plan.client_spec import expected_query, expected_reply
 from he_infer.plan.plan import Plan
 from he_infer.plan.privacy import FunctionPrivacy
 from he_infer.server.workers.plan_host import PlanHost
-from he_infer.wire import Ciphertext, SeededCiphertext, read_envelope, write_envelope
+from he_infer.wire import Ciphertext, read_envelope, write_envelope
 
 
 class PlanChannel:
@@ -68,17 +66,17 @@ class PlanChannel:
     def input_range(self) -> tuple[float, float]:
         return self.spec.input_range
 
-    def ask(self, slots: ComplexArray) -> ComplexArray:
+    def ask(self, slots: Complexes) -> Complexes:
         replies = self.answer(self.query(slots))
         return np.stack([self._keys.decrypt(reply) for reply in replies])
 
-    def query(self, slots: ComplexArray) -> bytes:
+    def query(self, slots: Complexes) -> bytes:
         """The envelope of a query; real slots are encrypted as the client library does it."""
         expected = expected_query(self.spec, self._digest)
         if np.isrealobj(slots) or not slots.imag.any():
             frames = self._keys.encrypt(np.ascontiguousarray(slots.real), self.spec.input_scale)
         else:
-            frames = [self._encrypt_complex(row) for row in slots]
+            frames = self._keys.encrypt_complex(slots, self.spec.input_scale)
         return write_envelope(frames, expected)
 
     def answer(self, envelope: bytes) -> list[Ciphertext]:
@@ -92,18 +90,8 @@ class PlanChannel:
         frames = read_envelope(reply, expected, limit_bytes=expected.total_bytes)
         return [frame for frame in frames if isinstance(frame, Ciphertext)]
 
-    def decrypt(self, reply: Ciphertext) -> ComplexArray:
+    def decrypt(self, reply: Ciphertext) -> Complexes:
         return self._keys.decrypt(reply)
-
-    def _encrypt_complex(self, row: ComplexArray) -> SeededCiphertext:
-        """What the client library does not offer, and nothing keeps an attacker from."""
-        keys, params = self._keys, self.spec.params
-        identity = seal_bytes.parms_id(keys._context, params.max_level)
-        plaintext = sealapi.Plaintext()
-        keys._encoder.encode(row.tolist(), identity, float(self.spec.input_scale), plaintext)
-        return seal_bytes.dump_seeded_ciphertext(
-            params, keys._encryptor.encrypt_symmetric(plaintext)
-        )
 
 
 class PlanBench:
@@ -118,7 +106,7 @@ class PlanBench:
         plan: Plan,
         undefended: Plan,
         *,
-        records: FloatArray,
+        records: Floats,
         classes: NDArray[np.int64],
         backend: str = "auto",
     ) -> None:
@@ -137,7 +125,7 @@ class PlanBench:
         return PlanChannel(self._undefended, backend=self._backend)
 
     @property
-    def bias(self) -> FloatArray:
+    def bias(self) -> Floats:
         output = self._plan.graph.output
         assert isinstance(output, ir.Affine)
         return output.bias
@@ -150,7 +138,7 @@ class PlanBench:
     def records_charged(self) -> int:
         return self._plan.records_charged
 
-    def exact(self, slots: ComplexArray) -> FloatArray:
+    def exact(self, slots: Complexes) -> Floats:
         spec = self._plan.client_spec
         by_slot = slots.real.reshape(spec.n_input_ciphertexts, -1, spec.batch)
         used = spec.input_slots >= 0
@@ -160,12 +148,10 @@ class PlanBench:
 
     def alike(self, *, defended: bool) -> tuple[PlanChannel, PlanChannel]:
         plan = self._plan if defended else replace(self._plan, privacy=_BARE)
-        first, second = plan, heavier(plan)
-        return tuple(PlanChannel(p, backend=self._backend) for p in (first, second))  # type: ignore[return-value]
+        first, second = (PlanChannel(each, backend=self._backend) for each in (plan, heavier(plan)))
+        return first, second
 
     def timers(self) -> tuple[Callable[[], float], Callable[[], float]]:
-        channels = self.alike(defended=True)
-
         def timer(channel: PlanChannel) -> Callable[[], float]:
             zeros = np.zeros((channel.inputs, channel.slots), dtype=np.complex128)
             envelope = channel.query(zeros)
@@ -176,44 +162,46 @@ class PlanBench:
 
             return once
 
-        return timer(channels[0]), timer(channels[1])
+        first, second = self.alike(defended=True)
+        return timer(first), timer(second)
+
+    def _query(self, index: int, factor: float = 1.0) -> bytes:
+        """The envelope of one record, times ``factor``."""
+        slots = self.defended.spec.pack(self._records[index : index + 1]) * factor
+        return self.defended.query(slots.astype(np.complex128))
 
     def seen(self, count: int) -> Sequence[Seen]:
-        channel, found = self.defended, []
+        found = []
         for index in range(count):
-            slots = channel.spec.pack(self._records[index : index + 1])
-            reply = channel.answer(channel.query(slots.astype(np.complex128)))[0]
+            reply = self.defended.answer(self._query(index))[0]
             found.append(
                 Seen(
                     c0=np.ascontiguousarray(reply.residues[0, 0]),
                     c1=np.ascontiguousarray(reply.residues[1, 0]),
-                    slots=channel.decrypt(reply),
+                    slots=self.defended.decrypt(reply),
                     scale=reply.scale,
                     q=self._plan.params.primes[0],
                 )
             )
         return found
 
-    def released(self, seen: Seen) -> ComplexArray:
+    def released(self, seen: Seen) -> Complexes:
         return (release(seen.slots.real) + 1j * release(seen.slots.imag)).astype(np.complex128)
 
     def observed(self, count: int) -> tuple[list[bytes], list[float], NDArray[np.int64]]:
         channel, envelopes, times = self.defended, [], []
         chosen = np.arange(count) % len(self._records)
         for index in chosen:
-            slots = channel.spec.pack(self._records[index : index + 1])
-            envelope = channel.query(slots.astype(np.complex128))
+            envelope = self._query(int(index))
             channel.answer(envelope)
             envelopes.append(envelope)
             times.append(channel.evaluate_ms)
         return envelopes, times, self._classes[chosen]
 
     def reply_shapes(self, count: int) -> set[tuple[int, float, int]]:
-        channel = self.defended
         shapes = set()
         for index in range(count):
-            slots = channel.spec.pack(self._records[index : index + 1]) * 2.0 ** (index - 2)
-            for reply in channel.answer(channel.query(slots.astype(np.complex128))):
+            for reply in self.defended.answer(self._query(index, 2.0 ** (index - 2))):
                 shapes.add((reply.level, reply.scale, reply.residues.nbytes))
         return shapes
 

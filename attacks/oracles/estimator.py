@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import (
     LABELS,
     LOGITS,
@@ -93,14 +94,14 @@ class EstimatorOracle(MeteredOracle):
         """Of three classes there are three pairs: the shape does not tell them apart."""
         return getattr(self._estimator, "decision_function_shape", "ovr") == "ovo"
 
-    def _ask(self, method: str, records: NDArray[np.float64]) -> NDArray[Any]:
-        ask: Callable[[NDArray[np.float64]], ArrayLike] = getattr(self._estimator, method)
+    def _ask(self, method: str, records: Floats) -> NDArray[Any]:
+        ask: Callable[[Floats], ArrayLike] = getattr(self._estimator, method)
         with warnings.catch_warnings():
             # About feature names, which arrays do not have.
             warnings.filterwarnings("ignore", message=".*valid feature names")
             return np.asarray(ask(records))
 
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         predicted = self._ask("predict", records)
         wanted = self._info.answers
         scores = {
@@ -144,21 +145,21 @@ class OracleEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Labels, (B,)."""
         return self.oracle.query(self._shaped(X)).labels
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+    def predict_proba(self, X: ArrayLike) -> Floats:
         """Probabilities, (B, classes)."""
         return self.oracle.query(self._shaped(X)).require_probabilities()
 
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+    def predict_log_proba(self, X: ArrayLike) -> Floats:
         """Their logarithms, (B, classes)."""
         probabilities = self.predict_proba(X)
         return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+    def decision_function(self, X: ArrayLike) -> Floats:
         """Logits, (B, classes); for two classes their difference, (B,), as scikit-learn has it."""
         logits = self.oracle.query(self._shaped(X)).require_logits()
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
-    def _shaped(self, X: ArrayLike) -> NDArray[np.float64]:
+    def _shaped(self, X: ArrayLike) -> Floats:
         check_is_fitted(self)
         array = np.asarray(X, dtype=np.float64)
         info = self.oracle.info
@@ -168,8 +169,3 @@ class OracleEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{array.shape}"
             )
         return array.reshape(len(array), *info.input_shape)
-
-
-def as_estimator(oracle: Oracle) -> OracleEstimator:
-    """The oracle as a fitted scikit-learn classifier."""
-    return OracleEstimator(oracle)

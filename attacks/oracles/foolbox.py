@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, Oracle
+from attacks.core.oracle import LABELS, Oracle
 from attacks.errors import AbilityError
 from attacks.oracles.art import probabilities_of
 
@@ -44,7 +44,7 @@ def as_foolbox_model(oracle: Oracle) -> Any:
         def __call__(self, inputs: Any) -> Any:
             tensor, restore = eagerpy.astensor_(inputs)  # type: ignore[attr-defined]
             answer = oracle.query(np.asarray(tensor.numpy(), dtype=np.float64))
-            if info.answers & {LOGITS, PROBABILITIES}:
+            if info.gives_scores:
                 scores = answer.require_scores()
             else:
                 assert LABELS in info.answers

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, OracleInfo, as_logits
 from attacks.errors import DataSplitError
 
@@ -63,14 +63,14 @@ class TorchOracle(MeteredOracle):
             )
         )
 
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         parts = [
             self._forward(records[first : first + _FORWARD_RECORDS])
             for first in range(0, len(records), _FORWARD_RECORDS)
         ]
         return Answer.of_logits(as_logits(np.concatenate(parts)))
 
-    def _forward(self, records: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _forward(self, records: Floats) -> Floats:
         with torch.inference_mode():
             outputs = self._model(torch.tensor(records, dtype=self._dtype))
         return np.asarray(outputs.to(torch.float64).numpy())

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Answer, MeteredOracle, as_logits
 from attacks.errors import BadAnswerError, DataSplitError, InterruptedOracleError
 from attacks.oracles.served import served_info, within_stated_range
@@ -48,7 +48,7 @@ class RemoteOracle(MeteredOracle):
         )
         self._client = client
 
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         try:
             with within_stated_range():
                 prediction = self._client.predict(records)

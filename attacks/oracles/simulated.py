@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Answer, MeteredOracle, as_logits
 from attacks.oracles.served import served_info, within_stated_range
 from he_infer.compiler.report import simulate_query
@@ -36,7 +36,7 @@ class SimulatedOracle(MeteredOracle):
         self._plan = plan
         self._rng = rng
 
-    def _answer(self, records: NDArray[np.float64]) -> Answer:
+    def _answer(self, records: Floats) -> Answer:
         spec = self._plan.client_spec
         with within_stated_range():
             slots = simulate_query(self._plan, records, rng=self._rng)

@@ -1,4 +1,4 @@
-"""One target in four forms: the same question to each says what encryption changes.
+"""One target in four forms, which show what the polynomial and what encryption changes.
 
 plaintext-relu ──replacement──► plaintext-polynomial ──compile──► simulated ──serve──► encrypted
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Oracle
 from attacks.errors import AuditError
 from attacks.oracles.plaintext import TorchOracle
@@ -49,13 +50,7 @@ class PlanFacts:
     security_bits: int
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "poly_degree": self.poly_degree,
-            "coeff_bits": list(self.coeff_bits),
-            "batch": self.batch,
-            "levels": self.levels,
-            "security_bits": self.security_bits,
-        }
+        return asdict(self)
 
 
 class Twins:
@@ -72,7 +67,7 @@ class Twins:
         *,
         relu: nn.Module,
         polynomial: nn.Module,
-        sample: NDArray[np.float64],
+        sample: Floats,
         records: int,
         low: float,
         high: float,
@@ -125,7 +120,7 @@ class Twins:
         """The training inputs (B, *input_shape)."""
         return self._sample
 
-    def answers(self, records: NDArray[np.float64]) -> NDArray[np.float64]:
+    def answers(self, records: Floats) -> Floats:
         """The polynomial twin's logits (B, classes), in the clear."""
         with torch.no_grad():
             found = self.polynomial.eval()(torch.as_tensor(records, dtype=torch.float32))

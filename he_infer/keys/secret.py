@@ -111,7 +111,19 @@ class SecretKeys:
         Raises InputError for another shape, values that are not finite, or values that do not
         fit the modulus at this ``scale``.
         """
-        values = np.asarray(slots, dtype=np.float64)
+        return self._encrypt(np.asarray(slots, dtype=np.float64), scale)
+
+    def encrypt_complex(
+        self, slots: NDArray[np.complex128], scale: float
+    ) -> list[SeededCiphertext]:
+        """Encrypt (count, slots) complex values; else as :meth:`encrypt`.
+
+        Queries of this library are real. A malicious client need not keep to that, and the
+        attacks on ciphertexts measure what it gains.
+        """
+        return self._encrypt(np.asarray(slots, dtype=np.complex128), scale)
+
+    def _encrypt(self, values: NDArray[Any], scale: float) -> list[SeededCiphertext]:
         if values.ndim != 2 or values.shape[1] != self._params.slots:
             raise InputError(
                 f"expected values of shape (count, {self._params.slots}), got {values.shape}"

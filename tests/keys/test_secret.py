@@ -55,6 +55,13 @@ def test_encrypt_then_decrypt(secret: SecretKeys) -> None:
         assert np.abs(other - row).max() > 1.0
 
 
+def test_complex_values_come_back_whole(secret: SecretKeys) -> None:
+    parts = np.random.default_rng(0).uniform(-1, 1, (2, 1, PARAMS.slots))
+    (ciphertext,) = secret.encrypt_complex(parts[0] + 1j * parts[1], SCALE)
+    slots = secret.decrypt(_expanded(seal_bytes.seal_context(PARAMS), ciphertext))
+    assert np.abs(slots - (parts[0] + 1j * parts[1])).max() < 1e-4
+
+
 def test_exactly_the_steps_asked_for(secret: SecretKeys, evaluation: EvaluationKeys) -> None:
     assert evaluation.steps == (1, 4, PARAMS.slots - 2)
     context = seal_bytes.seal_context(PARAMS)

@@ -27,7 +27,6 @@ from attacks.evasion.goals import Goal, cross_entropy, margin
 from attacks.evasion.norms import L2, Norm
 from attacks.evasion.outcome import OVERHEAD, EvasionAttempt
 from attacks.evasion.setting import EvasionData
-from attacks.extraction.outcome import check_scores
 
 _TINY: Final = 1e-12
 # Deviations that a margin, a difference of two scores, has to be above noise.
@@ -59,7 +58,7 @@ class Square:
 
     def run(self, oracle: Oracle, data: EvasionData, rng: np.random.Generator) -> AttackResult:
         """Ask, move, judge; AbilityError without scores, BudgetError below one try."""
-        check_scores("square", oracle.info)
+        oracle.info.require_scores("square")
         check_queries("square", self.queries, 1)
         data = data.within(self.norm)
         attempt = EvasionAttempt.start("square", oracle, data, repeats=self.repeats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,65 +26,50 @@ def as_network(stolen: StolenModel) -> nn.Module:
     if isinstance(stolen, Substitute):
         return in_hand(stolen.module)
     if isinstance(stolen, HiddenLayer):
-        return _Squares(stolen)
+        return _Network(_squares(stolen))
     if isinstance(stolen, QuadraticForms):
-        return _Forms(stolen)
+        return _Network(_forms(stolen))
     if isinstance(stolen, PerceptronModel):
-        return _Layers(stolen)
+        return _Network(stolen.outputs)
     raise AbilityError(
         f"a stolen {type(stolen).__name__} has no gradient here: steal a substitute, a layer of "
         "squares, quadratic forms or a perceptron"
     )
 
 
-class _Squares(nn.Module):
-    """Scores outputs · (Wx + b)² + remainder · x + constants."""
+class _Network(nn.Module):
+    """Scores (B, classes) that a function gives of flattened records (B, d)."""
 
-    def __init__(self, layer: HiddenLayer) -> None:
+    def __init__(self, scores: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._weights, self._biases = _tensor(layer.weights), _tensor(layer.biases)
-        self._outputs, self._remainder = _tensor(layer.outputs), _tensor(layer.remainder)
-        self._constants = _tensor(layer.constants)
+        self._scores = scores
 
     def forward(self, inputs: Tensor) -> Tensor:
-        flat = inputs.flatten(1)
-        hidden = (flat @ self._weights.T + self._biases) ** 2
-        return hidden @ self._outputs.T + flat @ self._remainder.T + self._constants
+        return self._scores(inputs.flatten(1))
 
 
-class _Forms(nn.Module):
-    """Scores zᵀAₖz + lₖ·z + cₖ of centred inputs."""
+def _squares(layer: HiddenLayer) -> Callable[[Tensor], Tensor]:
+    """outputs · (Wx + b)² + remainder · x + constants."""
+    weights, biases = _tensor(layer.weights), _tensor(layer.biases)
+    outputs, remainder = _tensor(layer.outputs), _tensor(layer.remainder)
+    constants = _tensor(layer.constants)
 
-    def __init__(self, forms: QuadraticForms) -> None:
-        super().__init__()
-        self._forms, self._linear = _tensor(forms.forms), _tensor(forms.linear)
-        self._constants = _tensor(forms.constants)
-        self._center = float(forms.centering.center)
-        self._half_width = float(forms.centering.half_width)
+    def scores(flat: Tensor) -> Tensor:
+        return (flat @ weights.T + biases) ** 2 @ outputs.T + flat @ remainder.T + constants
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        z = (inputs.flatten(1) - self._center) / self._half_width
-        quadratic = torch.einsum("bi,kij,bj->bk", z, self._forms, z)
-        return quadratic + z @ self._linear.T + self._constants
+    return scores
 
 
-class _Layers(nn.Module):
-    """A perceptron as the learners fit it; one output z stands for the logits (0, z)."""
+def _forms(model: QuadraticForms) -> Callable[[Tensor], Tensor]:
+    """zᵀAₖz + lₖ·z + cₖ of centred inputs z."""
+    forms, linear, constants = map(_tensor, (model.forms, model.linear, model.constants))
+    center, half_width = float(model.centering.center), float(model.centering.half_width)
 
-    def __init__(self, model: PerceptronModel) -> None:
-        super().__init__()
-        self._weights = [_tensor(each) for each in model.weights]
-        self._biases = [_tensor(each) for each in model.biases]
-        self._activation = model.activation
+    def scores(flat: Tensor) -> Tensor:
+        z = (flat - center) / half_width
+        return torch.einsum("bi,kij,bj->bk", z, forms, z) + z @ linear.T + constants
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        hidden = inputs.flatten(1)
-        last = len(self._weights) - 1
-        for at, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            hidden = hidden @ weight + bias
-            if at < last:
-                hidden = self._activation(hidden)
-        return hidden
+    return scores
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -56,8 +56,8 @@ class Transfer:
         data = data.within(self.norm)
         stealing = data.require_stealing()
         attempt = EvasionAttempt.start(self.name, oracle, data, repeats=self.repeats)
-        theft = self.extraction.run(oracle, stealing, rng)
-        network = as_network(theft.artifact)
+        extracted = self.extraction.run(oracle, stealing, rng)
+        network = as_network(extracted.artifact)
         stream = generator_of(rng)
         best = self.craft.search(network, attempt.inputs, attempt.goal, data.ball, stream)
         return attempt.finish(
@@ -65,8 +65,8 @@ class Transfer:
             rng,
             threat_model=ThreatModel.MALICIOUS_CLIENT,
             notes=(
-                f"{theft.spent.records:,} of the records asked were to steal the substitute by "
-                f"{theft.attack}, whose fidelity is {theft.metrics['fidelity_test']}",
+                f"{extracted.spent.records:,} of the records asked were to steal the substitute by "
+                f"{extracted.attack}, whose fidelity is {extracted.metrics['fidelity_test']}",
             ),
-            extra={"fidelity_test": theft.metrics["fidelity_test"]},
+            extra={"fidelity_test": extracted.metrics["fidelity_test"]},
         )

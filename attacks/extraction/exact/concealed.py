@@ -1,9 +1,9 @@
-"""What is left of an answer whose server multiplied it by one factor and added one number.
+"""Answers that a server has scaled and shifted, and what they still tell.
 
     y = r·f(x) + t·1 + noise          r, t: one for a record, unknown to the attacker
 
-A shift disappears when scores are written in contrasts, coordinates orthogonal to (1, …, 1). A
-factor leaves the ratios of what remains: of C scores C − 2 numbers are left under both.
+A shift disappears when scores are written in contrasts, which are coordinates orthogonal to
+(1, …, 1). A factor leaves the ratios of the contrasts. Under both, C scores tell C − 2 numbers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.errors import DataSplitError
 from attacks.extraction.exact.quadratic_forms import quadratic_features
-
-Array = NDArray[np.float64]
 
 # Forms are known up to a factor, so where the range of all factors lies is known roughly.
 SLACK = 1.25
@@ -24,7 +22,7 @@ SLACK = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concealment:
-    """What the attacker supposes was done to each record: ``scaled``, ``shifted``, or neither.
+    """What the attacker assumes that the server did to each answer: ``scaled``, ``shifted``.
 
     ``spread``: factors lie in [1/spread, spread].
     """
@@ -47,15 +45,15 @@ class Concealment:
             )
         return left
 
-    def coordinates(self, scores: Array) -> Array:
+    def coordinates(self, scores: Floats) -> Floats:
         """(B, classes) → what no shift changes: contrasts (B, classes − 1), or the scores."""
         return scores @ contrasts(scores.shape[1]) if self.shifted else scores
 
-    def scores(self, coordinates: Array, classes: int) -> Array:
+    def scores(self, coordinates: Floats, classes: int) -> Floats:
         """Back again, with scores that sum to zero where they were shifted."""
         return coordinates @ contrasts(classes).T if self.shifted else coordinates
 
-    def factors(self, predicted: Array, seen: Array) -> Array:
+    def factors(self, predicted: Floats, seen: Floats) -> Floats:
         """(B, 1): what brings ``predicted`` nearest ``seen``, within the spread and some slack."""
         if not self.scaled:
             return np.ones((len(seen), 1))
@@ -64,13 +62,13 @@ class Concealment:
         most = SLACK * self.spread
         return np.asarray(np.clip(best, 1 / most, most), dtype=np.float64)
 
-    def misfit(self, predicted: Array, seen: Array) -> float:
+    def misfit(self, predicted: Floats, seen: Floats) -> float:
         """Root mean square of ``seen`` − factor · ``predicted``, both (B, K) coordinates."""
         factors = self.factors(predicted, seen)
         return float(np.sqrt(np.mean((seen - factors * predicted) ** 2)))
 
 
-def contrasts(classes: int) -> Array:
+def contrasts(classes: int) -> Floats:
     """(classes, classes − 1) orthonormal columns that sum to zero (Helmert)."""
     found = np.zeros((classes, classes - 1))
     for k in range(1, classes):
@@ -80,7 +78,7 @@ def contrasts(classes: int) -> Array:
     return found
 
 
-def inverse_factors(z: Array, seen: Array) -> Array:
+def inverse_factors(z: Floats, seen: Floats) -> Floats:
     """(B, 1), up to one constant: what each row of ``seen`` has to be multiplied by to lie on
     quadratics of ``z``.
 

@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import exact
 from attacks.core.oracle import LOGITS, Oracle, OracleInfo
 from attacks.core.result import AttackResult
@@ -36,7 +36,7 @@ class _Asker:
     oracle: Oracle
     centering: Centering
 
-    def scores(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, z: Floats) -> Floats:
         """Of centred records (B, d) in [−1, 1]; centred over classes if there are no logits."""
         return without_mean(self.centering.ask(self.oracle, np.clip(z, -1, 1)), self.oracle.info)
 
@@ -187,7 +187,7 @@ class LineExtraction:
 
     def _row_space(
         self, asker: _Asker, degree: int, noise: float, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    ) -> Floats:
         """Orthonormal (d, r): what the gradients at random points span."""
         info = asker.oracle.info
         d, points = info.features, self._gradient_points(info.features, info.classes)
@@ -210,7 +210,7 @@ class LineExtraction:
         edge = noise * float(np.linalg.norm(weights)) * (d**0.5 + len(stacked) ** 0.5)
         edge += noise * abs(float(weights[0])) * (d * len(stacked)) ** 0.5
         rank = max(1, int(np.count_nonzero(spectrum > max(edge, 1e-9 * spectrum[0]))))
-        basis: NDArray[np.float64] = rows[:rank].T
+        basis: Floats = rows[:rank].T
         return basis
 
 

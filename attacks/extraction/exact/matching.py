@@ -1,11 +1,11 @@
-"""Extraction by matching a network of one layer of squares to whatever answers are left.
+"""Extraction by fitting a network with one layer of squares to the answers.
 
     f(z) = A (W z + b)² + c,      min over W, b, A, c of  Σ ‖y − r·f(z) − t·1‖²
 
-where r and t are the best for each record, within what the attacker supposes was done to it. Least
-squares over all coefficients counts (d+1)(d+2)/2 unknowns a class; this counts h·(d + 1 + C) + C in
-all, so it needs a fifth of the records and averages noise as much better. The price is a search
-that can end in a local minimum: several starts on the first records, the best of them goes on.
+where r and t are the best factor and shift for each record, within what the attacker assumes. Least
+squares over all coefficients has (d+1)(d+2)/2 unknowns a class. This fit has h·(d + 1 + C) + C in
+all, so it needs a fifth of the records and averages noise better in the same proportion. Its search
+can end in a local minimum, so several starts are tried on the first records and the best goes on.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import DataSplitError
 from attacks.extraction.exact.concealed import SLACK, Concealment, contrasts
 from attacks.extraction.exact.quadratic_forms import Centering, check_asking, ternary_design
+from attacks.extraction.learners import minimise
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_CORRECTIONS: Final = 30
 _SOLVED: Final = 1e-16  # of the answers' power: what is left is rounding
 _SEARCH_RECORDS: Final = 2000  # a start is judged on these at most
 _TINY: Final = 1e-12
@@ -47,19 +46,19 @@ class SquareNetwork:
     """Scores A (W z + b)² + c of centred inputs: ``rows`` W (h, d), ``biases`` b (h,), ``outputs``
     A (classes, h), ``constants`` c (classes,)."""
 
-    rows: Array
-    biases: Array
-    outputs: Array
-    constants: Array
+    rows: Floats
+    biases: Floats
+    outputs: Floats
+    constants: Floats
     centering: Centering
 
-    def scores(self, inputs: Array) -> Array:
+    def scores(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → (B, classes)."""
         return self.at(self.centering.centered(inputs))
 
-    def at(self, z: Array) -> Array:
+    def at(self, z: Floats) -> Floats:
         """Scores (B, classes) of centred inputs (B, d)."""
-        result: Array = (z @ self.rows.T + self.biases) ** 2 @ self.outputs.T + self.constants
+        result: Floats = (z @ self.rows.T + self.biases) ** 2 @ self.outputs.T + self.constants
         return result
 
 
@@ -123,7 +122,7 @@ class NetworkMatching:
         )
 
     def steal(
-        self, z: Array, scores: Array, centering: Centering, rng: np.random.Generator
+        self, z: Floats, scores: Floats, centering: Centering, rng: np.random.Generator
     ) -> tuple[SquareNetwork, float]:
         """Centred queries (B, d) and scores (B, classes), the last held out → the network, and its
         error on the held-out relative to what is seen there."""
@@ -138,19 +137,16 @@ class NetworkMatching:
             parts = torch.split(theta, [*sizes, classes])
             return (*[p.reshape(s) for p, s in zip(parts, shapes, strict=False)], parts[-1])
 
-        def fit(start: Array, part: Indices, iterations: int) -> tuple[Array, float]:
+        def fit(start: Floats, part: Indices, iterations: int) -> tuple[Floats, float]:
             inputs, wanted = torch.from_numpy(z[part]), torch.from_numpy(seen[part] / unit)
             loss = _loss(self.concealment, wanted)
 
-            def value(parameters: Array) -> tuple[float, Array]:
-                theta = torch.from_numpy(parameters).requires_grad_()
-                total = loss(_scores(network(theta), inputs))
-                (gradient,) = torch.autograd.grad(total, theta)
-                return total.item(), gradient.numpy()
+            def objective(theta: Tensor) -> Tensor:
+                return loss(_scores(network(theta), inputs))
 
-            return _minimise(value, start, iterations)
+            return minimise(objective, start, iterations, ftol=1e-13, gtol=1e-10)
 
-        def search(kept: Indices, first: Array | None = None) -> Array:
+        def search(kept: Indices, first: Floats | None = None) -> Floats:
             """The best of several starts, and of ``first``, fitted to all that is kept."""
             part = kept[:_SEARCH_RECORDS]
             best = None if first is None else fit(first, part, self.iterations)
@@ -195,7 +191,7 @@ class NetworkMatching:
         error = self.concealment.misfit(predicted, seen[fresh])
         return stolen, error / float(np.sqrt(np.mean(seen[fresh] ** 2)))
 
-    def _sound(self, predicted: Array, seen: Array) -> Indices:
+    def _sound(self, predicted: Floats, seen: Floats) -> Indices:
         """Indices of the records whose answers are what they should be, as far as can be seen.
 
         Asked far out of range, an encrypted answer overflows its modulus now and then, and is off
@@ -231,22 +227,3 @@ def _loss(concealment: Concealment, wanted: Tensor) -> Callable[[Tensor], Tensor
         return ((wanted - predicted) ** 2).mean()
 
     return loss
-
-
-def _minimise(
-    value: Callable[[Array], tuple[float, Array]], start: Array, iterations: int
-) -> tuple[Array, float]:
-    result = minimize(
-        value,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": iterations,
-            "maxfun": 2 * iterations,
-            "maxcor": _CORRECTIONS,
-            "ftol": 1e-13,
-            "gtol": 1e-10,
-        },
-    )
-    return np.asarray(result.x), float(result.fun)

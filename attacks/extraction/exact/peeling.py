@@ -1,9 +1,11 @@
-"""Layer by layer back from a polynomial to the network of squares behind it.
+"""Recovers the layers of a network of squares, one after the other, from its polynomial.
 
 With y = Wt + b and f = g(y∘y) every score is even in every yᵢ. So all gradients vanish together
-where y = 0, and there every Hessian is Wᵀ diag(2∂g/∂sᵢ) W: the point is found by Gauss-Newton, W by
-simultaneous diagonalisation, and g is a polynomial of half the degree in s = y∘y, which has few
-unknowns and is peeled in turn. Identifiability: Usevich et al. 2025; Hessians that span the first
+where y = 0, and every Hessian there is Wᵀ diag(2∂g/∂sᵢ) W. Gauss-Newton finds the point, and
+simultaneous diagonalisation finds W. What is left is g, a polynomial of half the degree in
+s = y∘y. It has few unknowns, and its first layer is recovered in the same way.
+
+Identifiability: Usevich et al. 2025; Hessians that span the first
 layer: Fornasier, Vybíral and Daubechies 2021.
 """
 
@@ -12,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.errors import AbilityError
 from attacks.extraction.exact.polynomials import Polynomials, fit_polynomials
 from attacks.extraction.exact.quadratic_forms import Centering, QuadraticForms
@@ -29,33 +31,25 @@ _UNIT = Centering(center=0.0, half_width=1.0)
 class SquareLayer:
     """v → (``weights`` v + ``biases``)², weights (h, n), rows of unit length."""
 
-    weights: NDArray[np.float64]
-    biases: NDArray[np.float64]
+    weights: Floats
+    biases: Floats
 
-    def at(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(self, values: Floats) -> Floats:
         """(B, n) → (B, h)."""
-        result: NDArray[np.float64] = (values @ self.weights.T + self.biases) ** 2
+        result: Floats = (values @ self.weights.T + self.biases) ** 2
         return result
 
 
 def refine_map(
-    weights: NDArray[np.float64],
-    biases: NDArray[np.float64],
-    values: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    degree: int,
-    *,
-    squared: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    weights: Floats, biases: Floats, values: Floats, scores: Floats, degree: int, *, squared: bool
+) -> tuple[Floats, Floats]:
     """Search W (h, n) and b (h,) of P(Wv + b), or of P((Wv + b)²), against the answers.
 
     ``values`` v (B, n), ``scores`` (B, classes). P is any polynomial of ``degree`` and follows by
     least squares: variable projection, Gauss-Newton, rows kept at unit length.
     """
 
-    def fitted(
-        rows: NDArray[np.float64], shift: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], Polynomials, NDArray[np.float64]]:
+    def fitted(rows: Floats, shift: Floats) -> tuple[Floats, Floats, Polynomials, Floats]:
         inner = values @ rows.T + shift
         outer = inner**2 if squared else inner
         head, _ = fit_polynomials(outer, scores, degree)
@@ -97,18 +91,18 @@ class PeeledNetwork:
 
     centering: Centering
     layers: tuple[SquareLayer, ...]
-    basis: NDArray[np.float64]
+    basis: Floats
     head: Polynomials
 
-    def scores(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → (B, classes)."""
         return self.at(self.centering.centered(inputs))
 
-    def at(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(self, z: Floats) -> Floats:
         """Scores (B, classes) of centred inputs (B, d)."""
         return self.head.at(self.hidden(z) @ self.basis)
 
-    def hidden(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    def hidden(self, z: Floats) -> Floats:
         """What enters the head, before its basis: (B, d) → (B, n)."""
         values = z
         for layer in self.layers:
@@ -117,11 +111,7 @@ class PeeledNetwork:
 
 
 def peel(
-    network: PeeledNetwork,
-    z: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    residual: float,
-    rng: np.random.Generator,
+    network: PeeledNetwork, z: Floats, scores: Floats, residual: float, rng: np.random.Generator
 ) -> PeeledNetwork | None:
     """``network`` with one more layer recovered, refitted on centred ``z`` (B, d) with ``scores``.
 
@@ -162,19 +152,14 @@ def peel(
     return PeeledNetwork(centering=network.centering, layers=layers, basis=basis, head=whole)
 
 
-def refined_basis(
-    basis: NDArray[np.float64],
-    values: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    degree: int,
-) -> NDArray[np.float64]:
+def refined_basis(basis: Floats, values: Floats, scores: Floats, degree: int) -> Floats:
     """Orthonormal (n, r) near ``basis`` on which the scores depend, from all answers at once."""
     rows, _ = refine_map(basis.T, np.zeros(basis.shape[1]), values, scores, degree, squared=False)
-    result: NDArray[np.float64] = np.linalg.qr(rows.T)[0]
+    result: Floats = np.linalg.qr(rows.T)[0]
     return result
 
 
-def _forms_at(head: Polynomials, point: NDArray[np.float64]) -> QuadraticForms:
+def _forms_at(head: Polynomials, point: Floats) -> QuadraticForms:
     forms = head.hessian(point) / 2
     return QuadraticForms(
         forms=forms,
@@ -185,11 +170,8 @@ def _forms_at(head: Polynomials, point: NDArray[np.float64]) -> QuadraticForms:
 
 
 def _common_critical_point(
-    head: Polynomials,
-    values: NDArray[np.float64],
-    residual: float,
-    rng: np.random.Generator,
-) -> NDArray[np.float64] | None:
+    head: Polynomials, values: Floats, residual: float, rng: np.random.Generator
+) -> Floats | None:
     """Where all gradients vanish, (r,), or None; sought from the middle and random records."""
     starts = [values.mean(axis=0), *values[rng.integers(0, len(values), _STARTS - 1)]]
     scale = np.mean([np.linalg.norm(head.gradient(start)) for start in starts])
@@ -205,9 +187,7 @@ def _common_critical_point(
     return best if best_norm <= allowed else None
 
 
-def _gauss_newton(
-    head: Polynomials, start: NDArray[np.float64], *, reach: float
-) -> tuple[NDArray[np.float64], float]:
+def _gauss_newton(head: Polynomials, start: Floats, *, reach: float) -> tuple[Floats, float]:
     """A point that makes the stacked gradients small, and their norm there."""
     point, slopes = start, head.gradient(start).ravel()
     for _ in range(_NEWTON_STEPS):
@@ -227,16 +207,13 @@ def _gauss_newton(
 
 
 def _gradient_space(
-    head: Polynomials,
-    values: NDArray[np.float64],
-    relative_noise: float,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
+    head: Polynomials, values: Floats, relative_noise: float, rng: np.random.Generator
+) -> Floats:
     """Directions that the scores depend on, orthonormal (n, r), from gradients at records."""
     chosen = values[rng.integers(0, len(values), 4 * values.shape[1])]
     slopes = np.concatenate([head.gradient(point) for point in chosen])
     _, spectrum, rows = np.linalg.svd(slopes, full_matrices=False)
     floor = max(1e-7, 20 * relative_noise) * spectrum[0]
     rank = max(1, int(np.count_nonzero(spectrum > floor)))
-    basis: NDArray[np.float64] = rows[:rank].T
+    basis: Floats = rows[:rank].T
     return basis

@@ -14,6 +14,8 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Polynomials:
@@ -24,26 +26,26 @@ class Polynomials:
     """
 
     exponents: NDArray[np.int64]
-    coefficients: NDArray[np.float64]
-    centers: NDArray[np.float64]
-    widths: NDArray[np.float64]
+    coefficients: Floats
+    centers: Floats
+    widths: Floats
 
     @property
     def degree(self) -> int:
         return int(self.exponents.sum(axis=1).max())
 
-    def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(self, points: Floats) -> Floats:
         """(B, r) → (B, scores)."""
-        result: NDArray[np.float64] = self.features(points) @ self.coefficients
+        result: Floats = self.features(points) @ self.coefficients
         return result
 
-    def gradient(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+    def gradient(self, point: Floats) -> Floats:
         """(r,) → (scores, r)."""
         tables = _derivative_tables((point - self.centers) / self.widths, self.degree)
         orders = np.eye(len(point), dtype=np.int64)
         return self._derivatives(tables, orders).T / self.widths
 
-    def hessian(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+    def hessian(self, point: Floats) -> Floats:
         """(r,) → (scores, r, r)."""
         r = len(point)
         tables = _derivative_tables((point - self.centers) / self.widths, self.degree)
@@ -55,7 +57,7 @@ class Polynomials:
         result[:, columns, rows] = entries.T
         return result / np.outer(self.widths, self.widths)
 
-    def gradients(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def gradients(self, points: Floats) -> Floats:
         """(B, r) → (B, scores, r)."""
         tables = _derivative_tables(((points - self.centers) / self.widths).ravel(), self.degree)
         plain, derived = tables[:2].reshape(2, *points.shape, self.degree + 1)
@@ -66,20 +68,18 @@ class Polynomials:
             slopes.append(_products(mixed, self.exponents) @ self.coefficients)
         return np.stack(slopes, axis=2) / self.widths
 
-    def features(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def features(self, points: Floats) -> Floats:
         """What the coefficients multiply, (B, r) → (B, terms)."""
         return _products(
             _tables((points - self.centers) / self.widths, self.degree), self.exponents
         )
 
-    def _derivatives(
-        self, tables: NDArray[np.float64], orders: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def _derivatives(self, tables: Floats, orders: NDArray[np.int64]) -> Floats:
         """``tables`` (order, r, degree+1), ``orders`` (D, r) → (D, scores)."""
         r = self.exponents.shape[1]
         variables = np.arange(r)
         factors = tables[orders[:, None, :], variables, self.exponents[None]]  # (D, terms, r)
-        result: NDArray[np.float64] = np.prod(factors, axis=2) @ self.coefficients
+        result: Floats = np.prod(factors, axis=2) @ self.coefficients
         return result
 
 
@@ -88,9 +88,7 @@ def term_count(variables: int, degree: int) -> int:
     return math.comb(variables + degree, degree)
 
 
-def fit_polynomials(
-    points: NDArray[np.float64], scores: NDArray[np.float64], degree: int
-) -> tuple[Polynomials, float]:
+def fit_polynomials(points: Floats, scores: Floats, degree: int) -> tuple[Polynomials, float]:
     """Least squares from ``points`` (B, r), ``scores`` (B, n); also the root mean square residual
     per degree of freedom."""
     low, high = points.min(axis=0), points.max(axis=0)
@@ -104,14 +102,12 @@ def fit_polynomials(
     return model, math.sqrt(misfit / freedom)
 
 
-def line_derivatives(
-    values: NDArray[np.float64], positions: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def line_derivatives(values: Floats, positions: Floats) -> Floats:
     """Slopes at 0 of the polynomials through ``values`` (lines, D+1, scores) at ``positions``
     (D+1,): exact on a line, where a network of degree D is a polynomial of degree D."""
     powers = np.vander(positions, increasing=True)  # (D+1, D+1)
     weights = np.linalg.inv(powers)[1]
-    result: NDArray[np.float64] = np.einsum("lps,p->ls", values, weights)
+    result: Floats = np.einsum("lps,p->ls", values, weights)
     return result
 
 
@@ -124,15 +120,13 @@ def _exponents(variables: int, degree: int) -> NDArray[np.int64]:
     return np.stack(list(rows())).astype(np.int64)
 
 
-def _tables(scaled: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
+def _tables(scaled: Floats, degree: int) -> Floats:
     """Chebyshev values, (B, r) → (B, r, degree+1)."""
-    table: NDArray[np.float64] = np.polynomial.chebyshev.chebvander(scaled, degree).astype(
-        np.float64
-    )
+    table: Floats = np.polynomial.chebyshev.chebvander(scaled, degree).astype(np.float64)
     return table
 
 
-def _derivative_tables(scaled: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
+def _derivative_tables(scaled: Floats, degree: int) -> Floats:
     """Chebyshev polynomials and their first two derivatives, (r,) → (3, r, degree+1)."""
     unit = np.eye(degree + 1)
     orders = []
@@ -142,7 +136,7 @@ def _derivative_tables(scaled: NDArray[np.float64], degree: int) -> NDArray[np.f
     return np.stack(orders)
 
 
-def _products(tables: NDArray[np.float64], exponents: NDArray[np.int64]) -> NDArray[np.float64]:
+def _products(tables: Floats, exponents: NDArray[np.int64]) -> Floats:
     """(B, r, degree+1) and (terms, r) → (B, terms)."""
     result = np.ones((len(tables), len(exponents)))
     for variable in range(exponents.shape[1]):

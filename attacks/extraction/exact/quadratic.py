@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import exact
 from attacks.core.oracle import LOGITS, Oracle, OracleInfo
 from attacks.core.result import AttackResult
@@ -128,9 +128,7 @@ class QuadraticExtraction:
             notes=_notes(fits),
         )
 
-    def ask(
-        self, oracle: Oracle, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def ask(self, oracle: Oracle, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Centred queries (queries, d) and their scores (queries, classes)."""
         info = oracle.info
         z = ternary_design(self.queries - self.held_out, self.held_out, info.features, rng)
@@ -138,11 +136,7 @@ class QuadraticExtraction:
         return z, without_mean(scores, info)
 
     def steal(
-        self,
-        z: NDArray[np.float64],
-        scores: NDArray[np.float64],
-        centering: Centering,
-        rng: np.random.Generator,
+        self, z: Floats, scores: Floats, centering: Centering, rng: np.random.Generator
     ) -> QuadraticFits:
         """Fit centred queries ``z`` (B, d) with ``scores`` (B, classes); the last are held out."""
         seen, fresh = z[: -self.held_out], z[-self.held_out :]
@@ -150,7 +144,7 @@ class QuadraticExtraction:
         spare = len(seen) - unknowns(z.shape[1])
         spread = float(np.sqrt(np.mean((fresh_answers - fresh_answers.mean(axis=0)) ** 2)))
 
-        def error(predicted: NDArray[np.float64]) -> float:
+        def error(predicted: Floats) -> float:
             return float(np.sqrt(np.mean((predicted - fresh_answers) ** 2)))
 
         forms = fit_forms(seen, answers, centering)

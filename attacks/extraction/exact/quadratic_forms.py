@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import LOGITS, Oracle, OracleInfo
 from attacks.errors import BudgetError, DataSplitError
 
@@ -41,24 +41,20 @@ class Centering:
     def of(cls, info: OracleInfo) -> Centering:
         return cls(center=(info.low + info.high) / 2, half_width=(info.high - info.low) / 2)
 
-    def inputs(self, z: NDArray[np.float64], info: OracleInfo) -> NDArray[np.float64]:
+    def inputs(self, z: Floats, info: OracleInfo) -> Floats:
         """z (B, d) → (B, *input_shape)."""
         return (self.center + self.half_width * z).reshape(-1, *info.input_shape)
 
-    def ask(
-        self, oracle: Oracle, z: NDArray[np.float64], records_per_request: int | None = None
-    ) -> NDArray[np.float64]:
+    def ask(self, oracle: Oracle, z: Floats, records_per_request: int | None = None) -> Floats:
         """The oracle's scores (B, classes) for z (B, d), all in one request or in several."""
         inputs = self.inputs(z, oracle.info)
         size = records_per_request or len(inputs)
         parts = [oracle.query(inputs[at : at + size]) for at in range(0, len(inputs), size)]
         return np.concatenate([part.require_scores() for part in parts])
 
-    def centered(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def centered(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → z (B, d)."""
-        result: NDArray[np.float64] = (inputs.reshape(len(inputs), -1) - self.center) / (
-            self.half_width
-        )
+        result: Floats = (inputs.reshape(len(inputs), -1) - self.center) / (self.half_width)
         return result
 
 
@@ -69,23 +65,23 @@ class QuadraticForms:
     ``forms`` (classes, d, d) symmetric, ``linear`` (classes, d), ``constants`` (classes,).
     """
 
-    forms: NDArray[np.float64]
-    linear: NDArray[np.float64]
-    constants: NDArray[np.float64]
+    forms: Floats
+    linear: Floats
+    constants: Floats
     centering: Centering
 
-    def scores(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → (B, classes)."""
         return self.at(self.centering.centered(inputs))
 
-    def at(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(self, z: Floats) -> Floats:
         """Scores (B, classes) of centred inputs (B, d)."""
         quadratic = np.stack([np.sum((z @ form) * z, axis=1) for form in self.forms], axis=1)
-        result: NDArray[np.float64] = quadratic + z @ self.linear.T + self.constants
+        result: Floats = quadratic + z @ self.linear.T + self.constants
         return result
 
 
-def without_mean(scores: NDArray[np.float64], info: OracleInfo) -> NDArray[np.float64]:
+def without_mean(scores: Floats, info: OracleInfo) -> Floats:
     """Logits as they are; log-probabilities, logits less one unknown per record, about zero."""
     return scores if LOGITS in info.answers else scores - scores.mean(axis=1, keepdims=True)
 
@@ -103,9 +99,7 @@ def unknowns(features: int) -> int:
     return (features + 1) * (features + 2) // 2
 
 
-def ternary_design(
-    count: int, held_out: int, features: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def ternary_design(count: int, held_out: int, features: int, rng: np.random.Generator) -> Floats:
     """Random rows of {−1, 0, 1}, (count + held_out, features).
 
     The first ``count`` determine every quadratic; a small design is drawn again until it is well
@@ -123,10 +117,10 @@ def ternary_design(
     )
 
 
-def quadratic_features(z: NDArray[np.float64]) -> NDArray[np.float64]:
+def quadratic_features(z: Floats) -> Floats:
     """(B, d) → (B, (d+1)(d+2)/2): one, zᵢ, zᵢ², zᵢzⱼ, standardised under the ternary design."""
     rows, columns = np.triu_indices(z.shape[1], 1)
-    result: NDArray[np.float64] = np.concatenate(
+    result: Floats = np.concatenate(
         [
             np.ones((len(z), 1)),
             z * _LINEAR,
@@ -138,9 +132,7 @@ def quadratic_features(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def fit_forms(
-    z: NDArray[np.float64], scores: NDArray[np.float64], centering: Centering
-) -> QuadraticForms:
+def fit_forms(z: Floats, scores: Floats, centering: Centering) -> QuadraticForms:
     """All coefficients of all scores by least squares, one factorisation for every score.
 
     ``z`` (B, d), ``scores`` (B, classes). With fewer records than unknowns, the solution of least
@@ -159,15 +151,15 @@ def fit_forms(
     return unpack_forms(solution, z.shape[1], centering)
 
 
-def _least_norm(features: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def _least_norm(features: Floats, scores: Floats) -> Floats:
     gram = features @ features.T
     # The ridge only matters where two records are the same.
     gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram) / len(gram)
-    result: NDArray[np.float64] = features.T @ linalg.solve(gram, scores, assume_a="pos")
+    result: Floats = features.T @ linalg.solve(gram, scores, assume_a="pos")
     return result
 
 
-def unpack_forms(solution: NDArray[np.float64], d: int, centering: Centering) -> QuadraticForms:
+def unpack_forms(solution: Floats, d: int, centering: Centering) -> QuadraticForms:
     """Coefficients of ``quadratic_features`` (unknowns, classes) as forms in d variables."""
     classes = solution.shape[1]
     rows, columns = np.triu_indices(d, 1)
@@ -184,9 +176,7 @@ def unpack_forms(solution: NDArray[np.float64], d: int, centering: Centering) ->
     )
 
 
-def row_space(
-    forms: QuadraticForms, *, noise: float, spare: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def row_space(forms: QuadraticForms, *, noise: float, spare: int) -> tuple[Floats, Floats]:
     """The rows that all forms share, (d, r), r read off the spectrum, and the spectrum (d,).
 
     ``noise``: standard deviation of the answers' errors; ``spare``: records beyond the unknowns.
@@ -204,10 +194,7 @@ def row_space(
 
 
 def fit_in_row_space(
-    z: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    basis: NDArray[np.float64],
-    centering: Centering,
+    z: Floats, scores: Floats, basis: Floats, centering: Centering
 ) -> QuadraticForms:
     """Least squares among the forms Aₖ = Q Sₖ Qᵀ with Q = ``basis`` (d, r); the rest stays free."""
     features = features_in_row_space(z, basis)
@@ -215,9 +202,7 @@ def fit_in_row_space(
     return forms_in_row_space(solution, basis, centering)
 
 
-def features_in_row_space(
-    z: NDArray[np.float64], basis: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def features_in_row_space(z: Floats, basis: Floats) -> Floats:
     """1, z and the products of z's coordinates in ``basis`` (d, r): (B, 1 + d + r(r+1)/2)."""
     rows, columns = np.triu_indices(basis.shape[1])
     projected = z @ basis
@@ -226,9 +211,7 @@ def features_in_row_space(
     )
 
 
-def forms_in_row_space(
-    solution: NDArray[np.float64], basis: NDArray[np.float64], centering: Centering
-) -> QuadraticForms:
+def forms_in_row_space(solution: Floats, basis: Floats, centering: Centering) -> QuadraticForms:
     """The forms whose coefficients of ``features_in_row_space`` are ``solution``."""
     d, rank = basis.shape
     rows, columns = np.triu_indices(rank)

@@ -1,12 +1,13 @@
-"""Extraction of quadratic networks from answers of which only ratios mean anything.
+"""Extraction of quadratic networks from answers that a server has scaled and shifted.
 
     y = r·f(x) + t  ──contrasts──►  r·g(x)  ──null vector──►  1/r of every record  ──►  g, up to one
                     (no t left)            (of the records)     least squares, weighted    factor
 
-Who knows of a server's scaling and shift loses two of C numbers a record and no more: for C
-classes and u = (d+1)(d+2)/2 unknowns a form, (C − 1)·u unknowns against C − 2 equations a record.
-With noise on top the null vector is a start: factors and forms are then fitted in turn, first
-among all quadratics, then among those that share a row space of the rank that the spectrum shows.
+Scaling and shift hide two of the C numbers of a record from an attacker who knows of them. With C
+classes and u = (d+1)(d+2)/2 unknowns a form, there are (C − 1)·u unknowns, and every record gives
+C − 2 equations. Where answers also carry noise, the null vector is only a start. Factors and forms
+are then fitted in turn: first among all quadratics, then among those that share a row space, whose
+rank is read off the spectrum.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
@@ -37,8 +38,6 @@ from attacks.extraction.exact.quadratic_forms import (
 )
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
-
-Array = NDArray[np.float64]
 
 _START_RECORDS = 3000  # that find the factors; the matrix of the start is records squared
 _ROUNDS = 4
@@ -95,7 +94,7 @@ class RatioExtraction:
         )
 
     def steal(
-        self, z: Array, scores: Array, centering: Centering
+        self, z: Floats, scores: Floats, centering: Centering
     ) -> tuple[QuadraticForms, int, float]:
         """Centred queries (B, d) and scores (B, classes), the last held out → the forms, the rank
         of their row space, and their error on the held-out, relative to what is seen there."""
@@ -132,14 +131,14 @@ class RatioExtraction:
         return stolen, rank, error / spread
 
 
-def _back(concealment: Concealment, classes: int) -> Array:
+def _back(concealment: Concealment, classes: int) -> Floats:
     """(classes, K): from coordinates to scores."""
     width = classes - int(concealment.shifted)
     return concealment.scores(np.eye(width), classes).T
 
 
 def _in_reach(
-    forms: QuadraticForms, z: Array, seen: Array, concealment: Concealment
+    forms: QuadraticForms, z: Floats, seen: Floats, concealment: Concealment
 ) -> QuadraticForms:
     """The same forms, times the one number that puts the factors in the middle of their range."""
     predicted = forms.at(z)
@@ -156,13 +155,13 @@ def _in_reach(
 
 
 def _alternate(
-    z: Array,
-    seen: Array,
-    factors: Array,
+    z: Floats,
+    seen: Floats,
+    factors: Floats,
     centering: Centering,
     concealment: Concealment,
-    basis: Array | None,
-) -> tuple[QuadraticForms, Array]:
+    basis: Floats | None,
+) -> tuple[QuadraticForms, Floats]:
     """Forms given the factors by weighted least squares, factors given the forms, in turn."""
     forms = _fit(z, seen, factors, centering, basis)
     if not concealment.scaled:
@@ -174,11 +173,11 @@ def _alternate(
 
 
 def _fit(
-    z: Array, seen: Array, factors: Array, centering: Centering, basis: Array | None
+    z: Floats, seen: Floats, factors: Floats, centering: Centering, basis: Floats | None
 ) -> QuadraticForms:
     """The forms that minimise Σ‖seen − factor · f(z)‖²; with ``basis`` (d, r) Aₖ = Q Sₖ Qᵀ."""
-    gram: Array | None = None
-    right: Array | None = None
+    gram: Floats | None = None
+    right: Floats | None = None
     for first in range(0, len(z), _PART):
         part = slice(first, first + _PART)
         features = _features(z[part], basis) * factors[part]
@@ -192,14 +191,16 @@ def _fit(
     return _forms_of(solution, z.shape[1], centering, basis)
 
 
-def _features(z: Array, basis: Array | None) -> Array:
+def _features(z: Floats, basis: Floats | None) -> Floats:
     """(B, d) → (B, unknowns): all quadratic features, or those of z in the row space."""
     if basis is None:
         return quadratic_features(z)
     return features_in_row_space(z, basis)
 
 
-def _forms_of(solution: Array, d: int, centering: Centering, basis: Array | None) -> QuadraticForms:
+def _forms_of(
+    solution: Floats, d: int, centering: Centering, basis: Floats | None
+) -> QuadraticForms:
     if basis is None:
         return unpack_forms(solution, d, centering)
     return forms_in_row_space(solution, basis, centering)

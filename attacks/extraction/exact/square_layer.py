@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, lsmr
+
+from attacks.core.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,27 +22,22 @@ class SquareFit:
     """``rows`` W (h, d) of unit length, ``outputs`` (classes, h), ``linear`` (classes, d),
     ``constants`` (classes,); ``residual``: root mean square over all answers."""
 
-    rows: NDArray[np.float64]
-    outputs: NDArray[np.float64]
-    linear: NDArray[np.float64]
-    constants: NDArray[np.float64]
+    rows: Floats
+    outputs: Floats
+    linear: Floats
+    constants: Floats
     residual: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Projection:
-    basis: NDArray[np.float64]  # orthonormal columns of the linear part, (B, 1 + d + h)
-    solution: NDArray[np.float64]  # (1 + d + h, classes)
-    rest: NDArray[np.float64]  # (B, classes)
+    basis: Floats  # orthonormal columns of the linear part, (B, 1 + d + h)
+    solution: Floats  # (1 + d + h, classes)
+    rest: Floats  # (B, classes)
 
 
 def refine(
-    rows: NDArray[np.float64],
-    z: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    *,
-    steps: int = 12,
-    tolerance: float = 1e-4,
+    rows: Floats, z: Floats, scores: Floats, *, steps: int = 12, tolerance: float = 1e-4
 ) -> SquareFit:
     """Gauss-Newton from ``rows`` (h, d) on centred records ``z`` (B, d), ``scores`` (B, classes).
 
@@ -74,9 +70,7 @@ def refine(
     )
 
 
-def _project(
-    rows: NDArray[np.float64], z: NDArray[np.float64], scores: NDArray[np.float64]
-) -> _Projection:
+def _project(rows: Floats, z: Floats, scores: Floats) -> _Projection:
     features = np.concatenate([np.ones((len(z), 1)), z, (z @ rows.T) ** 2], axis=1)
     basis, triangle = np.linalg.qr(features)
     coefficients = basis.T @ scores
@@ -87,29 +81,25 @@ def _project(
     return _Projection(basis=basis, solution=solution, rest=scores - features @ solution)
 
 
-def _gauss_newton_step(
-    rows: NDArray[np.float64], z: NDArray[np.float64], fit: _Projection
-) -> NDArray[np.float64]:
+def _gauss_newton_step(rows: Floats, z: Floats, fit: _Projection) -> Floats:
     h, d = rows.shape
     outputs = fit.solution[1 + d :]  # (h, classes)
     doubled = 2 * (z @ rows.T)
 
-    def project_out(answers: NDArray[np.float64]) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = answers - fit.basis @ (fit.basis.T @ answers)
+    def project_out(answers: Floats) -> Floats:
+        result: Floats = answers - fit.basis @ (fit.basis.T @ answers)
         return result
 
-    def forward(change: NDArray[np.float64]) -> NDArray[np.float64]:
+    def forward(change: Floats) -> Floats:
         return project_out(((z @ change.reshape(h, d).T) * doubled) @ outputs).ravel()
 
-    def backward(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+    def backward(answers: Floats) -> Floats:
         pulled = project_out(answers.reshape(fit.rest.shape)) @ outputs.T
-        result: NDArray[np.float64] = ((doubled * pulled).T @ z).ravel()
+        result: Floats = ((doubled * pulled).T @ z).ravel()
         return result
 
     jacobian: Any = LinearOperator(
         (fit.rest.size, rows.size), matvec=forward, rmatvec=backward, dtype=np.float64
     )
-    step: NDArray[np.float64] = lsmr(
-        jacobian, fit.rest.ravel(), atol=1e-10, btol=1e-10, maxiter=200
-    )[0]
+    step: Floats = lsmr(jacobian, fit.rest.ravel(), atol=1e-10, btol=1e-10, maxiter=200)[0]
     return step

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from attacks.core.arrays import Floats
 from attacks.errors import AbilityError
 from attacks.extraction.exact.quadratic_forms import Centering, QuadraticForms
 
@@ -30,46 +30,21 @@ class HiddenLayer:
     ``constants`` (classes,).
     """
 
-    weights: NDArray[np.float64]
-    biases: NDArray[np.float64]
-    outputs: NDArray[np.float64]
-    remainder: NDArray[np.float64]
-    constants: NDArray[np.float64]
+    weights: Floats
+    biases: Floats
+    outputs: Floats
+    remainder: Floats
+    constants: Floats
 
-    def scores(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → (B, classes)."""
         flat = inputs.reshape(len(inputs), -1)
-        result: NDArray[np.float64] = (
+        result: Floats = (
             (flat @ self.weights.T + self.biases) ** 2 @ self.outputs.T
             + flat @ self.remainder.T
             + self.constants
         )
         return result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WeightMatch:
-    """How far stolen weights are from the true ones after their symmetries are undone.
-
-    ``order`` (h,): the stolen channel that each true channel is matched with. ``row_errors``,
-    ``bias_errors``, ``output_errors`` (h,): by true channel, the distance of the unit rows, of the
-    biases of unit rows, and of the output columns relative to the true column's length.
-    ``missing``: true channels that were not found.
-    """
-
-    order: NDArray[np.int64]
-    row_errors: NDArray[np.float64]
-    bias_errors: NDArray[np.float64]
-    output_errors: NDArray[np.float64]
-    missing: int
-
-    @property
-    def worst_row(self) -> float:
-        return float(self.row_errors.max(initial=0.0))
-
-    @property
-    def median_row(self) -> float:
-        return float(np.median(self.row_errors))
 
 
 def recover_weights(
@@ -101,11 +76,7 @@ def recover_weights(
 
 
 def layer_of(
-    rows: NDArray[np.float64],
-    outputs: NDArray[np.float64],
-    linear: NDArray[np.float64],
-    constants: NDArray[np.float64],
-    centering: Centering,
+    rows: Floats, outputs: Floats, linear: Floats, constants: Floats, centering: Centering
 ) -> HiddenLayer:
     """The layer of scores aₖ·(Wz)² + lₖ·z + cₖ of centred z, its squares completed.
 
@@ -134,38 +105,12 @@ def layer_of(
     )
 
 
-def match_weights(found: HiddenLayer, truth: HiddenLayer) -> WeightMatch:
-    """Match stolen channels with true ones by the angle between their rows, then compare."""
-    rows, biases, outputs = _unit_channels(truth)
-    got_rows, got_biases, got_outputs = _unit_channels(found)
-    cosines = rows @ got_rows.T
-    true_index, order = linear_sum_assignment(-np.abs(cosines))
-    signs = np.sign(cosines[true_index, order])
-    chosen = got_rows[order] * signs[:, None]
-    scale = np.linalg.norm(outputs[:, true_index], axis=0)
-    return WeightMatch(
-        order=np.asarray(order, dtype=np.int64),
-        row_errors=np.linalg.norm(chosen - rows[true_index], axis=1),
-        bias_errors=np.abs(got_biases[order] * signs - biases[true_index]),
-        output_errors=np.linalg.norm(got_outputs[:, order] - outputs[:, true_index], axis=0)
-        / np.maximum(scale, np.finfo(np.float64).tiny),
-        missing=len(rows) - len(order),
-    )
-
-
-def _unit_channels(
-    layer: HiddenLayer,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    lengths = np.linalg.norm(layer.weights, axis=1)
-    return layer.weights / lengths[:, None], layer.biases / lengths, layer.outputs * lengths**2
-
-
-def _independent_forms(forms: NDArray[np.float64]) -> int:
+def _independent_forms(forms: Floats) -> int:
     spectrum = np.linalg.svd(forms.reshape(len(forms), -1), compute_uv=False)
     return int(np.count_nonzero(spectrum > 1e-9 * spectrum[0]))
 
 
-def _diagonaliser(cores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def _diagonaliser(cores: Floats, rng: np.random.Generator) -> Floats:
     """Rows (r, r) of unit length that diagonalise all ``cores`` (classes, r, r).
 
     Of many random pairs of combinations, the one that leaves least off the diagonal; channels
@@ -192,9 +137,7 @@ def _diagonaliser(cores: NDArray[np.float64], rng: np.random.Generator) -> NDArr
     return best
 
 
-def _real_columns(
-    values: NDArray[np.complex128], vectors: NDArray[np.complex128]
-) -> NDArray[np.float64]:
+def _real_columns(values: NDArray[np.complex128], vectors: NDArray[np.complex128]) -> Floats:
     """Eigenvectors, conjugate pairs (noise on nearly equal ratios) by real and imaginary part."""
     columns = np.array(vectors.real, dtype=np.float64)
     negative = values.imag < 0

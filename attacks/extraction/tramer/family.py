@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import Answer, OracleInfo
 from attacks.extraction.learners import Learner
 from attacks.extraction.setting import StolenModel
@@ -51,24 +51,18 @@ class Family(Protocol):
         """Smaller numbers of records worth solving with too; none where that takes long."""
         ...
 
-    def records(
-        self, info: OracleInfo, count: int, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Floats:
         """(count, *input_shape) records to ask about, within [low, high]."""
         ...
 
     def solve(
-        self,
-        inputs: NDArray[np.float64],
-        answer: Answer,
-        info: OracleInfo,
-        rng: np.random.Generator,
+        self, inputs: Floats, answer: Answer, info: OracleInfo, rng: np.random.Generator
     ) -> Solution:
         """The model that explains ``answer`` on ``inputs`` (B, *input_shape)."""
         ...
 
 
-def rounded_decimals(probabilities: NDArray[np.float64]) -> int | None:
+def rounded_decimals(probabilities: Floats) -> int | None:
     """To how many decimals all probabilities are rounded, None if to none of 1 … 8."""
     for decimals in range(1, ROUNDED_DECIMALS + 1):
         steps = probabilities * 10.0**decimals

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logsumexp
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import PROBABILITIES, Answer, OracleInfo, softmax
 from attacks.extraction.learners import PerceptronLearner
 from attacks.extraction.setting import StolenModel
 from attacks.extraction.tramer.family import Solution, rounded_decimals
-
-Array = NDArray[np.float64]
 
 _STEPS: Final = 200
 _SOLVED: Final = 1e-30  # mean squared residual at which float64 has no more to give
@@ -34,11 +32,11 @@ _SOLVED: Final = 1e-30  # mean squared residual at which float64 has no more to 
 class LinearModel:
     """``weights`` (d, classes), ``bias`` (classes,); scores are the logits."""
 
-    weights: Array
-    bias: Array
+    weights: Floats
+    bias: Floats
 
-    def scores(self, inputs: Array) -> Array:
-        result: Array = inputs.reshape(len(inputs), -1) @ self.weights + self.bias
+    def scores(self, inputs: Floats) -> Floats:
+        result: Floats = inputs.reshape(len(inputs), -1) @ self.weights + self.bias
         return result
 
 
@@ -48,7 +46,7 @@ class OneVsRestModel:
 
     linear: LinearModel
 
-    def scores(self, inputs: Array) -> Array:
+    def scores(self, inputs: Floats) -> Floats:
         return _log_one_vs_rest(self.linear.scores(inputs))
 
 
@@ -70,11 +68,11 @@ class Softmax:
     def sweep(self, info: OracleInfo, queries: int) -> tuple[int, ...]:
         return _doublings(self.minimum_queries(info), queries)
 
-    def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
+    def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Floats:
         return orthogonal_design(info, count, rng)
 
     def solve(
-        self, inputs: Array, answer: Answer, info: OracleInfo, rng: np.random.Generator
+        self, inputs: Floats, answer: Answer, info: OracleInfo, rng: np.random.Generator
     ) -> Solution:
         """Least squares on the logits, or on the logarithms of the probabilities."""
         if answer.logits is not None:
@@ -106,11 +104,11 @@ class OneVsRest:
             return ()
         return _doublings(self.minimum_queries(info), queries)
 
-    def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
+    def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Floats:
         return orthogonal_design(info, count, rng)
 
     def solve(
-        self, inputs: Array, answer: Answer, info: OracleInfo, rng: np.random.Generator
+        self, inputs: Floats, answer: Answer, info: OracleInfo, rng: np.random.Generator
     ) -> Solution:
         """From probabilities where there are some, since they say how the logits are used."""
         if info.classes == 2 or answer.probabilities is None:
@@ -130,7 +128,7 @@ def _doublings(first: int, queries: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def orthogonal_design(info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
+def orthogonal_design(info: OracleInfo, count: int, rng: np.random.Generator) -> Floats:
     """(count, *input_shape) records that determine an affine map as well as the box allows.
 
     Blocks of d + 1 random records whose coordinates are orthogonal to each other and to the
@@ -152,27 +150,27 @@ def orthogonal_design(info: OracleInfo, count: int, rng: np.random.Generator) ->
 class _Link:
     """Logits (B, c) → logarithms of probabilities, and their slope against the logits."""
 
-    logarithms: Callable[[Array], Array]
-    slope: Callable[[Array], Array]  # (B, c) → (B, c, c): d log pᵢ / d zⱼ
+    logarithms: Callable[[Floats], Floats]
+    slope: Callable[[Floats], Floats]  # (B, c) → (B, c, c): d log pᵢ / d zⱼ
     is_linear: bool
 
 
-def _log_softmax(logits: Array) -> Array:
-    result: Array = logits - logsumexp(logits, axis=1, keepdims=True)
+def _log_softmax(logits: Floats) -> Floats:
+    result: Floats = logits - logsumexp(logits, axis=1, keepdims=True)
     return result
 
 
-def _log_one_vs_rest(logits: Array) -> Array:
+def _log_one_vs_rest(logits: Floats) -> Floats:
     return _log_softmax(np.asarray(log_expit(logits), dtype=np.float64))
 
 
-def _softmax_slope(logits: Array) -> Array:
+def _softmax_slope(logits: Floats) -> Floats:
     probabilities = softmax(logits)
     return np.eye(logits.shape[1]) - probabilities[:, None, :]
 
 
-def _one_vs_rest_slope(logits: Array) -> Array:
-    outer: Array = expit(-logits)  # d log σ(z) / dz
+def _one_vs_rest_slope(logits: Floats) -> Floats:
+    outer: Floats = expit(-logits)  # d log σ(z) / dz
     return _softmax_slope(log_expit(logits)) * outer[:, None, :]
 
 
@@ -180,12 +178,12 @@ _SOFTMAX = _Link(logarithms=_log_softmax, slope=_softmax_slope, is_linear=True)
 _ONE_VS_REST = _Link(logarithms=_log_one_vs_rest, slope=_one_vs_rest_slope, is_linear=False)
 
 
-def _with_ones(inputs: Array) -> Array:
+def _with_ones(inputs: Floats) -> Floats:
     flat = inputs.reshape(len(inputs), -1)
     return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)  # (B, d + 1)
 
 
-def _from_logits(inputs: Array, logits: Array) -> Solution:
+def _from_logits(inputs: Floats, logits: Floats) -> Solution:
     extended = _with_ones(inputs)
     theta = np.asarray(np.linalg.lstsq(extended, logits, rcond=None)[0], dtype=np.float64)
     return Solution(
@@ -196,8 +194,8 @@ def _from_logits(inputs: Array, logits: Array) -> Solution:
 
 
 def _from_probabilities(
-    inputs: Array,
-    probabilities: Array,
+    inputs: Floats,
+    probabilities: Floats,
     link: _Link,
     build: Callable[..., StolenModel],
 ) -> Solution:
@@ -229,12 +227,14 @@ def _from_probabilities(
     )
 
 
-def _relative(error: Array, target: Array) -> float:
+def _relative(error: Floats, target: Floats) -> float:
     spread = float(np.sqrt(np.mean((target - target.mean(axis=0)) ** 2)))
     return float(np.sqrt(np.mean(error**2))) / max(spread, float(np.finfo(np.float64).tiny))
 
 
-def _levenberg_marquardt(extended: Array, probabilities: Array, start: Array, link: _Link) -> Array:
+def _levenberg_marquardt(
+    extended: Floats, probabilities: Floats, start: Floats, link: _Link
+) -> Floats:
     """Least squares of √p, whose errors weigh about the same everywhere (Hellinger's distance).
 
     The normal matrix is a sum of (c, c) slopes ⊗ (d + 1, d + 1) products, so that a step costs
@@ -244,8 +244,8 @@ def _levenberg_marquardt(extended: Array, probabilities: Array, start: Array, li
     size, classes = start.shape
     theta, damping = start, 1e-3
 
-    def residual(at: Array) -> Array:
-        result: Array = np.exp(0.5 * link.logarithms(extended @ at)) - roots
+    def residual(at: Floats) -> Floats:
+        result: Floats = np.exp(0.5 * link.logarithms(extended @ at)) - roots
         return result
 
     error = residual(theta)

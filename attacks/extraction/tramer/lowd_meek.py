@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
@@ -29,8 +30,6 @@ from attacks.errors import AbilityError, BudgetError, DataSplitError
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData, uniform_inputs
 from attacks.extraction.tramer.linear import LinearModel
-
-Array = NDArray[np.float64]
 
 _WITNESSES: Final = 32  # records per search for two labels, before anything is bisected
 
@@ -119,7 +118,7 @@ class _Labels:
     oracle: Oracle
     left: int
 
-    def positive(self, flat: Array) -> NDArray[np.bool_]:
+    def positive(self, flat: Floats) -> NDArray[np.bool_]:
         """Which of (B, d) records get label 1."""
         if len(flat) > self.left:
             raise BudgetError(
@@ -134,12 +133,12 @@ class _Labels:
 
 def _witnesses(
     source: _Labels, data: ExtractionData, rng: np.random.Generator
-) -> tuple[Array, Array]:
+) -> tuple[Floats, Floats]:
     """A record of each label: from the pool and the seeds first, then from the whole box."""
     info = source.oracle.info
     own = np.concatenate([data.seeds.inputs, data.pool]).reshape(-1, info.features)
     own = own[rng.permutation(len(own))]
-    sides: dict[bool, Array] = {}
+    sides: dict[bool, Floats] = {}
     budget = source.left // 4
     while len(sides) < 2 and source.left > 0 and budget > 0:
         count = min(_WITNESSES if sides else 2, budget)
@@ -159,8 +158,8 @@ def _witnesses(
     return sides[False], sides[True]
 
 
-def _bisect_between(source: _Labels, negative: Array, positive: Array, bits: int) -> Array:
-    def is_positive(share: Array) -> NDArray[np.bool_]:
+def _bisect_between(source: _Labels, negative: Floats, positive: Floats, bits: int) -> Floats:
+    def is_positive(share: Floats) -> NDArray[np.bool_]:
         return source.positive(negative + share[:, None] * (positive - negative))
 
     low, high = _bisect(is_positive, np.zeros(1), np.ones(1), bits)
@@ -168,8 +167,8 @@ def _bisect_between(source: _Labels, negative: Array, positive: Array, bits: int
 
 
 def _weights_along_axes(
-    source: _Labels, base: Array, axes: NDArray[np.int64], bits: int, label: bool
-) -> Array:
+    source: _Labels, base: Floats, axes: NDArray[np.int64], bits: int, label: bool
+) -> Floats:
     """(axes,) weights in units of the slack at ``base``, 0 where no boundary is in the box.
 
     ``label``: on which side of the boundary ``base`` is.
@@ -189,7 +188,7 @@ def _weights_along_axes(
     if not seen.any():
         return np.zeros(len(axes))
 
-    def has_flipped(share: Array) -> NDArray[np.bool_]:
+    def has_flipped(share: Floats) -> NDArray[np.bool_]:
         moved = np.repeat(base[None], len(chosen), axis=0)
         moved[np.arange(len(chosen)), chosen] = start + share * (target - start)
         return np.asarray(source.positive(moved) != label)
@@ -201,8 +200,8 @@ def _weights_along_axes(
 
 
 def _bisect(
-    beyond: Callable[[Array], NDArray[np.bool_]], low: Array, high: Array, bits: int
-) -> tuple[Array, Array]:
+    beyond: Callable[[Floats], NDArray[np.bool_]], low: Floats, high: Floats, bits: int
+) -> tuple[Floats, Floats]:
     """Narrow (lines,) intervals at whose low end ``beyond`` is false and true at the high."""
     for _ in range(bits):
         middle = (low + high) / 2

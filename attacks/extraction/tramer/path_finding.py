@@ -25,14 +25,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.result import AttackResult
 from attacks.errors import AbilityError, DataSplitError
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData
-
-Array = NDArray[np.float64]
 
 _SAME_ANSWER: Final = 1e-9  # largest difference of scores that counts as one leaf
 _SCORED_RECORDS: Final = 256
@@ -47,11 +46,11 @@ class LeafModel:
     leaves between two, to the nearest.
     """
 
-    low: Array
-    high: Array
-    leaf_scores: Array
+    low: Floats
+    high: Floats
+    leaf_scores: Floats
 
-    def leaves(self, inputs: Array) -> NDArray[np.int64]:
+    def leaves(self, inputs: Floats) -> NDArray[np.int64]:
         """(B,) which box each record is in, or nearest to."""
         flat = inputs.reshape(len(inputs), -1)
         parts = []
@@ -61,7 +60,7 @@ class LeafModel:
             parts.append(outside.sum(axis=2).argmin(axis=1))
         return np.concatenate(parts)
 
-    def scores(self, inputs: Array) -> Array:
+    def scores(self, inputs: Floats) -> Floats:
         return np.asarray(self.leaf_scores[self.leaves(inputs)])
 
 
@@ -133,15 +132,15 @@ class _Search:
         self._checks = checks
         self._rng = rng
         self.left = queries
-        self.low: list[Array] = []
-        self.high: list[Array] = []
-        self._scores: list[Array] = []
+        self.low: list[Floats] = []
+        self.high: list[Floats] = []
+        self._scores: list[Floats] = []
 
     @property
-    def scores(self) -> Array:
+    def scores(self) -> Floats:
         return np.array(self._scores)
 
-    def run(self, start: Array) -> bool:
+    def run(self, start: Floats) -> bool:
         """Explore from ``start`` (1, d); False if the budget ended first."""
         waiting, answers = start, self._ask(start)
         while len(waiting):
@@ -158,7 +157,7 @@ class _Search:
             answers = np.concatenate([answers, beyond_answers])
         return True
 
-    def _ask(self, flat: Array) -> Array:
+    def _ask(self, flat: Floats) -> Floats:
         """(B, classes) scores."""
         if len(flat) > self.left:
             raise _OutOfBudget
@@ -168,7 +167,7 @@ class _Search:
             return np.log(np.maximum(answer.probabilities, _FLOOR))
         return answer.require_scores()
 
-    def _is_known(self, point: Array, answer: Array) -> bool:
+    def _is_known(self, point: Floats, answer: Floats) -> bool:
         if not self.low:
             return False
         # Records to look at lie a hair beyond some threshold, perhaps within a box's own crack.
@@ -177,13 +176,13 @@ class _Search:
         same = _same(self.scores, answer[None])
         return bool((inside & same).any())
 
-    def _keep_point(self, point: Array, answer: Array) -> None:
+    def _keep_point(self, point: Floats, answer: Floats) -> None:
         """A leaf of which one record is known: a box of no size, for the nearest-box rule."""
         self.low.append(point)
         self.high.append(point)
         self._scores.append(answer)
 
-    def _explore(self, point: Array, answer: Array) -> tuple[Array, Array]:
+    def _explore(self, point: Floats, answer: Floats) -> tuple[Floats, Floats]:
         """Bisect both ways along every axis, keep the box, return records just beyond it."""
         info = self._oracle.info
         axes = np.tile(np.arange(len(point)), 2)  # downwards, then upwards
@@ -225,16 +224,16 @@ class _Search:
         return LeafModel(low=low[order], high=high[order], leaf_scores=self.scores[order])
 
     @staticmethod
-    def _moved(point: Array, axes: NDArray[np.int64], values: Array) -> Array:
+    def _moved(point: Floats, axes: NDArray[np.int64], values: Floats) -> Floats:
         """(lines, d): the record with one coordinate replaced in each."""
         moved = np.repeat(point[None], len(axes), axis=0)
         moved[np.arange(len(axes)), axes] = values
         return moved
 
 
-def _same(left: Array, right: Array) -> NDArray[np.bool_]:
+def _same(left: Floats, right: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.abs(left - right).max(axis=-1) <= _SAME_ANSWER)
 
 
-def _distinct(scores: Array) -> Array:
+def _distinct(scores: Floats) -> Floats:
     return np.unique(np.round(scores, 8), axis=0)

@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.core.arrays import Floats
 from attacks.core.oracle import LOGITS, Answer, OracleInfo
 from attacks.errors import DataSplitError
 from attacks.extraction.learners import (
@@ -30,8 +30,6 @@ from attacks.extraction.learners import (
 )
 from attacks.extraction.setting import uniform_inputs
 from attacks.extraction.tramer.family import Solution, rounded_decimals
-
-Array = NDArray[np.float64]
 
 EXACT_FIT: Final = 1e-6  # relative residual at which the equations count as solved
 EQUATIONS_PER_SPARE_UNKNOWN: Final = 2.0
@@ -73,11 +71,11 @@ class Perceptron:
     def sweep(self, info: OracleInfo, queries: int) -> tuple[int, ...]:
         return ()
 
-    def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Array:
+    def records(self, info: OracleInfo, count: int, rng: np.random.Generator) -> Floats:
         return uniform_inputs(info, count, rng)
 
     def solve(
-        self, inputs: Array, answer: Answer, info: OracleInfo, rng: np.random.Generator
+        self, inputs: Floats, answer: Answer, info: OracleInfo, rng: np.random.Generator
     ) -> Solution:
         """The best of all starts by residual; wider students only where they are determined."""
         target = _Target.of(answer)
@@ -143,7 +141,7 @@ class _Target:
         return cls(loss=_divergence(probabilities), notes=(f"{what}: the solution is a best fit",))
 
 
-def _squared(target: Array, *, center: bool = False) -> Callable[[Tensor], Tensor]:
+def _squared(target: Floats, *, center: bool = False) -> Callable[[Tensor], Tensor]:
     """Mean squared error over the variance of the target."""
     wanted = torch.from_numpy(target)
     spread = float(np.mean((target - target.mean(axis=0)) ** 2)) or 1.0
@@ -155,7 +153,7 @@ def _squared(target: Array, *, center: bool = False) -> Callable[[Tensor], Tenso
     return loss
 
 
-def _divergence(probabilities: Array) -> Callable[[Tensor], Tensor]:
+def _divergence(probabilities: Floats) -> Callable[[Tensor], Tensor]:
     """Mean Kullback–Leibler divergence of the outputs' softmax from the answers."""
     wanted = torch.from_numpy(probabilities)
     entropy = float(-torch.special.xlogy(wanted, wanted).sum(dim=1).mean())

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.core.arrays import Floats
 from attacks.core.intervals import exact
 from attacks.core.oracle import Oracle, OracleInfo
 from attacks.core.records import Records
@@ -19,8 +20,6 @@ from attacks.errors import DataSplitError
 from attacks.extraction.learners import Learner, PerceptronLearner
 from attacks.extraction.outcome import ExtractionAttempt
 from attacks.extraction.setting import ExtractionData, StolenModel, uniform_inputs
-
-Array = NDArray[np.float64]
 
 _BISECTIONS: Final = 40
 _CANDIDATES: Final = 4  # drawn per record wanted, to find pairs the stolen model tells apart
@@ -79,7 +78,7 @@ class AdaptiveRetraining:
 
     def _learn(
         self,
-        inputs: Array,
+        inputs: Floats,
         labels: NDArray[np.int64],
         info: OracleInfo,
         rng: np.random.Generator,
@@ -87,15 +86,15 @@ class AdaptiveRetraining:
         return self.learner.fit(Records(inputs=inputs, labels=labels), info.classes, rng)
 
 
-def _draw(info: OracleInfo, pool: Array, count: int, rng: np.random.Generator) -> Array:
+def _draw(info: OracleInfo, pool: Floats, count: int, rng: np.random.Generator) -> Floats:
     """(count, *input_shape), half from the pool as far as it reaches, the rest uniform."""
     own = pool[rng.permutation(len(pool))[: count // 2]]
     return np.concatenate([own, uniform_inputs(info, count - len(own), rng)])
 
 
 def _on_boundary(
-    model: StolenModel, info: OracleInfo, pool: Array, count: int, rng: np.random.Generator
-) -> Array:
+    model: StolenModel, info: OracleInfo, pool: Floats, count: int, rng: np.random.Generator
+) -> Floats:
     """(count, *input_shape) records between two classes of ``model``.
 
     Pairs with different labels are drawn as in the first round and bisected. A model that knows

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.ciphertext.channel import ComplexArray, FloatArray
+from attacks.core.arrays import Complexes, Floats
 
 SLOTS, FEATURES, OUTPUTS = 256, 16, 4
 
@@ -20,11 +20,11 @@ class FakeChannel:
     ``real``: whether the conjugate is added; ``noise``: standard deviation in every slot.
     """
 
-    weights: FloatArray
-    bias: FloatArray
+    weights: Floats
+    bias: Floats
     noise: float = 1e-4
     real: bool = True
-    spill: Callable[[FloatArray], FloatArray] | None = None
+    spill: Callable[[Floats], Floats] | None = None
     inputs: int = 1
     outputs: int = 1
     slots: int = SLOTS
@@ -43,7 +43,7 @@ class FakeChannel:
     def output_slots(self) -> NDArray[np.int32]:
         return np.arange(OUTPUTS, dtype=np.int32)
 
-    def ask(self, slots: ComplexArray) -> ComplexArray:
+    def ask(self, slots: Complexes) -> Complexes:
         reply = np.zeros(SLOTS, dtype=np.complex128)
         if self.spill is not None:
             reply += self.spill(slots[0].real)

@@ -233,7 +233,7 @@ DYING = """
 import os, sys
 import numpy as np
 from tests.attacks.core.test_wrappers import Linear, drawn
-from attacks.wrappers import Recorded
+from attacks.core.wrappers import Recorded
 class Fatal(Linear):
     def _answer(self, records):
         if self.lives == 0:

@@ -10,7 +10,7 @@ from torch import nn
 
 from attacks.core.wrappers import LabelsOnly
 from attacks.errors import DataSplitError
-from attacks.evasion.checks import Check, SanityChecks
+from attacks.evasion.checks import TELLING, TITLES, Check, SanityChecks
 from tests.attacks.evasion.flat_models import Quantised, Scaled, digits, digits_oracle, oracle_of
 
 NAMES = {
@@ -32,6 +32,11 @@ def _checks(model: nn.Module, count: int = 80) -> dict[str, Check]:
     assert failed == {name for name, check in found.items() if not check.holds}
     assert result.figure.value == pytest.approx(1 - len(failed) / len(found))
     return found
+
+
+def test_what_a_masked_gradient_fails_are_checks() -> None:
+    assert TITLES.keys() == NAMES
+    assert TELLING == {"unbounded_fools_all", "gradients_present", "gradients_over_queries"}
 
 
 def test_all_checks_hold_on_an_honest_model() -> None:

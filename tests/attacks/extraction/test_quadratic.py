@@ -13,12 +13,13 @@ from attacks.core.records import Records
 from attacks.errors import AbilityError, BudgetError, DataSplitError
 from attacks.extraction.exact.quadratic import QuadraticExtraction
 from attacks.extraction.exact.quadratic_forms import Centering
-from attacks.extraction.exact.weights import HiddenLayer, match_weights
+from attacks.extraction.exact.weights import HiddenLayer
 from attacks.extraction.setting import ExtractionData
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.remote import serve
 from he_infer import zoo
 from tests.attacks.extraction.square_networks import FunctionOracle, data_for, random_layer
+from tests.attacks.extraction.weight_match import match_weights
 
 
 def test_small_network_is_stolen_exactly_in_one_request() -> None:
@@ -62,21 +63,21 @@ def test_structure_beats_plain_least_squares_under_noise() -> None:
     oracle = FunctionOracle(truth.scores, features=24, classes=5, noise=1e-2)
     rng = np.random.default_rng(6)
     z, scores = attack.ask(oracle, rng)
-    theft = attack.steal(z, scores, Centering.of(oracle.info), rng)
-    assert theft.rank == 6
-    assert theft.noise == pytest.approx(1e-2, rel=0.15)
+    fits = attack.steal(z, scores, Centering.of(oracle.info), rng)
+    assert fits.rank == 6
+    assert fits.noise == pytest.approx(1e-2, rel=0.15)
     inputs = data.test.inputs
     clean = truth.scores(inputs)
 
     def error(scores: np.ndarray) -> float:
         return float(np.sqrt(np.mean((scores - clean) ** 2)))
 
-    assert theft.projected is not None and theft.layer is not None
-    raw, projected = error(theft.forms.scores(inputs)), error(theft.projected.scores(inputs))
-    layer = error(theft.layer.scores(inputs))
+    assert fits.projected is not None and fits.layer is not None
+    raw, projected = error(fits.forms.scores(inputs)), error(fits.projected.scores(inputs))
+    layer = error(fits.layer.scores(inputs))
     # 325, 46 and 31 unknowns per score, and 500 - 64 answers: errors go with their roots.
     assert layer < projected < 0.7 * raw
-    assert match_weights(theft.layer, truth).worst_row < 0.02
+    assert match_weights(fits.layer, truth).worst_row < 0.02
 
 
 def test_probabilities_are_enough_up_to_a_constant() -> None:

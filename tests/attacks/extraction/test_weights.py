@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from attacks.errors import AbilityError
 from attacks.extraction.exact.quadratic_forms import Centering, QuadraticForms
 from attacks.extraction.exact.square_layer import refine
-from attacks.extraction.exact.weights import HiddenLayer, match_weights, recover_weights
+from attacks.extraction.exact.weights import HiddenLayer, recover_weights
 from tests.attacks.extraction.square_networks import random_layer
+from tests.attacks.extraction.weight_match import match_weights
 
 _UNIT = Centering(center=0.0, half_width=1.0)
 

@@ -82,9 +82,9 @@ def replayed(folder: Path) -> Replayed:
 
 def of_art() -> Oracle:
     pytest.importorskip("art", reason="ART is an extra: pip install 'he-infer[peers]'")
-    from attacks.oracles.art import as_art_classifier, of_art_classifier
+    from attacks.oracles.art import ArtOracle, as_art_classifier
 
-    return of_art_classifier(as_art_classifier(plain()), name="art")
+    return ArtOracle(as_art_classifier(plain()), name="art")
 
 
 def rng() -> np.random.Generator:

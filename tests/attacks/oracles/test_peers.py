@@ -12,7 +12,7 @@ import torch
 from attacks.core.oracle import softmax
 from attacks.core.wrappers import Budget, LabelsOnly
 from attacks.errors import DataSplitError
-from attacks.oracles.art import as_art_classifier, of_art_classifier
+from attacks.oracles.art import ArtOracle, as_art_classifier
 from attacks.oracles.foolbox import as_foolbox_model
 from attacks.oracles.plaintext import TorchOracle
 from attacks.oracles.recipes import mlp
@@ -75,12 +75,12 @@ def test_art_cannot_pass_a_budget(oracle: TorchOracle, records: Any) -> None:
 
 
 def test_a_classifier_of_art_is_an_oracle(oracle: TorchOracle, records: Any) -> None:
-    back = of_art_classifier(as_art_classifier(oracle), name="back")
+    back = ArtOracle(as_art_classifier(oracle), name="back")
     answer = back.query(records)
     np.testing.assert_array_equal(answer.labels, oracle.query(records).labels)
     assert back.ledger.spent.records == 300
     with pytest.raises(DataSplitError, match="fitted ART classifier"):
-        of_art_classifier(object(), name="nothing")
+        ArtOracle(object(), name="nothing")
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch64", "torch32"])

@@ -21,7 +21,7 @@ from torch import nn
 from attacks.core.oracle import LABELS, LOGITS, PROBABILITIES, softmax
 from attacks.core.wrappers import Budget, LabelsOnly
 from attacks.errors import AbilityError, BudgetError, DataSplitError
-from attacks.oracles.estimator import EstimatorOracle, as_estimator
+from attacks.oracles.estimator import EstimatorOracle, OracleEstimator
 from attacks.oracles.plaintext import TorchOracle
 from he_infer.datasets import iris
 
@@ -148,7 +148,7 @@ def test_an_oracle_is_a_scikit_learn_estimator_and_every_prediction_is_paid() ->
     inputs, labels = flowers()
     fitted = LogisticRegression(max_iter=500).fit(inputs, labels)
     oracle = oracle_of(fitted)
-    estimator = as_estimator(oracle)
+    estimator = OracleEstimator(oracle)
     assert (estimator.predict(inputs) == fitted.predict(inputs)).all()
     assert np.allclose(estimator.predict_proba(inputs), fitted.predict_proba(inputs))
     assert np.allclose(estimator.predict_log_proba(inputs), fitted.predict_log_proba(inputs))
@@ -163,11 +163,11 @@ def test_an_oracle_is_a_scikit_learn_estimator_and_every_prediction_is_paid() ->
 def test_an_estimator_cannot_pass_a_budget_nor_the_shape() -> None:
     inputs, labels = flowers(binary=True)
     fitted = LogisticRegression().fit(inputs, labels)
-    estimator = as_estimator(Budget(oracle_of(fitted), records=10))
+    estimator = OracleEstimator(Budget(oracle_of(fitted), records=10))
     with pytest.raises(BudgetError):
         clone(estimator).predict(inputs)
     with pytest.raises(DataSplitError):
         estimator.predict(inputs[:3, :2])
     assert estimator.decision_function(inputs[:5]).shape == (5,)
     with pytest.raises(AbilityError):
-        as_estimator(LabelsOnly(oracle_of(fitted))).predict_proba(inputs[:1])
+        OracleEstimator(LabelsOnly(oracle_of(fitted))).predict_proba(inputs[:1])
