@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import he_infer
 from he_infer.version import __version__
 from tests.paths import CHECKOUT
 
@@ -119,6 +120,12 @@ def attribute(name: str) -> Any:
     except ModuleNotFoundError:
         module, _, rest = name.rpartition(".")
         return getattr(importlib.import_module(module), rest)
+
+
+def test_python_examples_name_what_is_public() -> None:
+    for page in (CHECKOUT / "README.md", DOCS / "user-guide.md"):
+        used = re.findall(r"\bhe_infer\.(\w+)\(", page.read_text(encoding="utf-8"))
+        assert used and set(used) <= set(he_infer.__all__)
 
 
 def test_the_version_has_a_dated_section() -> None:
