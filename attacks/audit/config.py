@@ -11,13 +11,19 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
+from attacks.audit.document.codec import to_json
 from attacks.errors import AuditError
 
 STATE_FORMAT: Final = 1
 # What changes no figure: where results go and how many processes make them.
 _OUTSIDE_THE_KEY: Final = frozenset({"out", "jobs"})
+
+
+def _within(low: float, high: float, *, default: Any) -> Any:
+    """A field whose value must lie between ``low`` and ``high``."""
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,31 +51,33 @@ class AuditConfig:
     out: Path
     weights: Path | None = None
     attacks: tuple[str, ...] = ("all",)
-    budget: int = 4096
-    per_request: int = 0
-    epsilon: float = 0.0
-    evasion_records: int = 48
-    evasion_queries: int = 200
-    targets: int = 4
-    shadows: int = 16
-    pool: int = 0
-    epochs: int = 60
-    batch: int = 32
-    rate: float = 5e-3
-    weight_decay: float = 1e-4
-    fine_tune_epochs: int = 30
-    seed: int = 0
-    jobs: int = 1
+    budget: int = _within(1, 10_000_000, default=4096)
+    per_request: int = _within(0, 10_000_000, default=0)
+    epsilon: float = _within(0.0, 1e9, default=0.0)
+    evasion_records: int = _within(1, 100_000, default=48)
+    evasion_queries: int = _within(3, 1_000_000, default=200)
+    targets: int = _within(1, 1_000, default=4)
+    shadows: int = _within(2, 10_000, default=16)
+    pool: int = _within(0, 10_000_000, default=0)
+    epochs: int = _within(1, 100_000, default=60)
+    batch: int = _within(2, 100_000, default=32)
+    rate: float = _within(1e-8, 10.0, default=5e-3)
+    weight_decay: float = _within(0.0, 10.0, default=1e-4)
+    fine_tune_epochs: int = _within(1, 100_000, default=30)
+    seed: int = _within(0, 2**32 - 1, default=0)
+    jobs: int = _within(1, 1_000, default=1)
 
     def __post_init__(self) -> None:
         if not self.model or not self.data:
             raise AuditError("an audit needs a model and data: give --model and --data")
         if not self.attacks:
             raise AuditError("attacks names nothing: give all, membership, extraction or a list")
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
+        for field in dataclasses.fields(self):
+            if "range" not in field.metadata:
+                continue
+            (low, high), value = field.metadata["range"], getattr(self, field.name)
             if not (math.isfinite(value) and low <= value <= high):
-                raise AuditError(f"{name} must lie between {low:g} and {high:g}, got {value}")
+                raise AuditError(f"{field.name} must lie between {low:g} and {high:g}, got {value}")
         if self.pool and self.pool < 4 * self.batch:
             raise AuditError(
                 f"a pool of {self.pool} trains each model on half of it: at least "
@@ -96,11 +104,7 @@ class AuditConfig:
         return wanted + wanted % 2
 
     def to_json(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        for name in ("out", "weights"):
-            fields[name] = None if fields[name] is None else str(fields[name])
-        fields["attacks"] = list(self.attacks)
-        return fields
+        return dict(to_json(self))
 
     def key(self, contents: Mapping[str, str]) -> str:
         """The hash that saved cells are filed under; ``contents``: digests of files and data.
@@ -113,27 +117,8 @@ class AuditConfig:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-_RANGES: Final[tuple[tuple[str, float, float], ...]] = (
-    ("budget", 1, 10_000_000),
-    ("per_request", 0, 10_000_000),
-    ("epsilon", 0.0, 1e9),
-    ("evasion_records", 1, 100_000),
-    ("evasion_queries", 3, 1_000_000),
-    ("targets", 1, 1_000),
-    ("shadows", 2, 10_000),
-    ("pool", 0, 10_000_000),
-    ("epochs", 1, 100_000),
-    ("batch", 2, 100_000),
-    ("rate", 1e-8, 10.0),
-    ("weight_decay", 0.0, 10.0),
-    ("fine_tune_epochs", 1, 100_000),
-    ("seed", 0, 2**32 - 1),
-    ("jobs", 1, 1_000),
-)
-_NUMBERS: Final = frozenset({"rate", "weight_decay", "epsilon"})
-_INTEGERS: Final = frozenset(name for name, _, _ in _RANGES) - _NUMBERS
+_KINDS: Final = get_type_hints(AuditConfig)
 _PATHS: Final = frozenset({"out", "weights"})
-_FIELDS: Final = tuple(field.name for field in dataclasses.fields(AuditConfig))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -164,20 +149,20 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def checked(name: str, value: Any, where: str) -> Any:
     """``value`` as the field ``name`` takes it; AuditError, naming ``where``, if it does not."""
-    if name not in _FIELDS:
-        near = difflib.get_close_matches(name.replace("-", "_"), _FIELDS, n=1, cutoff=0.5)
-        hint = f": did you mean {near[0]!r}?" if near else f": known are {', '.join(_FIELDS)}"
+    if name not in _KINDS:
+        near = difflib.get_close_matches(name.replace("-", "_"), _KINDS, n=1, cutoff=0.5)
+        hint = f": did you mean {near[0]!r}?" if near else f": known are {', '.join(_KINDS)}"
         raise AuditError(f"{where}: unknown setting {name!r}{hint}")
     if name == "attacks":
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
             raise AuditError(f"{where}: attacks is a comma-separated string or a list of names")
         return tuple(n.strip() for n in names if n.strip())
-    if name in _INTEGERS:
+    if _KINDS[name] is int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise AuditError(f"{where}: {name} must be a whole number, got {value!r}")
         return value
-    if name in _NUMBERS:
+    if _KINDS[name] is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise AuditError(f"{where}: {name} must be a number, got {value!r}")
         return float(value)

@@ -10,7 +10,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,20 +75,20 @@ def read_subject(config: AuditConfig, split: Split) -> Subject:
             "the model has no activation to replace, so the ReLU original and the polynomial twin "
             "are one network, trained twice"
         )
+    training = TrainingConfig(
+        epochs=config.epochs,
+        batch=config.batch,
+        rate=config.rate,
+        weight_decay=config.weight_decay,
+    )
     recipe = TwinRecipe(
         name=config.model,
         architecture=architecture,
-        relu=TrainingConfig(
-            epochs=config.epochs,
-            batch=config.batch,
-            rate=config.rate,
-            weight_decay=config.weight_decay,
-        ),
-        polynomial=TrainingConfig(
+        relu=training,
+        polynomial=replace(
+            training,
             epochs=config.fine_tune_epochs,
-            batch=config.batch,
             rate=FINE_TUNE_RATE * config.rate,
-            weight_decay=config.weight_decay,
             distillation=DISTILLATION,
         ),
         replacement=replacement,

@@ -99,14 +99,18 @@ def paired_auc(
         )
         for _ in range(RESAMPLES)
     ]
+    method = "paired bootstrap over the records of one target"
+    return of_resamples(value, drawn, method=method, count=len(before.scores))
+
+
+def of_resamples(
+    value: float, drawn: Sequence[float] | NDArray[np.float64], *, method: str, count: int
+) -> Estimate:
+    """``value`` with the percentile interval of its resamples ``drawn`` (resamples,)."""
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
     return Estimate(
-        value=value,
-        low=min(low, value),
-        high=max(high, value),
-        method="paired bootstrap over the records of one target",
-        count=len(before.scores),
+        value=value, low=min(low, value), high=max(high, value), method=method, count=count
     )
 
 

@@ -144,7 +144,7 @@ def measure(
                     for name in names
                 }
                 continue
-            trials |= setting.run_trials(
+            trials |= setting.runner.run(
                 option.bench(chosen),
                 {name: ENTRY if name == ACCURACY else ATTACKS[name] for name in names},
                 budgets={**dict.fromkeys(names, option.budget), ACCURACY: UNLIMITED},
@@ -170,31 +170,31 @@ class DefendedBench:
     @contextmanager
     def open(self, target: int) -> Iterator[Target]:
         with self.bench.open(target) as opened:
-            yield DefendedTarget(opened, self.defence, seed=[self.seed, 7, target])
+            rng = np.random.default_rng([self.seed, 7, target])
+            yield DefendedTarget(opened, self.defence, rng)
 
 
+@dataclass(frozen=True, slots=True)
 class DefendedTarget:
     """``target``'s polynomial network, answering through a defence; so do its shadows."""
 
-    def __init__(
-        self, target: Target, defence: ServingDefence | None, *, seed: Sequence[int]
-    ) -> None:
-        self._target, self._defence = target, defence
-        self._rng = np.random.default_rng(seed)
+    target: Target
+    defence: ServingDefence | None
+    rng: np.random.Generator
 
     def oracle(self, twin: str) -> Oracle:
         del twin
-        plain = self._target.oracle(POLYNOMIAL)
-        return plain if self._defence is None else self._defence.wrap(plain, self._rng)
+        plain = self.target.oracle(POLYNOMIAL)
+        return plain if self.defence is None else self.defence.wrap(plain, self.rng)
 
     def allowance(self, twin: str, budget: int) -> Allowance:
         del twin
-        return self._target.allowance(POLYNOMIAL, budget)
+        return self.target.allowance(POLYNOMIAL, budget)
 
     def data(self, twin: str, family: str) -> Any:
         del twin
-        found = self._target.data(POLYNOMIAL, family)
-        if self._defence is None or not isinstance(found, MembershipData):
+        found = self.target.data(POLYNOMIAL, family)
+        if self.defence is None or not isinstance(found, MembershipData):
             return found
         shadows = ShadowAnswers(
             logits=self._answered(found.shadows.logits), is_member=found.shadows.is_member
@@ -205,13 +205,13 @@ class DefendedTarget:
 
     def _answered(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """(models, records, classes) as the defence would answer them."""
-        assert self._defence is not None
+        assert self.defence is not None
         rows = logits.reshape(-1, logits.shape[-1])
         if not len(rows):
             return logits
-        known = _Known(rows, self._target.oracle(POLYNOMIAL))
+        known = _Known(rows, self.target.oracle(POLYNOMIAL))
         numbers = np.arange(len(rows), dtype=np.float64)[:, None]
-        answer = self._defence.wrap(known, self._rng).query(numbers)
+        answer = self.defence.wrap(known, self.rng).query(numbers)
         return answer.require_logits().reshape(logits.shape)
 
 
@@ -252,7 +252,7 @@ def _retrained(defence: TrainingDefence, setting: AuditSetting) -> Option:
     bench, reason = None, ""
     try:
         retrained = dataclasses.replace(subject, recipe=defence.apply(subject.recipe))
-        trained = TrainedBench(retrained, config, progress=setting.progress)
+        trained = TrainedBench(retrained, config, progress=setting.runner.progress)
         bench = functools.partial(DefendedBench, trained, defence.name, None, config.seed)
     except (AbilityError, ShadowError) as error:
         reason = str(error)
