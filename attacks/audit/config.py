@@ -1,4 +1,7 @@
-"""What an audit is asked to do: one frozen configuration, from flags, a TOML file or both."""
+"""What an audit is asked to do: one frozen configuration, from flags, a TOML file or both.
+
+Flags come first where both give a setting.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +31,23 @@ def _within(low: float, high: float, *, default: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditConfig:
-    """``model``: a zoo name or ``path/to/file.py:factory``. ``data``: a name that
-    ``attacks.audit.data`` knows, a ``.npz`` file or a folder. ``attacks``: "all",
-    "membership", "extraction", "evasion", "ciphertext", "poisoning", "remedies" or names of the
-    catalogue.
+    """The settings of an audit. Raises AuditError naming the field, what came and what is allowed.
 
-    ``budget``: records that each attack may ask of each target; an attack by evasion may ask
-    ``evasion_queries`` about each of the ``evasion_records`` it moves, by ``epsilon`` in input
-    units (0: a tenth of the interval that the inputs span). ``per_request``: records that
-    the service is packed for (0: the whole budget); attacks that ask a few records at a time
-    are quicker with fewer. ``targets``: models attacked;
-    ``shadows``: the least number of shadow models that each is judged by; both are drawn from
-    the same ``pool`` of records (0: chosen by the size of the data), half of it for each model.
-    ``epochs``, ``batch``, ``rate``, ``weight_decay``: of the ReLU models' training;
-    ``fine_tune_epochs``: of their polynomial twins. ``jobs``:
-    processes that train. Raises AuditError naming the field, what came and what is
-    allowed.
+    - ``model``: a name of the zoo or ``path/to/file.py:factory``; ``weights``: safetensors.
+    - ``data``: a name that ``attacks.audit.bench.data`` knows, a ``.npz`` file or a folder.
+    - ``attacks``: "all", "membership", "extraction", "evasion", "ciphertext", "poisoning",
+      "remedies", or names of the catalogue.
+    - ``budget``: records that each attack may ask of each target.
+    - ``per_request``: records that the service is packed for; 0 takes the whole budget. Attacks
+      that ask a few records at a time are quicker with fewer.
+    - ``epsilon``: how far evasion moves a value, in input units; 0 takes a tenth of the interval
+      that the inputs span. It moves ``evasion_records`` and may ask ``evasion_queries`` about each.
+    - ``targets``: models that are attacked; ``shadows``: the least number of shadow models that
+      each is judged by. All are trained on half of the same ``pool`` of records; 0 chooses its
+      size by the data.
+    - ``epochs``, ``batch``, ``rate``, ``weight_decay``: of the training of ReLU models;
+      ``fine_tune_epochs``: of their polynomial twins.
+    - ``jobs``: processes that train; ``out``: the folder of the results.
     """
 
     model: str
@@ -107,7 +111,7 @@ class AuditConfig:
         return dict(to_json(self))
 
     def key(self, contents: Mapping[str, str]) -> str:
-        """The hash that saved cells are filed under; ``contents``: digests of files and data.
+        """The hash that saved trials are filed under; ``contents``: digests of files and data.
 
         It leaves the list of attacks out, so that an audit can be extended by another attack.
         """
@@ -158,14 +162,12 @@ def checked(name: str, value: Any, where: str) -> Any:
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
             raise AuditError(f"{where}: attacks is a comma-separated string or a list of names")
         return tuple(n.strip() for n in names if n.strip())
-    if _KINDS[name] is int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise AuditError(f"{where}: {name} must be a whole number, got {value!r}")
-        return value
-    if _KINDS[name] is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise AuditError(f"{where}: {name} must be a number, got {value!r}")
-        return float(value)
+    kind = _KINDS[name]
+    if kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, (int, kind)):
+            number = "a whole number" if kind is int else "a number"
+            raise AuditError(f"{where}: {name} must be {number}, got {value!r}")
+        return kind(value)
     if not isinstance(value, (str, Path)):
         raise AuditError(f"{where}: {name} must be text, got {value!r}")
     return Path(value) if name in _PATHS else str(value)
@@ -187,8 +189,6 @@ def _beside(reference: str, folder: Path) -> str:
     """A model or data reference that is a file beside the TOML file, else as it is."""
     name, colon, factory = reference.rpartition(":")
     path = folder / (name if colon else reference)
-    return (
-        f"{path}{colon}{factory}"
-        if colon and path.is_file()
-        else (str(path) if not colon and path.exists() else reference)
-    )
+    if not (path.is_file() if colon else path.exists()):
+        return reference
+    return f"{path}{colon}{factory}" if colon else str(path)

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from attacks.audit.bench.trial import Trial
 from attacks.audit.bench.trials import Bench, TrialRunner
 from attacks.audit.config import AuditConfig
 from attacks.audit.document.codec import from_json, to_json
-from attacks.audit.document.records import AuditRecord, Finding
+from attacks.audit.document.records import AuditRecord, Finding, PooledTrial
 from attacks.audit.figures.comparison import compare_twins
 from attacks.core.entry import EXTRACTION, MEMBERSHIP, CatalogueEntry
 from attacks.oracles.twins import ENCRYPTED
@@ -73,19 +74,19 @@ class AuditSetting:
         bench: Bench,
         attacks: Mapping[str, CatalogueEntry],
         trials: Mapping[TrialName, Trial],
+        *,
+        missing: Mapping[str, PooledTrial] = MappingProxyType({}),
     ) -> AuditRecord:
-        """``record`` with each of ``attacks`` appended; their trials ran on ``bench``."""
+        """``record`` with each of ``attacks`` appended; their trials ran on ``bench``.
+
+        ``missing``: twins that the bench does not have, with the reason.
+        """
+        compared = []
         numbers = {name: number for number, name in enumerate(self.chosen)}
-        compared = (
-            compare_twins(
-                name,
-                entry,
-                trials,
-                bench,
-                np.random.default_rng([self.config.seed, 5, numbers.get(name, 0)]),
-            )
-            for name, entry in attacks.items()
-        )
+        for name, entry in attacks.items():
+            rng = np.random.default_rng([self.config.seed, 5, numbers.get(name, 0)])
+            found = compare_twins(name, entry, trials, bench, rng)
+            compared.append(dataclasses.replace(found, cells={**missing, **found.cells}))
         return dataclasses.replace(record, attacks=(*record.attacks, *compared))
 
     def remembered(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +12,7 @@ from attacks.cli.audit import attack_table, audit_and_report
 from attacks.progress import Progress
 from he_infer.cli.console import table_lines
 
-# Small enough for a minute on one core; the intervals are as wide as that allows.
 ATTACKS: Final = ("quadratic-extraction", "yeom", "lira-fixed")
-SIZES: Final[Mapping[str, int]] = {"targets": 2, "shadows": 6, "epochs": 30, "budget": 3000}
 
 
 def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
@@ -26,10 +23,11 @@ def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
             data="digits",
             out=folder / "audit",
             attacks=(*ATTACKS, CIPHERTEXT),
-            targets=SIZES["targets"],
-            shadows=SIZES["shadows"],
-            epochs=SIZES["epochs"],
-            budget=SIZES["budget"],
+            # Small enough for a minute on one core; the intervals are as wide as that allows.
+            targets=2,
+            shadows=6,
+            epochs=30,
+            budget=3000,
         ),
         progress=progress,
     )

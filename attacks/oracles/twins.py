@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -47,15 +47,6 @@ class PlanFacts:
     batch: int
     levels: int
     security_bits: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "poly_degree": self.poly_degree,
-            "coeff_bits": list(self.coeff_bits),
-            "batch": self.batch,
-            "levels": self.levels,
-            "security_bits": self.security_bits,
-        }
 
 
 class Twins:

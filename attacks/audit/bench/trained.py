@@ -1,8 +1,8 @@
-"""The real bench: trains targets and shadows, and opens each target in its four forms.
+"""Trains the targets and their shadow models, and opens each target in its four forms.
 
-M + K models, memberships in opposite pairs over one pool. A target's shadows are all models but
-itself and its opposite: then every record is a member of exactly half of them, whatever the
-truth, and no shadow tells it.
+Models are trained in pairs. The members of one are drawn from the pool at random, and the other
+gets the rest. The shadows of a target are all models but itself and its opposite. So every record
+is a member of exactly half of the shadows, and their number does not tell the truth.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CHUNK: Final = 8
 
 
 class TrainedBench:
-    """All targets of one audit; ``masks`` (models, pool) says who was trained on what."""
+    """All targets of one audit; ``masks`` (models, pool) says which model was trained on what."""
 
     def __init__(
         self, subject: Subject, config: AuditConfig, *, progress: Progress | None = None

@@ -23,7 +23,7 @@ from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, SIMULATED
 
 DELIVERED: Final = "as delivered"
 SUFFIX: Final = "-delivered"
-# Attacks that recover the weights themselves: what others steal, retrained targets show.
+# Attacks that recover the weights themselves. What the others copy, retrained targets show.
 EXACT: Final = ("quadratic-extraction", "line-extraction")
 NO_TWIN: Final = (
     "the delivered weights are those of one network; its ReLU original, if there was one, is not "
@@ -81,14 +81,8 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
         prefix="delivered-",
         about=f" {DELIVERED}",
     )
-    retrained = len(record.attacks)
-    record = setting.with_attacks(record, bench, attacks, trials)
     missing = {RELU: PooledTrial(status=REFUSED, reason=NO_TWIN)}
-    delivered = (
-        dataclasses.replace(attack, cells={**missing, **attack.cells})
-        for attack in record.attacks[retrained:]
-    )
-    return dataclasses.replace(record, attacks=(*record.attacks[:retrained], *delivered))
+    return setting.with_attacks(record, bench, attacks, trials, missing=missing)
 
 
 SECTION: Final = Section(run=_run)

@@ -156,12 +156,15 @@ def _fooled(
         "Where a wrong label does harm, train on adversarial examples or smooth the model, and let "
         "clients filter what they ask: the server cannot see it."
     )
-    if success.low >= SERIOUS and success.low > noise.high:
-        title = "A client can craft inputs that the encrypted service gets wrong"
-        return Finding(severity="high", title=title, text=text, advice=advice)
     if success.low > noise.high:
-        title = "A client can craft some inputs that the encrypted service gets wrong"
-        return Finding(severity="medium", title=title, text=text, advice=advice)
+        serious = success.low >= SERIOUS
+        return Finding(
+            severity="high" if serious else "medium",
+            title=f"A client can craft {'' if serious else 'some '}inputs that the encrypted "
+            "service gets wrong",
+            text=text,
+            advice=advice,
+        )
     return Finding(
         severity="ok",
         title="No client fooled the service more than random changes do",

@@ -1,13 +1,13 @@
-"""What an owner could do about it, tried on the audited model itself: same targets, same seeds.
+"""Remedies: what an owner could do, tried on the audited model with the same targets and seeds.
 
     "none" ──────────────┐
     serving defences ────┤   each is a twin of its own:      trials ──► sections/advice.py
     training defences ───┤   the polynomial network, with     (attack, option, target)
     a smaller budget ────┘   the defence around or within it
 
-Serving defences are wrapped around the network in the clear, which draws what a plan with the same
-options draws. The attacker knows the defence: it may choose among attacks made for it, and its
-shadow models answer through it, or were trained with it.
+A serving defence is wrapped around the network in the clear. Its noise and scales are drawn as a
+plan with the same options draws them. The attacker knows the defence: it may choose among attacks
+that were made for it, and its shadow models answer through it or were trained with it.
 """
 
 from __future__ import annotations
@@ -40,25 +40,28 @@ from attacks.oracles.twins import POLYNOMIAL
 from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence
 
 NONE: Final = "none"
-# By family, what an attacker chooses from; the best counts. Of the exact extractions each option
-# gets the one that is made for it: they take longest.
+# The attacks of each family that an attacker chooses from; the best of them counts. Exact
+# extractions take longest, so each option gets only the one that was made for it.
 TRIED: Final[Mapping[str, tuple[str, ...]]] = {
     EXTRACTION: ("quadratic-extraction", "ratio-extraction", "network-matching", "knockoff"),
     MEMBERSHIP: ("lira-fixed", "lira-correlation"),
     EVASION: ("transfer",),
 }
 EXACT: Final = frozenset({"quadratic-extraction", "ratio-extraction", "network-matching"})
-# Of attacks that take minutes; what takes seconds is tried on all targets.
+# For attacks that take minutes; what takes seconds is tried on all targets.
 MOST_TARGETS: Final = 2
 SMALLER: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """``cost``: what it takes beside accuracy, in words. ``bench``: (targets) → they under it; None
-    for one that cannot be tried here, and ``reason`` says why. ``budget``: records an attack may
-    ask of a target. ``exact``: the exact extraction that knows of it. ``skipped``: families that
-    it cannot change."""
+    """One remedy, and how it is tried.
+
+    ``cost``: what it takes besides accuracy, in words. ``budget``: records that an attack may ask
+    of a target. ``bench``: makes a bench of some targets under the remedy. It is None for a remedy
+    that cannot be tried here, and ``reason`` says why. ``exact``: the exact extraction that was
+    made for it. ``skipped``: families that it cannot change.
+    """
 
     name: str
     title: str
