@@ -1,4 +1,7 @@
-"""What an audit is asked to do: one frozen configuration, from flags, a TOML file or both."""
+"""What an audit is asked to do: one frozen configuration, from flags, a TOML file or both.
+
+Flags come first where both give a setting.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
+from attacks.audit.document.codec import to_json
 from attacks.errors import AuditError
 
 STATE_FORMAT: Final = 1
@@ -20,24 +24,30 @@ STATE_FORMAT: Final = 1
 _OUTSIDE_THE_KEY: Final = frozenset({"out", "jobs"})
 
 
+def _within(low: float, high: float, *, default: Any) -> Any:
+    """A field whose value must lie between ``low`` and ``high``."""
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditConfig:
-    """``model``: a zoo name or ``path/to/file.py:factory``. ``data``: a name that
-    ``attacks.audit.data`` knows, a ``.npz`` file or a folder. ``attacks``: "all",
-    "membership", "extraction", "evasion", "ciphertext", "poisoning", "remedies" or names of the
-    catalogue.
+    """The settings of an audit. Raises AuditError naming the field, what came and what is allowed.
 
-    ``budget``: records that each attack may ask of each target; an attack by evasion may ask
-    ``evasion_queries`` about each of the ``evasion_records`` it moves, by ``epsilon`` in input
-    units (0: a tenth of the interval that the inputs span). ``per_request``: records that
-    the service is packed for (0: the whole budget); attacks that ask a few records at a time
-    are quicker with fewer. ``targets``: models attacked;
-    ``shadows``: the least number of shadow models that each is judged by; both are drawn from
-    the same ``pool`` of records (0: chosen by the size of the data), half of it for each model.
-    ``epochs``, ``batch``, ``rate``, ``weight_decay``: of the ReLU models' training;
-    ``fine_tune_epochs``: of their polynomial twins. ``jobs``:
-    processes that train. Raises AuditError naming the field, what came and what is
-    allowed.
+    - ``model``: a name of the zoo or ``path/to/file.py:factory``; ``weights``: safetensors.
+    - ``data``: a name that ``attacks.audit.bench.data`` knows, a ``.npz`` file or a folder.
+    - ``attacks``: "all", "membership", "extraction", "evasion", "ciphertext", "poisoning",
+      "remedies", or names of the catalogue.
+    - ``budget``: records that each attack may ask of each target.
+    - ``per_request``: records that the service is packed for; 0 takes the whole budget. Attacks
+      that ask a few records at a time are quicker with fewer.
+    - ``epsilon``: how far evasion moves a value, in input units; 0 takes a tenth of the interval
+      that the inputs span. It moves ``evasion_records`` and may ask ``evasion_queries`` about each.
+    - ``targets``: models that are attacked; ``shadows``: the least number of shadow models that
+      each is judged by. All are trained on half of the same ``pool`` of records; 0 chooses its
+      size by the data.
+    - ``epochs``, ``batch``, ``rate``, ``weight_decay``: of the training of ReLU models;
+      ``fine_tune_epochs``: of their polynomial twins.
+    - ``jobs``: processes that train; ``out``: the folder of the results.
     """
 
     model: str
@@ -45,31 +55,33 @@ class AuditConfig:
     out: Path
     weights: Path | None = None
     attacks: tuple[str, ...] = ("all",)
-    budget: int = 4096
-    per_request: int = 0
-    epsilon: float = 0.0
-    evasion_records: int = 48
-    evasion_queries: int = 200
-    targets: int = 4
-    shadows: int = 16
-    pool: int = 0
-    epochs: int = 60
-    batch: int = 32
-    rate: float = 5e-3
-    weight_decay: float = 1e-4
-    fine_tune_epochs: int = 30
-    seed: int = 0
-    jobs: int = 1
+    budget: int = _within(1, 10_000_000, default=4096)
+    per_request: int = _within(0, 10_000_000, default=0)
+    epsilon: float = _within(0.0, 1e9, default=0.0)
+    evasion_records: int = _within(1, 100_000, default=48)
+    evasion_queries: int = _within(3, 1_000_000, default=200)
+    targets: int = _within(1, 1_000, default=4)
+    shadows: int = _within(2, 10_000, default=16)
+    pool: int = _within(0, 10_000_000, default=0)
+    epochs: int = _within(1, 100_000, default=60)
+    batch: int = _within(2, 100_000, default=32)
+    rate: float = _within(1e-8, 10.0, default=5e-3)
+    weight_decay: float = _within(0.0, 10.0, default=1e-4)
+    fine_tune_epochs: int = _within(1, 100_000, default=30)
+    seed: int = _within(0, 2**32 - 1, default=0)
+    jobs: int = _within(1, 1_000, default=1)
 
     def __post_init__(self) -> None:
         if not self.model or not self.data:
             raise AuditError("an audit needs a model and data: give --model and --data")
         if not self.attacks:
             raise AuditError("attacks names nothing: give all, membership, extraction or a list")
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
+        for field in dataclasses.fields(self):
+            if "range" not in field.metadata:
+                continue
+            (low, high), value = field.metadata["range"], getattr(self, field.name)
             if not (math.isfinite(value) and low <= value <= high):
-                raise AuditError(f"{name} must lie between {low:g} and {high:g}, got {value}")
+                raise AuditError(f"{field.name} must lie between {low:g} and {high:g}, got {value}")
         if self.pool and self.pool < 4 * self.batch:
             raise AuditError(
                 f"a pool of {self.pool} trains each model on half of it: at least "
@@ -96,14 +108,10 @@ class AuditConfig:
         return wanted + wanted % 2
 
     def to_json(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        for name in ("out", "weights"):
-            fields[name] = None if fields[name] is None else str(fields[name])
-        fields["attacks"] = list(self.attacks)
-        return fields
+        return dict(to_json(self))
 
     def key(self, contents: Mapping[str, str]) -> str:
-        """The hash that saved cells are filed under; ``contents``: digests of files and data.
+        """The hash that saved trials are filed under; ``contents``: digests of files and data.
 
         It leaves the list of attacks out, so that an audit can be extended by another attack.
         """
@@ -113,27 +121,8 @@ class AuditConfig:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-_RANGES: Final[tuple[tuple[str, float, float], ...]] = (
-    ("budget", 1, 10_000_000),
-    ("per_request", 0, 10_000_000),
-    ("epsilon", 0.0, 1e9),
-    ("evasion_records", 1, 100_000),
-    ("evasion_queries", 3, 1_000_000),
-    ("targets", 1, 1_000),
-    ("shadows", 2, 10_000),
-    ("pool", 0, 10_000_000),
-    ("epochs", 1, 100_000),
-    ("batch", 2, 100_000),
-    ("rate", 1e-8, 10.0),
-    ("weight_decay", 0.0, 10.0),
-    ("fine_tune_epochs", 1, 100_000),
-    ("seed", 0, 2**32 - 1),
-    ("jobs", 1, 1_000),
-)
-_NUMBERS: Final = frozenset({"rate", "weight_decay", "epsilon"})
-_INTEGERS: Final = frozenset(name for name, _, _ in _RANGES) - _NUMBERS
+_KINDS: Final = get_type_hints(AuditConfig)
 _PATHS: Final = frozenset({"out", "weights"})
-_FIELDS: Final = tuple(field.name for field in dataclasses.fields(AuditConfig))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -164,23 +153,21 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def checked(name: str, value: Any, where: str) -> Any:
     """``value`` as the field ``name`` takes it; AuditError, naming ``where``, if it does not."""
-    if name not in _FIELDS:
-        near = difflib.get_close_matches(name.replace("-", "_"), _FIELDS, n=1, cutoff=0.5)
-        hint = f": did you mean {near[0]!r}?" if near else f": known are {', '.join(_FIELDS)}"
+    if name not in _KINDS:
+        near = difflib.get_close_matches(name.replace("-", "_"), _KINDS, n=1, cutoff=0.5)
+        hint = f": did you mean {near[0]!r}?" if near else f": known are {', '.join(_KINDS)}"
         raise AuditError(f"{where}: unknown setting {name!r}{hint}")
     if name == "attacks":
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
             raise AuditError(f"{where}: attacks is a comma-separated string or a list of names")
         return tuple(n.strip() for n in names if n.strip())
-    if name in _INTEGERS:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise AuditError(f"{where}: {name} must be a whole number, got {value!r}")
-        return value
-    if name in _NUMBERS:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise AuditError(f"{where}: {name} must be a number, got {value!r}")
-        return float(value)
+    kind = _KINDS[name]
+    if kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, (int, kind)):
+            number = "a whole number" if kind is int else "a number"
+            raise AuditError(f"{where}: {name} must be {number}, got {value!r}")
+        return kind(value)
     if not isinstance(value, (str, Path)):
         raise AuditError(f"{where}: {name} must be text, got {value!r}")
     return Path(value) if name in _PATHS else str(value)
@@ -202,8 +189,6 @@ def _beside(reference: str, folder: Path) -> str:
     """A model or data reference that is a file beside the TOML file, else as it is."""
     name, colon, factory = reference.rpartition(":")
     path = folder / (name if colon else reference)
-    return (
-        f"{path}{colon}{factory}"
-        if colon and path.is_file()
-        else (str(path) if not colon and path.exists() else reference)
-    )
+    if not (path.is_file() if colon else path.exists()):
+        return reference
+    return f"{path}{colon}{factory}" if colon else str(path)

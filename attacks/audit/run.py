@@ -22,7 +22,7 @@ from attacks.audit.bench.models import read_subject
 from attacks.audit.bench.state import StateStore, write_atomically
 from attacks.audit.bench.threads import one_thread
 from attacks.audit.bench.trained import TrainedBench, epsilon_for
-from attacks.audit.bench.trials import silent, unheard
+from attacks.audit.bench.trials import TrialRunner, silent, unheard
 from attacks.audit.config import AuditConfig
 from attacks.audit.document.codec import to_json
 from attacks.audit.document.records import SEVERITIES, AuditRecord, Finding, ModelRecord
@@ -102,7 +102,7 @@ def run_audit(
     started = time.perf_counter()
     with one_thread():
         setting = _prepare(config, progress or silent, tell or unheard)
-        resumed = setting.store.finished()
+        resumed = setting.runner.store.finished()
         record = _unmeasured(setting)
         for section in SECTIONS:
             record = section.run(setting, record)
@@ -141,9 +141,7 @@ def _prepare(config: AuditConfig, progress: Progress, tell: Callable[[str], None
         chosen=chosen,
         subject=subject,
         bench=TrainedBench(subject, config, progress=progress),
-        store=store,
-        progress=progress,
-        tell=tell,
+        runner=TrialRunner(store=store, seed=config.seed, progress=progress, tell=tell),
     )
 
 
@@ -172,7 +170,11 @@ def _unmeasured(setting: AuditSetting) -> AuditRecord:
             "population": len(split.population),
             "digest": split.digest,
         },
-        config={**config.to_json(), "key": setting.store.key, "models_trained": config.models},
+        config={
+            **config.to_json(),
+            "key": setting.runner.store.key,
+            "models_trained": config.models,
+        },
         seeds={
             "audit": config.seed,
             "targets": {str(target): bench.model_seeds[target] for target in bench.targets},
@@ -180,7 +182,7 @@ def _unmeasured(setting: AuditSetting) -> AuditRecord:
         },
         versions=versions(),
         machine=machine(),
-        plan={**bench.plan().to_json(), "precision_bits": DEFAULT_PRECISION_BITS},
+        plan={**to_json(bench.plan()), "precision_bits": DEFAULT_PRECISION_BITS},
         twins=TWINS,
         threat_models=THREAT_MODELS,
         game=GAME,

@@ -10,25 +10,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import numpy as np
 
 from attacks.audit.bench.accuracy import ACCURACY, ENTRY
 from attacks.audit.bench.models import Subject
-from attacks.audit.bench.state import StateStore, TrialName
+from attacks.audit.bench.state import TrialName
 from attacks.audit.bench.trained import TrainedBench
 from attacks.audit.bench.trial import Trial
-from attacks.audit.bench.trials import Bench, run_trials, silent, unheard
+from attacks.audit.bench.trials import Bench, TrialRunner
 from attacks.audit.config import AuditConfig
 from attacks.audit.document.codec import from_json, to_json
-from attacks.audit.document.records import AuditRecord, Finding
+from attacks.audit.document.records import AuditRecord, Finding, PooledTrial
 from attacks.audit.figures.comparison import compare_twins
 from attacks.core.entry import EXTRACTION, MEMBERSHIP, CatalogueEntry
 from attacks.oracles.twins import ENCRYPTED
-from attacks.progress import Progress
 
 T = TypeVar("T")
 # Questions of the owner or the evaluator are no attack, and have no budget.
@@ -37,16 +37,13 @@ UNLIMITED: Final = 10**9
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AuditSetting:
-    """What is audited and how. ``chosen``: the catalogue's attacks that ``config`` asks for;
-    ``tell`` is given one line for each trial that fails."""
+    """What is audited and how. ``chosen``: the catalogue's attacks that ``config`` asks for."""
 
     config: AuditConfig
     chosen: Mapping[str, CatalogueEntry]
     subject: Subject
     bench: TrainedBench
-    store: StateStore
-    progress: Progress = silent
-    tell: Callable[[str], None] = unheard
+    runner: TrialRunner
 
     def wants(self, suite: str) -> bool:
         """Whether ``config`` asks for a suite that is no attack of the catalogue."""
@@ -64,38 +61,11 @@ class AuditSetting:
         an answer of its encrypted service is paid once.
         """
         attacks = self.of_family(EXTRACTION) | self.of_family(MEMBERSHIP)
-        return self.run_trials(
+        return self.runner.run(
             self.bench,
             {ACCURACY: ENTRY, **attacks},
             budgets={ACCURACY: UNLIMITED, **dict.fromkeys(attacks, self.config.budget)},
             recorded=frozenset({ENCRYPTED}),
-        )
-
-    def run_trials(
-        self,
-        bench: Bench,
-        attacks: Mapping[str, CatalogueEntry],
-        *,
-        budgets: Mapping[str, int],
-        recorded: frozenset[str] = frozenset(),
-        prefix: str = "",
-        about: str = "",
-    ) -> dict[TrialName, Trial]:
-        """``run_trials`` with this audit's store and seed; ``about`` ends the progress's stage."""
-
-        def progress(stage: str, done: int, total: int) -> None:
-            self.progress(f"{stage}{about}", done, total)
-
-        return run_trials(
-            bench,
-            attacks,
-            self.store,
-            budgets=budgets,
-            seed=self.config.seed,
-            recorded=recorded,
-            progress=progress,
-            tell=self.tell,
-            prefix=prefix,
         )
 
     def with_attacks(
@@ -104,19 +74,19 @@ class AuditSetting:
         bench: Bench,
         attacks: Mapping[str, CatalogueEntry],
         trials: Mapping[TrialName, Trial],
+        *,
+        missing: Mapping[str, PooledTrial] = MappingProxyType({}),
     ) -> AuditRecord:
-        """``record`` with each of ``attacks`` appended; their trials ran on ``bench``."""
+        """``record`` with each of ``attacks`` appended; their trials ran on ``bench``.
+
+        ``missing``: twins that the bench does not have, with the reason.
+        """
+        compared = []
         numbers = {name: number for number, name in enumerate(self.chosen)}
-        compared = (
-            compare_twins(
-                name,
-                entry,
-                trials,
-                bench,
-                np.random.default_rng([self.config.seed, 5, numbers.get(name, 0)]),
-            )
-            for name, entry in attacks.items()
-        )
+        for name, entry in attacks.items():
+            rng = np.random.default_rng([self.config.seed, 5, numbers.get(name, 0)])
+            found = compare_twins(name, entry, trials, bench, rng)
+            compared.append(dataclasses.replace(found, cells={**missing, **found.cells}))
         return dataclasses.replace(record, attacks=(*record.attacks, *compared))
 
     def remembered(
@@ -124,10 +94,10 @@ class AuditSetting:
     ) -> tuple[T, ...]:
         """The checks of a suite, from the audit's state if it ran before."""
         name = TrialName(twin=suite, attack="suite", target=0)
-        saved = self.store.load(name)
+        saved = self.runner.store.load(name)
         if saved is None:
             saved = {"checks": to_json(measure())}
-            self.store.save(name, saved)
+            self.runner.store.save(name, saved)
         return tuple(
             from_json(kind, check, f"{name}[{index}]")
             for index, check in enumerate(saved["checks"])
@@ -139,9 +109,9 @@ def _unchanged(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
     return record
 
 
-def _nothing(record: AuditRecord) -> list[Finding]:
+def _nothing(record: AuditRecord) -> Iterable[Finding]:
     del record
-    return []
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,4 +120,4 @@ class Section:
     figures of a whole record mean. A section may have only one of the two."""
 
     run: Callable[[AuditSetting, AuditRecord], AuditRecord] = _unchanged
-    findings: Callable[[AuditRecord], list[Finding]] = _nothing
+    findings: Callable[[AuditRecord], Iterable[Finding]] = _nothing

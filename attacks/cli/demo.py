@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +10,9 @@ from attacks.audit.document.records import AuditRecord
 from attacks.catalogue import CIPHERTEXT
 from attacks.cli.audit import attack_table, audit_and_report
 from attacks.progress import Progress
+from he_infer.cli.console import table_lines
 
-# Small enough for a minute on one core; the intervals are as wide as that allows.
 ATTACKS: Final = ("quadratic-extraction", "yeom", "lira-fixed")
-SIZES: Final[Mapping[str, int]] = {"targets": 2, "shadows": 6, "epochs": 30, "budget": 3000}
 
 
 def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
@@ -25,10 +23,11 @@ def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
             data="digits",
             out=folder / "audit",
             attacks=(*ATTACKS, CIPHERTEXT),
-            targets=SIZES["targets"],
-            shadows=SIZES["shadows"],
-            epochs=SIZES["epochs"],
-            budget=SIZES["budget"],
+            # Small enough for a minute on one core; the intervals are as wide as that allows.
+            targets=2,
+            shadows=6,
+            epochs=30,
+            budget=3000,
         ),
         progress=progress,
     )
@@ -37,18 +36,12 @@ def audit_after_demo(folder: Path, *, progress: Progress | None = None) -> str:
 
 def render(record: AuditRecord, report: Path) -> str:
     """The table of figures, the findings that matter, and the path of the report."""
-    header, rows = attack_table(record)
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    table = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
     blind = [] if record.blind is None else [record.blind.auc]
     return "\n".join(
         [
             "What a client learns although the service is encrypted (digits-mlp, a small audit):",
             "",
-            *table,
+            *table_lines(*attack_table(record)),
             *(
                 f"blind baseline, which never asks: {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
                 for auc in blind

@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -48,9 +48,6 @@ class PlanFacts:
     batch: int
     levels: int
     security_bits: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Twins:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from attacks.core.result import Curve
@@ -68,14 +69,6 @@ class Axis:
         return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """A horizontal reference line, such as the baseline without queries."""
-
-    name: str
-    value: float
-
-
 def line_chart(
     *,
     title: str,
@@ -85,9 +78,12 @@ def line_chart(
     series: Sequence[Series],
     diagonal: bool = False,
     unsupported_below: float | None = None,
-    levels: Sequence[Level] = (),
+    levels: Mapping[str, float] = MappingProxyType({}),
 ) -> Markup:
-    """A figure with its legend. ``diagonal``: draw y = x. ``unsupported_below``: shade x below."""
+    """A figure with its legend. ``diagonal``: draw y = x. ``unsupported_below``: shade x below.
+
+    ``levels``: horizontal reference lines by name, such as the baseline without queries.
+    """
     parts: list[Child] = [tag("title", {}, title), tag("desc", {}, description), *_grid(x, y)]
     if unsupported_below is not None and unsupported_below > x.low:
         size: Attributes = {
@@ -100,12 +96,12 @@ def line_chart(
         values = [low * (x.high / low) ** (i / 40) for i in range(41)]
         chance = _points(x, y, values, values)
         parts.append(tag("polyline", {"class": "reference", "points": chance}))
-    parts += [_level_line("reference", y, level.value) for level in levels]
+    parts += [_level_line("reference", y, value) for value in levels.values()]
     for each in series:
         parts += _drawn(each, x, y)
     view: Attributes = {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "class": "chart"}
     keys = [_key(each.name, f"curve {each.style}", each.dashes) for each in series]
-    references = [*(["chance"] if diagonal else []), *(level.name for level in levels)]
+    references = [*(["chance"] if diagonal else []), *levels]
     keys += [_key(name, "reference") for name in references]
     return tag(
         "figure",

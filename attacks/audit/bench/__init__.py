@@ -1,1 +1,1 @@
-"""What an audit runs on: data, trained targets, cells and their saved state."""
+"""What an audit runs on: data, trained targets, trials and their saved state."""

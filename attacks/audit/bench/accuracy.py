@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.core.entry import ANYTHING, Allowance, CatalogueEntry
+from attacks.core.entry import ANYTHING, CatalogueEntry
 from attacks.core.intervals import Estimate, clopper_pearson
 from attacks.core.oracle import Oracle
 from attacks.core.records import Records
@@ -55,11 +55,6 @@ class Accuracy:
         )
 
 
-def _accuracy(allowance: Allowance) -> Accuracy:
-    del allowance
-    return Accuracy()
-
-
 def _share(right: NDArray[np.bool_]) -> Estimate:
     return clopper_pearson(int(np.count_nonzero(right)), len(right))
 
@@ -70,5 +65,5 @@ ENTRY: Final = CatalogueEntry(
     reference="",
     threat_model=ThreatModel.NONE,
     needs=ANYTHING,
-    build=_accuracy,
+    build=lambda _: Accuracy(),
 )

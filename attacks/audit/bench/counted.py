@@ -1,4 +1,4 @@
-"""Counts what one attack asks, also where the answer was paid for before."""
+"""Counts what one attack asks, even if an attack before it has already paid for the answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from attacks.core.wrappers import Recorded
 class CountedOracle:
     """An oracle whose own ledger holds the records and requests that this attack asked.
 
-    Attacks of one audit ask the same target the same things, and a recorded answer is not paid
-    twice; an attacker who runs one attack pays for all of its queries, so they count here. Bytes
-    and seconds are those that the target's ledger, beneath, was really charged.
+    Attacks of one audit ask the same target the same questions, and a recorded answer is not paid
+    twice. An attacker who runs only one attack pays for all of its queries, so all of them count
+    here. Bytes and seconds are those that the target's own ledger was charged.
     """
 
     def __init__(self, oracle: Oracle) -> None:

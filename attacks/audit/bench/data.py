@@ -79,7 +79,9 @@ def load_records(reference: str) -> tuple[str, Records]:
     if path.suffix == ".npz" and path.is_file():
         return path.stem, _from_archive(path)
     if path.is_dir():
-        inputs, labels = (_array(path / f"{part}.npy") for part in ("inputs", "labels"))
+        inputs, labels = (
+            _loaded(path / f"{part}.npy", "a .npy file") for part in ("inputs", "labels")
+        )
         return path.name, _records(inputs, labels, str(path))
     raise DataSplitError(
         f"no data at {reference!r}: give one of {', '.join(NAMED)}, an .npz file with the arrays "
@@ -162,11 +164,7 @@ NAMED: Final[Mapping[str, Callable[[], tuple[NDArray[Any], NDArray[Any]]]]] = Ma
 
 
 def _from_archive(path: Path) -> Records:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise DataSplitError(f"{path} is not an .npz file of numbers: {error}") from error
+    arrays = _loaded(path, "an .npz file")
     missing = sorted({"inputs", "labels"} - arrays.keys())
     if missing:
         held = ", ".join(sorted(arrays)) or "nothing"
@@ -174,11 +172,16 @@ def _from_archive(path: Path) -> Records:
     return _records(arrays["inputs"], arrays["labels"], str(path))
 
 
-def _array(path: Path) -> NDArray[Any]:
+def _loaded(path: Path, kind: str) -> Any:
+    """The array of an .npy file, or those of an .npz file by name."""
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataSplitError(f"{path} is not a .npy file of numbers: {error}") from error
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataSplitError(f"{path} is not {kind} of numbers: {error}") from error
 
 
 def _records(inputs: NDArray[Any], labels: NDArray[Any], where: str) -> Records:

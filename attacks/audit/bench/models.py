@@ -1,7 +1,7 @@
-"""The model under audit: read from a name or a file, and remade, untrained, for every target.
+"""The model under audit: read from a name or a file, and made anew, untrained, for every target.
 
-Targets and shadows are trained here from fresh weights. The weights that a model came with know
-records that are members of none of them, so they are never mixed with these.
+Targets and shadows are trained from fresh weights. The weights that a model came with were trained
+on records that nobody knows here, so they are never mixed with these.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +39,12 @@ FINE_TUNE_RATE = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """``delivered``: the model with the weights it came with, None if it came with none.
+    """The audited model, and how it is trained anew.
+
+    ``delivered``: the model with the weights that it came with, or None if it had none.
     ``split``: the records in the shape that the model takes. ``contents``: digests of the files
-    behind it. ``notes``: what a reader of the report must know."""
+    that define it. ``notes``: what a reader of the report must know.
+    """
 
     name: str
     recipe: TwinRecipe
@@ -75,20 +78,20 @@ def read_subject(config: AuditConfig, split: Split) -> Subject:
             "the model has no activation to replace, so the ReLU original and the polynomial twin "
             "are one network, trained twice"
         )
+    training = TrainingConfig(
+        epochs=config.epochs,
+        batch=config.batch,
+        rate=config.rate,
+        weight_decay=config.weight_decay,
+    )
     recipe = TwinRecipe(
         name=config.model,
         architecture=architecture,
-        relu=TrainingConfig(
-            epochs=config.epochs,
-            batch=config.batch,
-            rate=config.rate,
-            weight_decay=config.weight_decay,
-        ),
-        polynomial=TrainingConfig(
+        relu=training,
+        polynomial=replace(
+            training,
             epochs=config.fine_tune_epochs,
-            batch=config.batch,
             rate=FINE_TUNE_RATE * config.rate,
-            weight_decay=config.weight_decay,
             distillation=DISTILLATION,
         ),
         replacement=replacement,

@@ -1,8 +1,8 @@
-"""The real bench: trains targets and shadows, and opens each target in its four forms.
+"""Trains the targets and their shadow models, and opens each target in its four forms.
 
-M + K models, memberships in opposite pairs over one pool. A target's shadows are all models but
-itself and its opposite: then every record is a member of exactly half of them, whatever the
-truth, and no shadow tells it.
+Models are trained in pairs. The members of one are drawn from the pool at random, and the other
+gets the rest. The shadows of a target are all models but itself and its opposite. So every record
+is a member of exactly half of the shadows, and their number does not tell the truth.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CHUNK: Final = 8
 
 
 class TrainedBench:
-    """All targets of one audit; ``masks`` (models, pool) says who was trained on what."""
+    """All targets of one audit; ``masks`` (models, pool) says which model was trained on what."""
 
     def __init__(
         self, subject: Subject, config: AuditConfig, *, progress: Progress | None = None
@@ -65,12 +65,10 @@ class TrainedBench:
             progress=progress,
         )
         self._packed_for = config.packed_for
+        inputs = (self._split.pool.inputs, self._split.population.inputs)
         networks = {RELU: self.trained.relu, POLYNOMIAL: self.trained.polynomial}
-        # (models, records, classes), of both kinds of network.
-        self._pool = {n: net.logits(self._split.pool.inputs) for n, net in networks.items()}
-        self._population = {
-            n: net.logits(self._split.population.inputs) for n, net in networks.items()
-        }
+        # (models, records, classes) on pool and population, of both kinds of network.
+        self._logits = {n: tuple(net.logits(x) for x in inputs) for n, net in networks.items()}
 
     @property
     def twins(self) -> Sequence[str]:
@@ -91,7 +89,7 @@ class TrainedBench:
         return other
 
     @contextmanager
-    def open(self, target: int) -> Iterator[TrainedTarget]:
+    def open(self, target: int) -> Iterator[OpenTarget]:
         """One target with its services, which are closed afterwards."""
         with served_twins(
             self._split,
@@ -101,16 +99,21 @@ class TrainedBench:
             records=self._packed_for,
             seed=self._config.seed + target,
         ) as twins:
-            shadows = shadows_of(target, len(self.masks))
-            yield TrainedTarget(
-                twins=twins,
-                split=self._split,
-                config=self._config,
-                is_member=self.masks[target],
-                shadow_members=self.masks[shadows],
-                shadow_pool={n: logits[shadows] for n, logits in self._pool.items()},
-                shadow_population={n: logits[shadows] for n, logits in self._population.items()},
+            membership = {network: self._membership(target, network) for network in self._logits}
+            yield OpenTarget(
+                twins=twins, split=self._split, config=self._config, membership=membership
             )
+
+    def _membership(self, target: int, network: str) -> MembershipData:
+        shadows = shadows_of(target, len(self.masks))
+        pool, population = (logits[shadows] for logits in self._logits[network])
+        return MembershipData(
+            pool=self._split.pool,
+            is_member=self.masks[target],
+            shadows=ShadowAnswers(logits=pool, is_member=self.masks[shadows]),
+            population=self._split.population,
+            population_logits=population,
+        )
 
     def plan(self) -> PlanFacts:
         """Of the first target; the others differ in weights only."""
@@ -119,21 +122,16 @@ class TrainedBench:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedTarget:
-    """One target: fresh oracles, and the data that each family of attacks is given.
+class OpenTarget:
+    """One target while it is attacked: fresh oracles, and the data that each family is given.
 
-    ``is_member`` (pool,): what it was trained on; ``shadow_members`` (shadows, pool): the same of
-    its shadow models. ``shadow_pool`` and ``shadow_population`` (shadows, records, classes): the
-    shadows' logits, by network.
+    ``membership``: by network; empty if it is not known what the target was trained on.
     """
 
     twins: Twins
     split: Split
     config: AuditConfig
-    is_member: NDArray[np.bool_]
-    shadow_members: NDArray[np.bool_]
-    shadow_pool: Mapping[str, NDArray[np.float64]]
-    shadow_population: Mapping[str, NDArray[np.float64]]
+    membership: Mapping[str, MembershipData]
 
     def oracle(self, twin: str) -> Oracle:
         return self.twins.oracle(twin)
@@ -149,15 +147,16 @@ class TrainedTarget:
 
     def data(self, twin: str, family: str) -> Any:
         network = RELU if twin == RELU else POLYNOMIAL
-        if family == ACCURACY:
-            return AccuracyData(
-                test=self.split.test, pool=self.split.pool, is_member=self.is_member
-            )
+        if family == EXTRACTION:
+            return self._extraction[network]
         if family == EVASION:
-            return self._for_evasion(network)
-        return self._extraction[network] if family == EXTRACTION else self._for_membership(network)
+            return self._evasion(network)
+        known = self.membership[network]
+        if family == ACCURACY:
+            return AccuracyData(test=self.split.test, pool=known.pool, is_member=known.is_member)
+        return known
 
-    def _for_evasion(self, network: str) -> EvasionData:
+    def _evasion(self, network: str) -> EvasionData:
         """The first test records, to be moved by the audit's epsilon.
 
         The services compute the polynomial network, and a holder of the weights has it in the
@@ -170,15 +169,6 @@ class TrainedTarget:
             epsilon=epsilon_for(self.config, self.split),
             model=self.twins.network(network),
             stealing=self._extraction[network],
-        )
-
-    def _for_membership(self, network: str) -> MembershipData:
-        return MembershipData(
-            pool=self.split.pool,
-            is_member=self.is_member,
-            shadows=ShadowAnswers(logits=self.shadow_pool[network], is_member=self.shadow_members),
-            population=self.split.population,
-            population_logits=self.shadow_population[network],
         )
 
     @functools.cached_property

@@ -6,6 +6,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,58 +65,65 @@ def unheard(line: str) -> None:
     """What takes the place of a ``tell`` that was not given."""
 
 
-def run_trials(
-    bench: Bench,
-    attacks: Mapping[str, CatalogueEntry],
-    store: StateStore,
-    *,
-    budgets: Mapping[str, int],
-    seed: int,
-    recorded: frozenset[str] = frozenset(),
-    progress: Progress = silent,
-    tell: Callable[[str], None] = unheard,
-    prefix: str = "",
-) -> dict[TrialName, Trial]:
-    """Every trial, taken from the store where it is finished.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRunner:
+    """Runs trials and saves them in ``store``; ``tell`` is given one line for each that fails."""
 
-    ``budgets``: records that each attack may ask. ``recorded``: twins whose answers are kept, in
-    files whose names begin with ``prefix``. ``tell`` is given one line for each trial that fails.
+    store: StateStore
+    seed: int
+    progress: Progress = silent
+    tell: Callable[[str], None] = unheard
 
-    A failed trial is not saved: the next run tries it again. Raises InterruptedOracleError if a
-    target dies; finished trials and all answers that were paid for are kept.
-    """
-    trials: dict[TrialName, Trial] = {}
-    pending: dict[int, list[TrialName]] = {}
-    for target in bench.targets:
-        for twin in bench.twins:
-            for attack in attacks:
-                name = TrialName(twin=twin, attack=attack, target=target)
-                saved = store.load(name)
-                if saved is None:
-                    pending.setdefault(target, []).append(name)
-                else:
-                    trials[name] = from_json(Trial, saved, str(name))
-    total = len(trials) + sum(map(len, pending.values()))
-    progress("attack", len(trials), total)
-    for target, names in pending.items():
-        with bench.open(target) as opened:
-            for name in names:
-                kept = store.answers / f"{prefix}{name.twin}.{target}"
-                trial = run_trial(
-                    opened,
-                    name,
-                    attacks[name.attack],
-                    budget=budgets[name.attack],
-                    seed=seed,
-                    keep=kept if name.twin in recorded else None,
-                )
-                if trial.status == FAILED:
-                    tell(f"{name.attack} on {name.twin} of target {target}: {trial.reason}")
-                else:
-                    store.save(name, to_json(trial))
-                trials[name] = trial
-                progress("attack", len(trials), total)
-    return trials
+    def run(
+        self,
+        bench: Bench,
+        attacks: Mapping[str, CatalogueEntry],
+        *,
+        budgets: Mapping[str, int],
+        recorded: frozenset[str] = frozenset(),
+        prefix: str = "",
+        about: str = "",
+    ) -> dict[TrialName, Trial]:
+        """Every trial of ``attacks`` on ``bench``, taken from the store where it is finished.
+
+        ``budgets``: records that each attack may ask. ``recorded``: twins whose answers are kept,
+        in files whose names begin with ``prefix``. ``about``: what progress is told to be about.
+
+        A failed trial is not saved: the next run tries it again. Raises InterruptedOracleError if
+        a target dies; finished trials and all answers that were paid for are kept.
+        """
+        trials: dict[TrialName, Trial] = {}
+        pending: dict[int, list[TrialName]] = {}
+        for target in bench.targets:
+            for twin in bench.twins:
+                for attack in attacks:
+                    name = TrialName(twin=twin, attack=attack, target=target)
+                    saved = self.store.load(name)
+                    if saved is None:
+                        pending.setdefault(target, []).append(name)
+                    else:
+                        trials[name] = from_json(Trial, saved, str(name))
+        total = len(trials) + sum(map(len, pending.values()))
+        self.progress(f"attack{about}", len(trials), total)
+        for target, names in pending.items():
+            with bench.open(target) as opened:
+                for name in names:
+                    kept = self.store.answers / f"{prefix}{name.twin}.{target}"
+                    trials[name] = trial = run_trial(
+                        opened,
+                        name,
+                        attacks[name.attack],
+                        budget=budgets[name.attack],
+                        seed=self.seed,
+                        keep=kept if name.twin in recorded else None,
+                    )
+                    if trial.status == FAILED:
+                        where = f"{name.attack} on {name.twin} of target {target}"
+                        self.tell(f"{where}: {trial.reason}")
+                    else:
+                        self.store.save(name, to_json(trial))
+                    self.progress(f"attack{about}", len(trials), total)
+        return trials
 
 
 def run_trial(

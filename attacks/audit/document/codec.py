@@ -36,7 +36,8 @@ _SCALARS: Final[Mapping[type, tuple[type, ...]]] = {
 def to_json(value: Any) -> Any:
     """``value`` as dictionaries, lists and scalars; TypeError for what JSON cannot hold."""
     if dataclasses.is_dataclass(value):
-        return {_key(field): to_json(getattr(value, field.name)) for field in _fields(type(value))}
+        kind: Any = type(value)
+        return {key: to_json(getattr(value, f.name)) for key, f in _fields(kind).items()}
     match value:
         case None | str() | int() | float():
             return value
@@ -95,17 +96,15 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         _refuse(value, where or "the document")
     at = f"{where}." if where else ""
-    hints, found, known = _hints(kind), {}, set()
-    for field in _fields(kind):
-        key = _key(field)
-        known.add(key)
+    hints, fields, found = _hints(kind), _fields(kind), {}
+    for key, field in fields.items():
         if key in value:
             found[field.name] = _read(hints[field.name], value[key], f"{at}{key}")
         elif not field.metadata.get("optional"):
             raise AuditError(f"{at}{key}: missing")
-    unknown = sorted(value.keys() - known)
+    unknown = sorted(value.keys() - fields.keys())
     if unknown:
-        raise AuditError(f"{at}{unknown[0]}: unknown, expected {', '.join(sorted(known))}")
+        raise AuditError(f"{at}{unknown[0]}: unknown, expected {', '.join(fields)}")
     try:
         return kind(**found)
     except AttackError as error:
@@ -117,12 +116,10 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)
-
-
-def _key(field: dataclasses.Field[Any]) -> str:
-    return str(field.metadata.get("key", field.name))
+@functools.cache
+def _fields(kind: Any) -> Mapping[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass by their keys in JSON."""
+    return {field.metadata.get("key", field.name): field for field in dataclasses.fields(kind)}
 
 
 def _refuse(value: Any, where: str) -> NoReturn:

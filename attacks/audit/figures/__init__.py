@@ -1,1 +1,1 @@
-"""From cells to figures: pooling over targets, statistics, findings, the audit document."""
+"""From trials to figures: statistics, pooling over targets, and comparisons between twins."""

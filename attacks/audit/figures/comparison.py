@@ -10,12 +10,7 @@ import numpy as np
 from attacks.audit.bench.state import TrialName
 from attacks.audit.bench.trial import Trial
 from attacks.audit.bench.trials import Bench
-from attacks.audit.document.records import (
-    DONE,
-    AttackRecord,
-    PairedDifference,
-    is_significant,
-)
+from attacks.audit.document.records import DONE, AttackRecord, PairedDifference, is_significant
 from attacks.audit.figures.pooling import pool_twins
 from attacks.core.entry import CatalogueEntry
 
@@ -38,12 +33,7 @@ def compare_twins(
     pooled, found = pool_twins(by_twin, compared_twins(bench.twins), rng)
     done = (t for own in by_twin.values() for t in own.values() if t.status == DONE)
     return AttackRecord(
-        name=name,
-        title=entry.title,
-        family=entry.family,
-        reference=entry.reference,
-        threat_model=entry.threat_model,
-        needs=entry.needs_text,
+        **entry.to_json(name),
         primary=next((trial.primary for trial in done), None),
         cells=pooled,
         paired=tuple(

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.core.intervals import CONFIDENCE, Estimate
+from attacks.audit.figures.statistics import of_resamples
+from attacks.core.intervals import Estimate
 from attacks.core.roc import FPRS, supported
 from attacks.errors import DataSplitError, TooFewRecordsError
 from attacks.membership.outcome import MembershipScores
@@ -37,26 +38,16 @@ class TwinResamples:
     def metrics(self, twin: str) -> dict[str, Estimate]:
         """The figures of one twin with their intervals."""
         return {
-            name: self._estimate(value, self.drawn[twin][name], METHOD)
+            name: of_resamples(value, self.drawn[twin][name], method=METHOD, count=self.models)
             for name, value in self.values[twin].items()
         }
 
     def difference(self, before: str, after: str, metric: str) -> Estimate:
         """after − before, resample by resample."""
-        return self._estimate(
+        return of_resamples(
             self.values[after][metric] - self.values[before][metric],
             self.drawn[after][metric] - self.drawn[before][metric],
-            f"paired {METHOD}",
-        )
-
-    def _estimate(self, value: float, drawn: NDArray[np.float64], method: str) -> Estimate:
-        tail = (1 - CONFIDENCE) / 2
-        low, high = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
-        return Estimate(
-            value=value,
-            low=min(low, value),
-            high=max(high, value),
-            method=method,
+            method=f"paired {METHOD}",
             count=self.models,
         )
 
@@ -81,22 +72,16 @@ def resample_twins(
         raise DataSplitError("only twins with the same members can be compared")
     fprs, notes = supported(FPRS, int((~members).sum()))
     values = {name: figures(scores, members, fprs) for name, scores in stacked.items()}
-    drawn: dict[str, dict[str, list[float]]] = {
-        name: {metric: [] for metric in found} for name, found in values.items()
-    }
+    samples = []
     for _ in range(resamples):
         models, records = (rng.integers(0, size, size) for size in members.shape)
         grid = np.ix_(models, records)
         truth = members[grid]
-        for name, scores in stacked.items():
-            for metric, value in figures(scores[grid], truth, fprs).items():
-                drawn[name][metric].append(value)
-    return TwinResamples(
-        values=values,
-        drawn={
-            name: {metric: np.array(each) for metric, each in found.items()}
-            for name, found in drawn.items()
-        },
-        models=len(members),
-        notes=notes,
-    )
+        samples.append(
+            {name: figures(scores[grid], truth, fprs) for name, scores in stacked.items()}
+        )
+    drawn = {
+        name: {metric: np.array([sample[name][metric] for sample in samples]) for metric in found}
+        for name, found in values.items()
+    }
+    return TwinResamples(values=values, drawn=drawn, models=len(members), notes=notes)

@@ -58,24 +58,19 @@ def paired_difference(before: Sequence[Estimate], after: Sequence[Estimate]) -> 
     if len(differences) > 1:
         mean, half = student(differences)
         if half > 0:
-            return Estimate(
-                value=mean,
-                low=mean - half,
-                high=mean + half,
-                method=f"paired, Student over {len(differences)} targets",
-                count=len(differences),
-            )
+            method = f"paired, Student over {len(differences)} targets"
+            return _around(mean, half, half, method=method, count=len(differences))
     first, second = over_targets(before), over_targets(after)
     value = second.value - first.value
     below = math.hypot(second.value - second.low, first.high - first.value)
     above = math.hypot(second.high - second.value, first.value - first.low)
-    return Estimate(
-        value=value,
-        low=value - below,
-        high=value + above,
-        method="Newcombe's hybrid of two intervals",
-        count=len(differences),
-    )
+    method = "Newcombe's hybrid of two intervals"
+    return _around(value, below, above, method=method, count=len(differences))
+
+
+def _around(value: float, below: float, above: float, *, method: str, count: int) -> Estimate:
+    low, high = value - below, value + above
+    return Estimate(value=value, low=low, high=high, method=method, count=count)
 
 
 def paired_auc(
@@ -99,14 +94,18 @@ def paired_auc(
         )
         for _ in range(RESAMPLES)
     ]
+    method = "paired bootstrap over the records of one target"
+    return of_resamples(value, drawn, method=method, count=len(before.scores))
+
+
+def of_resamples(
+    value: float, drawn: Sequence[float] | NDArray[np.float64], *, method: str, count: int
+) -> Estimate:
+    """``value`` with the percentile interval of its resamples ``drawn`` (resamples,)."""
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
     return Estimate(
-        value=value,
-        low=min(low, value),
-        high=max(high, value),
-        method="paired bootstrap over the records of one target",
-        count=len(before.scores),
+        value=value, low=min(low, value), high=max(high, value), method=method, count=count
     )
 
 

@@ -1,1 +1,1 @@
-"""The sections of an audit, one file each."""
+"""The sections of an audit, one file each; ``attacks.audit.run`` lists them."""

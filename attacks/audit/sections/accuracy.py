@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Final
 
 from attacks.audit.bench.accuracy import ACCURACY, TRAIN_ACCURACY
 from attacks.audit.bench.state import TrialName
-from attacks.audit.document.records import AuditRecord
+from attacks.audit.document.records import DONE, AuditRecord
 from attacks.audit.figures.pooling import pool
 from attacks.audit.section import AuditSetting, Section
-from attacks.core.intervals import Estimate
 from attacks.oracles.twins import TWINS
 
 
@@ -22,13 +20,11 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
         for twin in TWINS
     }
 
-    def by_twin(metric: str) -> Mapping[str, Estimate]:
-        return {
-            twin: trial.metrics[metric] for twin, trial in pooled.items() if metric in trial.metrics
-        }
-
+    done = {twin: trial.metrics for twin, trial in pooled.items() if trial.status == DONE}
     model = dataclasses.replace(
-        record.model, accuracy=by_twin(ACCURACY), train_accuracy=by_twin(TRAIN_ACCURACY)
+        record.model,
+        accuracy={twin: metrics[ACCURACY] for twin, metrics in done.items()},
+        train_accuracy={twin: metrics[TRAIN_ACCURACY] for twin, metrics in done.items()},
     )
     return dataclasses.replace(record, model=model)
 

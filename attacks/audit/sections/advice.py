@@ -14,7 +14,7 @@ A remedy whose effect lies within its interval on every family is worth nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from attacks.audit.bench.accuracy import ACCURACY
@@ -134,31 +134,26 @@ def _leakage(family: str, estimates: Sequence[Estimate]) -> list[Estimate]:
     ]
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
+def _findings(record: AuditRecord) -> Iterator[Finding]:
     """What to do first, and what of the rest does nothing here."""
-    if not record.remedies:
-        return []
     useful = [remedy for remedy in record.remedies if remedy.worth > 0]
     idle = [r.title for r in record.remedies if r.worth == 0 and r.accuracy is not None]
-    if not useful:
-        return [
-            Finding(
-                severity="low",
-                title="No remedy that was tried removes measurable leakage",
-                text=f"Tried on this model, against attackers who know them: {'; '.join(idle)}.",
-                advice="Limit who may ask, and how much.",
-            )
-        ]
-    listed = "; ".join(f"{remedy.title}: {_words(remedy)}" for remedy in useful[:3])
-    rest = f" Without measurable effect: {'; '.join(idle)}." if idle else ""
-    return [
-        Finding(
+    if useful:
+        listed = "; ".join(f"{remedy.title}: {_words(remedy)}" for remedy in useful[:3])
+        rest = f" Without measurable effect: {'; '.join(idle)}." if idle else ""
+        yield Finding(
             severity="low",
             title="What helps, as far as it was tried on this model",
             text=f"{listed}.{rest}",
             advice="The table “What to do” has all of it; the attackers there know the remedy.",
         )
-    ]
+    elif record.remedies:
+        yield Finding(
+            severity="low",
+            title="No remedy that was tried removes measurable leakage",
+            text=f"Tried on this model, against attackers who know them: {'; '.join(idle)}.",
+            advice="Limit who may ask, and how much.",
+        )
 
 
 def _words(remedy: RemedyRecord) -> str:

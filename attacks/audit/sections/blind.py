@@ -7,7 +7,7 @@ itself leaks, and no membership figure of the audit means anything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -34,7 +34,7 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
     found = []
     for done, target in enumerate(setting.bench.targets, start=1):
         found.append(_scores(setting, target))
-        setting.progress("blind baseline", done, len(setting.bench.targets))
+        setting.runner.progress("blind baseline", done, len(setting.bench.targets))
     rng = np.random.default_rng([setting.config.seed, 4])
     return dataclasses.replace(record, blind=judge_blind(found, rng))
 
@@ -42,7 +42,7 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
 def _scores(setting: AuditSetting, target: int) -> MembershipScores:
     """Of every record of the pool, from the audit's state if they are there."""
     name = TrialName(twin=NOBODY, attack=BLIND, target=target)
-    saved = setting.store.load(name)
+    saved = setting.runner.store.load(name)
     if saved is not None and (kept := from_json(Trial, saved, str(name)).scored) is not None:
         return kept
     # One stream for all targets, so that each is judged on the same records.
@@ -51,7 +51,7 @@ def _scores(setting: AuditSetting, target: int) -> MembershipScores:
     scored = BlindBaseline().scores(pool, members, rng)
     figure = auc(scored.scores, scored.is_member)
     trial = Trial(status=DONE, primary="auc", metrics={"auc": figure}).with_scores(scored)
-    setting.store.save(name, to_json(trial))
+    setting.runner.store.save(name, to_json(trial))
     return scored
 
 
@@ -71,17 +71,14 @@ def judge_blind(found: Sequence[MembershipScores], rng: np.random.Generator) -> 
     return BlindRecord(auc=figure, holds=False, note=note)
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
-    if record.blind is None or record.blind.holds:
-        return []
-    return [
-        Finding(
+def _findings(record: AuditRecord) -> Iterator[Finding]:
+    if record.blind is not None and not record.blind.holds:
+        yield Finding(
             severity="high",
             title="The split leaks by itself",
             text=sentence(record.blind.note),
             advice="Draw members and non-members from the same records at random.",
         )
-    ]
 
 
 SECTION: Final = Section(run=_run, findings=_findings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -47,45 +48,39 @@ def _measure(setting: AuditSetting) -> list[Check]:
         done = itertools.count()
 
         def tell(_: str) -> None:
-            setting.progress("attacks on ciphertexts", next(done), 11)
+            setting.runner.progress("attacks on ciphertexts", next(done), 11)
 
         return run_suite(suite, EFFORT, seed=setting.config.seed, tell=tell)
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
+def _findings(record: AuditRecord) -> Iterator[Finding]:
     """One for all checks that hold, and one for each that does not."""
     checks = record.ciphertext
-    found = [
-        Finding(
-            severity="high",
-            title=f"{check.title}: the service gives it away",
-            text=f"{check.defended}. Where nothing defends: {check.control}.",
-            advice="Compile without unchecked options, and report this as a fault of the service.",
-        )
-        for check in checks
-        if not check.holds
-    ]
+    for check in checks:
+        if not check.holds:
+            yield Finding(
+                severity="high",
+                title=f"{check.title}: the service gives it away",
+                text=f"{check.defended}. Where nothing defends: {check.control}.",
+                advice="Compile without unchecked options, and report this as a fault of the "
+                "service.",
+            )
     blunt = [check.title for check in checks if check.control_broken is False]
     if blunt:
-        found.append(
-            Finding(
-                severity="low",
-                title="Some attacks on ciphertexts did not work where nothing defends",
-                text=f"{'; '.join(blunt)}: what they say about the service is void.",
-                advice="Run `python -m benchmarks service`, which asks for much more.",
-            )
+        yield Finding(
+            severity="low",
+            title="Some attacks on ciphertexts did not work where nothing defends",
+            text=f"{'; '.join(blunt)}: what they say about the service is void.",
+            advice="Run `python -m benchmarks service`, which asks for much more.",
         )
     held = [check for check in checks if check.holds and check.control_broken]
     if held:
-        found.append(
-            Finding(
-                severity="ok",
-                title="Ciphertexts tell clients the outputs and, as far as tried, nothing else",
-                text=f"{len(held)} attacks that break an undefended plan of this network fail on "
-                "the one that is served.",
-            )
+        yield Finding(
+            severity="ok",
+            title="Ciphertexts tell clients the outputs and, as far as tried, nothing else",
+            text=f"{len(held)} attacks that break an undefended plan of this network fail on "
+            "the one that is served.",
         )
-    return found
 
 
 SECTION: Final = Section(run=_run, findings=_findings)

@@ -8,6 +8,7 @@ ok      the polynomial twin leaks no more than the ReLU original
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 from attacks.audit.document.records import (
@@ -17,6 +18,7 @@ from attacks.audit.document.records import (
     AuditRecord,
     Finding,
     PairedDifference,
+    PooledTrial,
 )
 from attacks.audit.section import Section
 from attacks.core.entry import EXTRACTION, MEMBERSHIP
@@ -25,19 +27,26 @@ from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU
 Change = tuple[AttackRecord, PairedDifference]
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
+def _findings(record: AuditRecord) -> Iterator[Finding]:
     # A suite of its own says itself what encryption changed.
-    suites = record.ciphertext or record.poisoning or record.remedies
-    found = [_encryption(record)] if record.attacks or not suites else []
-    found += _replacement(record, EXTRACTION, "{} to steal", ("easier", "harder"), "to steal")
-    found += _replacement(
-        record,
-        MEMBERSHIP,
-        "{} telling about its members",
-        ("more", "less"),
-        "about its training set",
-    )
-    return found + _silent(record)
+    if record.attacks or not (record.ciphertext or record.poisoning or record.remedies):
+        yield _encryption(record)
+    for family, more, less, what in (
+        (EXTRACTION, "easier to steal", "harder to steal", "to steal"),
+        (
+            MEMBERSHIP,
+            "more telling about its members",
+            "less telling about its members",
+            "about its training set",
+        ),
+    ):
+        pairs = _changes(record, RELU, POLYNOMIAL, family)
+        if pairs:
+            yield _replacement(pairs, more, less, what)
+    trials = [(a, a.cells[ENCRYPTED]) for a in record.attacks if ENCRYPTED in a.cells]
+    missing = [(attack, trial) for attack, trial in trials if trial.status != DONE]
+    if missing:
+        yield _silent(missing, len(record.attacks))
 
 
 def _changes(record: AuditRecord, before: str, after: str, family: str = "") -> list[Change]:
@@ -86,18 +95,12 @@ def _encryption(record: AuditRecord) -> Finding:
     )
 
 
-def _replacement(
-    record: AuditRecord, family: str, how: str, words: tuple[str, str], what: str
-) -> list[Finding]:
+def _replacement(pairs: list[Change], more: str, less: str, what: str) -> Finding:
     """What the replacement of ReLUs by polynomials changed about one family."""
-    pairs = _changes(record, RELU, POLYNOMIAL, family)
-    if not pairs:
-        return []
     worse = [pair for pair in pairs if pair[1].difference.low > 0]
     better = [pair for pair in pairs if pair[1].difference.high < 0]
-    more, less = (how.format(word) for word in words)
     if worse:
-        finding = Finding(
+        return Finding(
             severity="medium",
             title=f"The polynomial twin is {more} than the ReLU original",
             text=f"{len(worse)} of {len(pairs)} figures rose beyond their intervals when "
@@ -105,41 +108,32 @@ def _replacement(
             advice="This comes with the activations that encryption needs, not with "
             "encryption; weigh it when choosing the architecture.",
         )
-    elif better:
-        finding = Finding(
+    if better:
+        return Finding(
             severity="ok",
             title=f"The polynomial twin is {less} than the ReLU original",
             text=f"{len(better)} of {len(pairs)} figures fell beyond their intervals when "
             f"ReLUs were replaced, none rose. {_listed(better)}.",
         )
-    else:
-        finding = Finding(
-            severity="ok",
-            title=f"Replacing ReLUs by polynomials changed nothing measurable {what}",
-            text=f"No figure changed beyond its interval ({len(pairs)} compared).",
-        )
-    return [finding]
+    return Finding(
+        severity="ok",
+        title=f"Replacing ReLUs by polynomials changed nothing measurable {what}",
+        text=f"No figure changed beyond its interval ({len(pairs)} compared).",
+    )
 
 
-def _silent(record: AuditRecord) -> list[Finding]:
+def _silent(missing: list[tuple[AttackRecord, PooledTrial]], attacks: int) -> Finding:
     """Which attacks did not run on the encrypted service, and why."""
-    trials = [(a, a.cells[ENCRYPTED]) for a in record.attacks if ENCRYPTED in a.cells]
-    missing = [(attack, trial) for attack, trial in trials if trial.status != DONE]
-    if not missing:
-        return []
     reasons = "; ".join(
         f"{attack.full_title}{' failed' if trial.status == FAILED else ''}: {trial.reason}"
         for attack, trial in missing
     )
-    return [
-        Finding(
-            severity="low",
-            title=f"{len(missing)} of {len(record.attacks)} attacks say nothing about the "
-            "encrypted service",
-            text=f"{reasons}.",
-            advice="An attack that did not run is no evidence of safety.",
-        )
-    ]
+    return Finding(
+        severity="low",
+        title=f"{len(missing)} of {attacks} attacks say nothing about the encrypted service",
+        text=f"{reasons}.",
+        advice="An attack that did not run is no evidence of safety.",
+    )
 
 
 def _listed(changes: list[Change]) -> str:

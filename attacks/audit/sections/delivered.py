@@ -7,27 +7,23 @@ includes it. But its weights are what the owner wants to keep.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from torch import nn
 
 from attacks.audit.bench.data import Split
-from attacks.audit.bench.trained import extraction_data, served_twins
+from attacks.audit.bench.trained import OpenTarget, served_twins
 from attacks.audit.config import AuditConfig
 from attacks.audit.document.records import REFUSED, AuditRecord, PooledTrial
 from attacks.audit.section import AuditSetting, Section
-from attacks.core.entry import Allowance
-from attacks.core.oracle import Oracle
-from attacks.extraction.setting import ExtractionData
-from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, SIMULATED, Twins
+from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, SIMULATED
 
 DELIVERED: Final = "as delivered"
 SUFFIX: Final = "-delivered"
-# Attacks that recover the weights themselves: what others steal, retrained targets show.
+# Attacks that recover the weights themselves. What the others copy, retrained targets show.
 EXACT: Final = ("quadratic-extraction", "line-extraction")
 NO_TWIN: Final = (
     "the delivered weights are those of one network; its ReLU original, if there was one, is not "
@@ -46,7 +42,7 @@ class DeliveredBench:
     targets: Sequence[int] = (0,)
 
     @contextmanager
-    def open(self, target: int) -> Iterator[DeliveredTarget]:
+    def open(self, target: int) -> Iterator[OpenTarget]:
         with served_twins(
             self.split,
             relu=self.model,
@@ -55,35 +51,7 @@ class DeliveredBench:
             records=self.config.packed_for,
             seed=self.config.seed + target,
         ) as twins:
-            yield DeliveredTarget(twins=twins, split=self.split, seed=self.config.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeliveredTarget:
-    """Fresh oracles, and what an attacker starts from."""
-
-    twins: Twins
-    split: Split
-    seed: int
-
-    def oracle(self, twin: str) -> Oracle:
-        return self.twins.oracle(twin)
-
-    def allowance(self, twin: str, budget: int) -> Allowance:
-        return Allowance(
-            budget=budget,
-            info=self.twins.oracle(twin).info,
-            candidates=len(self.split.pool),
-            population=len(self.split.population),
-        )
-
-    def data(self, twin: str, family: str) -> Any:
-        del twin, family  # one network, one family
-        return self._extraction
-
-    @functools.cached_property
-    def _extraction(self) -> ExtractionData:
-        return extraction_data(self.twins.oracle(POLYNOMIAL), self.split, seed=self.seed)
+            yield OpenTarget(twins=twins, split=self.split, config=self.config, membership={})
 
 
 def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
@@ -105,7 +73,7 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
     if not attacks:
         return record
     bench = DeliveredBench(model=subject.delivered, split=subject.split, config=setting.config)
-    trials = setting.run_trials(
+    trials = setting.runner.run(
         bench,
         attacks,
         budgets=dict.fromkeys(attacks, setting.config.budget),
@@ -113,14 +81,8 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
         prefix="delivered-",
         about=f" {DELIVERED}",
     )
-    retrained = len(record.attacks)
-    record = setting.with_attacks(record, bench, attacks, trials)
     missing = {RELU: PooledTrial(status=REFUSED, reason=NO_TWIN)}
-    delivered = (
-        dataclasses.replace(attack, cells={**missing, **attack.cells})
-        for attack in record.attacks[retrained:]
-    )
-    return dataclasses.replace(record, attacks=(*record.attacks[:retrained], *delivered))
+    return setting.with_attacks(record, bench, attacks, trials, missing=missing)
 
 
 SECTION: Final = Section(run=_run)

@@ -14,7 +14,7 @@ ok      no client fooled it more than noise does; the checks hold
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from attacks.audit.bench.state import TrialName
@@ -30,12 +30,7 @@ from attacks.audit.document.records import (
 )
 from attacks.audit.figures.wording import percent, within
 from attacks.audit.section import UNLIMITED, AuditSetting, Section
-from attacks.core.entry import (
-    ANYTHING,
-    EVASION,
-    Allowance,
-    CatalogueEntry,
-)
+from attacks.core.entry import ANYTHING, EVASION, CatalogueEntry
 from attacks.core.intervals import Estimate
 from attacks.core.threat import ThreatModel
 from attacks.evasion.checks import TELLING, TITLES, SanityChecks
@@ -45,11 +40,7 @@ CHECKS: Final = "evasion-checks"
 # One request for each question about all records; a larger one would be mostly empty.
 PACKED: Final = 64
 SERIOUS: Final = 0.5
-
-
-def _checks(allowance: Allowance) -> SanityChecks:
-    del allowance
-    return SanityChecks(queries=60)
+COMPARED: Final = (RELU, POLYNOMIAL, ENCRYPTED)
 
 
 CHECKS_ENTRY: Final = CatalogueEntry(
@@ -58,7 +49,7 @@ CHECKS_ENTRY: Final = CatalogueEntry(
     reference="Carlini et al. 2019",
     threat_model=ThreatModel.WEIGHT_HOLDER,
     needs=ANYTHING,
-    build=_checks,
+    build=lambda _: SanityChecks(queries=60),
 )
 
 
@@ -83,7 +74,7 @@ def evasion_trials(
     Answers are not recorded: a trial takes seconds and is asked anew if it was interrupted.
     """
     config = setting.config
-    return setting.run_trials(
+    return setting.runner.run(
         setting.bench.packed(min(PACKED, config.packed_for)),
         {**attacks, CHECKS: CHECKS_ENTRY},
         budgets={**dict.fromkeys(attacks, config.evasion_budget), CHECKS: UNLIMITED},
@@ -130,17 +121,19 @@ def check_records(
     )
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
+def _findings(record: AuditRecord) -> Iterator[Finding]:
     if record.evasion is None:
-        return []
+        return
     attacks = [attack for attack in record.attacks if attack.family == EVASION]
     served = [attack for attack in attacks if ENCRYPTED in attack.done]
     asking = [attack for attack in served if attack.threat_model == ThreatModel.MALICIOUS_CLIENT]
-    found = [_fooled(asking, served, record.evasion.epsilon)] if asking else []
-    found += _compared(attacks)
+    if asking:
+        yield _fooled(asking, served, record.evasion.epsilon)
+    common = [attack for attack in attacks if set(COMPARED) <= attack.done.keys()]
+    if common:
+        yield _compared(common)
     if record.evasion.checks:
-        found.append(_sound(record.evasion.checks))
-    return found
+        yield _sound(record.evasion.checks)
 
 
 def _fooled(
@@ -150,7 +143,9 @@ def _fooled(
     trial = best.cells[ENCRYPTED]
     success, noise = trial.metrics["success"], trial.baseline["success"]
     holders = [attack for attack in served if attack.threat_model == ThreatModel.WEIGHT_HOLDER]
-    worst = max((_success(attack, ENCRYPTED) for attack in holders), key=_value, default=None)
+    worst = max(
+        (_success(attack, ENCRYPTED) for attack in holders), key=lambda e: e.value, default=None
+    )
     held = "" if worst is None else f" Who holds the weights fools {percent(worst)}."
     text = (
         f"With changes of up to {epsilon:.3g} in a value, {within(best)} had "
@@ -162,12 +157,15 @@ def _fooled(
         "Where a wrong label does harm, train on adversarial examples or smooth the model, and let "
         "clients filter what they ask: the server cannot see it."
     )
-    if success.low >= SERIOUS and success.low > noise.high:
-        title = "A client can craft inputs that the encrypted service gets wrong"
-        return Finding(severity="high", title=title, text=text, advice=advice)
     if success.low > noise.high:
-        title = "A client can craft some inputs that the encrypted service gets wrong"
-        return Finding(severity="medium", title=title, text=text, advice=advice)
+        serious = success.low >= SERIOUS
+        return Finding(
+            severity="high" if serious else "medium",
+            title=f"A client can craft {'' if serious else 'some '}inputs that the encrypted "
+            "service gets wrong",
+            text=text,
+            advice=advice,
+        )
     return Finding(
         severity="ok",
         title="No client fooled the service more than random changes do",
@@ -176,24 +174,17 @@ def _fooled(
     )
 
 
-def _compared(attacks: Sequence[AttackRecord]) -> list[Finding]:
-    """ReLU, polynomial and served, at equal budget."""
-    twins = (RELU, POLYNOMIAL, ENCRYPTED)
-    common = [attack for attack in attacks if set(twins) <= attack.done.keys()]
-    if not common:
-        return []
+def _compared(attacks: Sequence[AttackRecord]) -> Finding:
     listed = "; ".join(
-        f"{within(attack)} {' / '.join(f'{_success(attack, twin).value:.0%}' for twin in twins)}"
-        for attack in common
+        f"{within(attack)} {' / '.join(f'{_success(attack, t).value:.0%}' for t in COMPARED)}"
+        for attack in attacks
     )
-    return [
-        Finding(
-            severity="low",
-            title="How easily each network is fooled, at equal budget",
-            text="Records taken for something else by the ReLU original, its polynomial twin and "
-            f"the encrypted service: {listed}.",
-        )
-    ]
+    return Finding(
+        severity="low",
+        title="How easily each network is fooled, at equal budget",
+        text="Records taken for something else by the ReLU original, its polynomial twin and "
+        f"the encrypted service: {listed}.",
+    )
 
 
 def _sound(checks: Sequence[SanityCheckRecord]) -> Finding:
@@ -232,10 +223,6 @@ def _held(check: SanityCheckRecord) -> int:
 
 def _success(attack: AttackRecord, twin: str) -> Estimate:
     return attack.cells[twin].metrics["success"]
-
-
-def _value(estimate: Estimate) -> float:
-    return estimate.value
 
 
 SECTION: Final = Section(run=_run, findings=_findings)

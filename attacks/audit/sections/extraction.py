@@ -8,6 +8,7 @@ ok      no attack does better than asking nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from attacks.audit.document.records import AttackRecord, AuditRecord, Finding, PooledTrial
@@ -25,9 +26,10 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
     return setting.with_attacks(record, setting.bench, attacks, setting.answer_trials)
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
+def _findings(record: AuditRecord) -> Iterator[Finding]:
     attacks = [a for a in record.attacks if a.family == EXTRACTION and ENCRYPTED in a.done]
-    return [_copied(max(attacks, key=_reach))] if attacks else []
+    if attacks:
+        yield _copied(max(attacks, key=_reach))
 
 
 def _reach(attack: AttackRecord) -> float:

@@ -8,6 +8,7 @@ ok      no attack does better than a coin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from attacks.audit.document.records import AttackRecord, AuditRecord, Finding
@@ -25,12 +26,11 @@ def _run(setting: AuditSetting, record: AuditRecord) -> AuditRecord:
     return setting.with_attacks(record, setting.bench, attacks, setting.answer_trials)
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
+def _findings(record: AuditRecord) -> Iterator[Finding]:
     attacks = [a for a in record.attacks if a.family == MEMBERSHIP and ENCRYPTED in a.done]
-    if not attacks or record.blind is None:
-        return []
-    best = max(attacks, key=lambda attack: attack.cells[ENCRYPTED].metrics["auc"].low)
-    return [_told_apart(best, record, split_is_sound=record.blind.holds)]
+    if attacks and record.blind is not None:
+        best = max(attacks, key=lambda attack: attack.cells[ENCRYPTED].metrics["auc"].low)
+        yield _told_apart(best, record, split_is_sound=record.blind.holds)
 
 
 def _told_apart(best: AttackRecord, record: AuditRecord, *, split_is_sound: bool) -> Finding:

@@ -12,7 +12,7 @@ figures what encryption changes about it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -76,11 +76,11 @@ def _measure(setting: AuditSetting) -> list[PoisoningRecord]:
         pool,
         members[1:],
         seeds=[bench.model_seeds[target]] * len(sets),
-        progress=setting.progress,
+        progress=setting.runner.progress,
     )
     found = []
     for number, (about, each) in enumerate(crafted):
-        setting.progress("poisoned targets", number, len(crafted))
+        setting.runner.progress("poisoned targets", number, len(crafted))
         probes = each.probes.select(slice(0, PROBES))
         asked = Crafted(training=each.training, probes=probes)
         with bench.open(target) as clean:
@@ -96,7 +96,7 @@ def _measure(setting: AuditSetting) -> list[PoisoningRecord]:
         ) as twins:
             after = _ask(twins, asked, data)
         found.append(dataclasses.replace(about, figures=_figures(before, after)))
-    setting.progress("poisoned targets", len(crafted), len(crafted))
+    setting.runner.progress("poisoned targets", len(crafted), len(crafted))
     return found
 
 
@@ -169,11 +169,11 @@ def _figures(
     return figures
 
 
-def _findings(record: AuditRecord) -> list[Finding]:
+def _findings(record: AuditRecord) -> Iterator[Finding]:
     """One: what poison did on the service, and whether that differs from the clear."""
     if not record.poisoning:
-        return []
-    told = []
+        return
+    told, differs, worked = [], [], False
     for check in record.poisoning:
         served, clear = check.figures[ENCRYPTED], check.figures[POLYNOMIAL]
         told.append(
@@ -183,31 +183,25 @@ def _findings(record: AuditRecord) -> list[Finding]:
             f"accuracy {served.clean_accuracy.value:.1%} before and {percent(served.accuracy)} "
             "after"
         )
-    served_figures = [check.figures[ENCRYPTED] for check in record.poisoning]
-    worked = any(f.poison_success.low > f.clean_poison_success.high for f in served_figures)
-    differs = [
-        check.title
-        for check, figures in zip(record.poisoning, served_figures, strict=True)
-        if is_significant(figures.poison_success_served)
-    ]
+        worked |= served.poison_success.low > served.clean_poison_success.high
+        if is_significant(served.poison_success_served):
+            differs.append(check.title)
     verdict = (
         f"Encryption changed it for {', '.join(differs)}"
         if differs
         else "Encryption changed nothing about it"
     )
-    return [
-        Finding(
-            severity="medium" if worked else "ok",
-            title="Who can add training records decides answers of the encrypted service"
-            if worked
-            else "Poison at this share did not get through",
-            text=f"{'. '.join(told)}. {verdict}: the poison is in the weights before anything is "
-            "encrypted.",
-            advice="Know where training records come from, and look at the features of each "
-            "class for a second cluster before training; a server that cannot read queries cannot "
-            "filter triggers out of them.",
-        )
-    ]
+    yield Finding(
+        severity="medium" if worked else "ok",
+        title="Who can add training records decides answers of the encrypted service"
+        if worked
+        else "Poison at this share did not get through",
+        text=f"{'. '.join(told)}. {verdict}: the poison is in the weights before anything is "
+        "encrypted.",
+        advice="Know where training records come from, and look at the features of each "
+        "class for a second cluster before training; a server that cannot read queries cannot "
+        "filter triggers out of them.",
+    )
 
 
 SECTION: Final = Section(run=_run, findings=_findings)

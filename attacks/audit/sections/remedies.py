@@ -1,13 +1,13 @@
-"""What an owner could do about it, tried on the audited model itself: same targets, same seeds.
+"""Remedies: what an owner could do, tried on the audited model with the same targets and seeds.
 
     "none" ──────────────┐
     serving defences ────┤   each is a twin of its own:      trials ──► sections/advice.py
     training defences ───┤   the polynomial network, with     (attack, option, target)
     a smaller budget ────┘   the defence around or within it
 
-Serving defences are wrapped around the network in the clear, which draws what a plan with the same
-options draws. The attacker knows the defence: it may choose among attacks made for it, and its
-shadow models answer through it, or were trained with it.
+A serving defence is wrapped around the network in the clear. Its noise and scales are drawn as a
+plan with the same options draws them. The attacker knows the defence: it may choose among attacks
+that were made for it, and its shadow models answer through it or were trained with it.
 """
 
 from __future__ import annotations
@@ -40,25 +40,28 @@ from attacks.oracles.twins import POLYNOMIAL
 from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence
 
 NONE: Final = "none"
-# By family, what an attacker chooses from; the best counts. Of the exact extractions each option
-# gets the one that is made for it: they take longest.
+# The attacks of each family that an attacker chooses from; the best of them counts. Exact
+# extractions take longest, so each option gets only the one that was made for it.
 TRIED: Final[Mapping[str, tuple[str, ...]]] = {
     EXTRACTION: ("quadratic-extraction", "ratio-extraction", "network-matching", "knockoff"),
     MEMBERSHIP: ("lira-fixed", "lira-correlation"),
     EVASION: ("transfer",),
 }
 EXACT: Final = frozenset({"quadratic-extraction", "ratio-extraction", "network-matching"})
-# Of attacks that take minutes; what takes seconds is tried on all targets.
+# For attacks that take minutes; what takes seconds is tried on all targets.
 MOST_TARGETS: Final = 2
 SMALLER: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """``cost``: what it takes beside accuracy, in words. ``bench``: (targets) → they under it; None
-    for one that cannot be tried here, and ``reason`` says why. ``budget``: records an attack may
-    ask of a target. ``exact``: the exact extraction that knows of it. ``skipped``: families that
-    it cannot change."""
+    """One remedy, and how it is tried.
+
+    ``cost``: what it takes besides accuracy, in words. ``budget``: records that an attack may ask
+    of a target. ``bench``: makes a bench of some targets under the remedy. It is None for a remedy
+    that cannot be tried here, and ``reason`` says why. ``exact``: the exact extraction that was
+    made for it. ``skipped``: families that it cannot change.
+    """
 
     name: str
     title: str
@@ -144,7 +147,7 @@ def measure(
                     for name in names
                 }
                 continue
-            trials |= setting.run_trials(
+            trials |= setting.runner.run(
                 option.bench(chosen),
                 {name: ENTRY if name == ACCURACY else ATTACKS[name] for name in names},
                 budgets={**dict.fromkeys(names, option.budget), ACCURACY: UNLIMITED},
@@ -170,31 +173,31 @@ class DefendedBench:
     @contextmanager
     def open(self, target: int) -> Iterator[Target]:
         with self.bench.open(target) as opened:
-            yield DefendedTarget(opened, self.defence, seed=[self.seed, 7, target])
+            rng = np.random.default_rng([self.seed, 7, target])
+            yield DefendedTarget(opened, self.defence, rng)
 
 
+@dataclass(frozen=True, slots=True)
 class DefendedTarget:
     """``target``'s polynomial network, answering through a defence; so do its shadows."""
 
-    def __init__(
-        self, target: Target, defence: ServingDefence | None, *, seed: Sequence[int]
-    ) -> None:
-        self._target, self._defence = target, defence
-        self._rng = np.random.default_rng(seed)
+    target: Target
+    defence: ServingDefence | None
+    rng: np.random.Generator
 
     def oracle(self, twin: str) -> Oracle:
         del twin
-        plain = self._target.oracle(POLYNOMIAL)
-        return plain if self._defence is None else self._defence.wrap(plain, self._rng)
+        plain = self.target.oracle(POLYNOMIAL)
+        return plain if self.defence is None else self.defence.wrap(plain, self.rng)
 
     def allowance(self, twin: str, budget: int) -> Allowance:
         del twin
-        return self._target.allowance(POLYNOMIAL, budget)
+        return self.target.allowance(POLYNOMIAL, budget)
 
     def data(self, twin: str, family: str) -> Any:
         del twin
-        found = self._target.data(POLYNOMIAL, family)
-        if self._defence is None or not isinstance(found, MembershipData):
+        found = self.target.data(POLYNOMIAL, family)
+        if self.defence is None or not isinstance(found, MembershipData):
             return found
         shadows = ShadowAnswers(
             logits=self._answered(found.shadows.logits), is_member=found.shadows.is_member
@@ -205,13 +208,13 @@ class DefendedTarget:
 
     def _answered(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """(models, records, classes) as the defence would answer them."""
-        assert self._defence is not None
+        assert self.defence is not None
         rows = logits.reshape(-1, logits.shape[-1])
         if not len(rows):
             return logits
-        known = _Known(rows, self._target.oracle(POLYNOMIAL))
+        known = _Known(rows, self.target.oracle(POLYNOMIAL))
         numbers = np.arange(len(rows), dtype=np.float64)[:, None]
-        answer = self._defence.wrap(known, self._rng).query(numbers)
+        answer = self.defence.wrap(known, self.rng).query(numbers)
         return answer.require_logits().reshape(logits.shape)
 
 
@@ -252,7 +255,7 @@ def _retrained(defence: TrainingDefence, setting: AuditSetting) -> Option:
     bench, reason = None, ""
     try:
         retrained = dataclasses.replace(subject, recipe=defence.apply(subject.recipe))
-        trained = TrainedBench(retrained, config, progress=setting.progress)
+        trained = TrainedBench(retrained, config, progress=setting.runner.progress)
         bench = functools.partial(DefendedBench, trained, defence.name, None, config.seed)
     except (AbilityError, ShadowError) as error:
         reason = str(error)

@@ -14,16 +14,7 @@ _INTRO: Final = (
     "Per target. Records are what counts: one request carries many. Bytes and waiting time are "
     "what this audit paid; an answer that another attack had already paid for is reused."
 )
-_COLUMNS: Final = (
-    "attack",
-    "twin",
-    "records",
-    "requests",
-    "sent",
-    "received",
-    "waiting",
-    "in all",
-)
+_COLUMNS: Final = ("attack", "twin", "records", "requests", "sent", "received", "waiting", "in all")
 
 
 def _draw(audit: AuditRecord) -> Markup | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from attacks.audit.document.records import AuditRecord
 from attacks.core.result import Curve
-from attacks.report.charts import Axis, Level, Series, line_chart
+from attacks.report.charts import Axis, Series, line_chart
 from attacks.report.markup import Markup, join, tag
 from attacks.report.numbers import twin_name
 from attacks.report.section import ReportSection
@@ -77,7 +77,7 @@ def _fidelity(
         low, high = low / 2, high * 2
     wide = high / low > 30
     floor = min([*(v for c in curves.values() for v in c.low), *baselines, 0.9])
-    levels = [Level(name="without queries", value=min(baselines))] if baselines else []
+    levels = {"without queries": min(baselines)} if baselines else {}
     return line_chart(
         title=f"{title}: fidelity against queries",
         description=f"Share of equal labels against records queried for {_listed(curves)}.",

@@ -6,12 +6,7 @@ from typing import Final
 
 from attacks.audit.document.records import AuditRecord
 from attacks.report.markup import Markup, join, tag
-from attacks.report.numbers import (
-    interval_text,
-    metric_name,
-    twin_name,
-    value_text,
-)
+from attacks.report.numbers import interval_text, metric_name, twin_name, value_text
 from attacks.report.section import ReportSection
 from attacks.report.tables import bullets, cell, folded, row, table
 

@@ -63,9 +63,9 @@ def _attack_row(audit: AuditRecord, attack: AttackRecord) -> Markup:
         and is_significant(pair.difference)
     }
     cells = [_cell(attack, twin, differs=twin in changed) for twin in audit.twins]
+    source = "; ".join(filter(None, (attack.published, attack.reference)))
     metric = "" if attack.primary is None else metric_name(attack.primary)
-    sources = (attack.published or "", attack.reference, metric)
-    return row(attack.title, *cells, sources=[source for source in sources if source])
+    return row(attack.title, *cells, sources=[line for line in (source, metric) if line])
 
 
 def _cell(attack: AttackRecord, twin: str, *, differs: bool) -> Child:

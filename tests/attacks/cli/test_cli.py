@@ -169,7 +169,7 @@ def test_an_audit_of_a_small_model_of_ones_own(
 # The command, which waits behind its fifth cell: it cannot end before it is interrupted.
 HELD = """
 import signal, time
-from attacks.audit.state import StateStore
+from attacks.audit.bench.state import StateStore
 from he_infer.cli.main import entry
 
 # A shell's background jobs ignore SIGINT, and so would their children.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from torch import nn
 
+from attacks.audit.document.codec import to_json
 from attacks.core.records import Records
 from attacks.errors import AuditError
 from attacks.oracles.recipes import standard_recipe
@@ -111,7 +111,7 @@ def test_facts_describe_the_plan(twins: Twins) -> None:
     facts = twins.facts()
     assert facts.security_bits == 128
     assert facts.batch == twins.plan.batch
-    assert json.loads(json.dumps(facts.to_json()))["coeff_bits"] == list(facts.coeff_bits)
+    assert to_json(facts)["coeff_bits"] == list(facts.coeff_bits)
     assert sum(facts.coeff_bits) <= 214 and facts.poly_degree in (4096, 8192)
 
 

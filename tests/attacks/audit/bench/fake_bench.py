@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.audit.bench.state import StateStore
-from attacks.audit.bench.trials import run_trials
+from attacks.audit.bench.trials import TrialRunner
 from attacks.core.entry import EXTRACTION, Allowance, CatalogueEntry
 from attacks.core.intervals import clopper_pearson
 from attacks.core.oracle import LABELS, LOGITS, Answer, MeteredOracle, Oracle, OracleInfo
@@ -147,9 +147,8 @@ def child(folder: Path) -> None:
     store = StateStore(folder, "k" * 64, description={})
     attacks = {"quick": asking(), "slow": asking(before=wait)}
     budgets = dict.fromkeys(attacks, 100)
-    cells = run_trials(
-        FakeBench(), attacks, store, budgets=budgets, seed=0, recorded=frozenset({SERVED})
-    )
+    runner = TrialRunner(store=store, seed=0)
+    cells = runner.run(FakeBench(), attacks, budgets=budgets, recorded=frozenset({SERVED}))
     print(len(cells), store.finished())
 
 

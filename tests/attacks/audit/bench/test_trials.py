@@ -16,7 +16,7 @@ import pytest
 
 from attacks.audit.bench.state import StateStore, TrialName
 from attacks.audit.bench.trial import Trial
-from attacks.audit.bench.trials import run_trials
+from attacks.audit.bench.trials import TrialRunner
 from attacks.audit.document.codec import from_json, to_json
 from attacks.audit.document.records import DONE, FAILED, REFUSED
 from attacks.core.entry import Allowance, CatalogueEntry
@@ -41,12 +41,11 @@ fake = _load()
 def run(
     folder: Path, attacks: dict[str, CatalogueEntry], *, bench: object = None, budget: int = 100
 ) -> dict[TrialName, Trial]:
-    return run_trials(
+    runner = TrialRunner(store=StateStore(folder, "k" * 64, description={}), seed=7)
+    return runner.run(
         bench or fake.FakeBench(),  # type: ignore[arg-type]
         attacks,
-        StateStore(folder, "k" * 64, description={}),
         budgets=dict.fromkeys(attacks, budget),
-        seed=7,
         recorded=frozenset({fake.SERVED}),
     )
 
@@ -116,15 +115,8 @@ def test_failures_cost_no_other_cell_and_are_tried_again(tmp_path: Path, error: 
     store = StateStore(tmp_path, "k" * 64, description={})
 
     def everything() -> dict[TrialName, Trial]:
-        return run_trials(
-            fake.FakeBench(),
-            attacks,
-            store,
-            budgets=dict.fromkeys(attacks, 100),
-            seed=0,
-            recorded=frozenset(),
-            tell=told.append,
-        )
+        runner = TrialRunner(store=store, seed=0, tell=told.append)
+        return runner.run(fake.FakeBench(), attacks, budgets=dict.fromkeys(attacks, 100))
 
     cells = everything()
     failed = cells[named(fake.CLEAR, "bad", 0)]

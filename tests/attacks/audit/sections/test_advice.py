@@ -102,7 +102,7 @@ def test_a_remedy_that_could_not_be_tried_is_last_and_says_why() -> None:
 
 
 def findings(found: Mapping[str, RemedyRecord]) -> list[Finding]:
-    return SECTION.findings(record(remedies=tuple(found.values())))
+    return list(SECTION.findings(record(remedies=tuple(found.values()))))
 
 
 def test_findings_name_what_helps_and_what_does_nothing() -> None:

@@ -14,6 +14,7 @@ from attacks.audit.bench.models import read_subject
 from attacks.audit.bench.state import StateStore, TrialName
 from attacks.audit.bench.trained import EPSILON_SHARE, TrainedBench, epsilon_for
 from attacks.audit.bench.trial import Trial
+from attacks.audit.bench.trials import TrialRunner
 from attacks.audit.config import AuditConfig, config_of
 from attacks.audit.document.records import (
     DONE,
@@ -34,7 +35,7 @@ from attacks.errors import AuditError, BudgetError, DataSplitError
 from attacks.evasion.checks import TITLES
 from attacks.evasion.outcome import OVERHEAD
 from attacks.oracles.twins import ENCRYPTED, POLYNOMIAL, RELU, TWINS
-from tests.attacks.audit.records import attack, record
+from tests.attacks.audit.records import EMPTY, attack, record
 
 LEAST = {"model": "digits-mlp", "data": "digits", "out": "audit"}
 INFO = OracleInfo(
@@ -70,7 +71,7 @@ def findings(
     attacks: Sequence[AttackRecord], checks: Sequence[SanityCheckRecord] = ()
 ) -> list[Finding]:
     evasion = EvasionRecord(epsilon=0.1, checks=tuple(checks))
-    return SECTION.findings(record(attacks=tuple(attacks), evasion=evasion))
+    return list(SECTION.findings(record(attacks=tuple(attacks), evasion=evasion)))
 
 
 def checked(*, fails: str = "", note: str = "half of them") -> Trial:
@@ -143,7 +144,7 @@ def test_checks_are_counted_by_twin_and_a_failed_one_is_a_finding() -> None:
 
 def test_without_evasion_there_is_nothing_to_say() -> None:
     assert check_records({}, (RELU,), (0,)) == ()
-    assert findings([]) == [] and SECTION.findings(record()) == []
+    assert findings([]) == [] and list(SECTION.findings(record())) == []
 
 
 @pytest.mark.parametrize("name", choose((EVASION,)))
@@ -207,7 +208,10 @@ def test_all_twins_are_moved_alike_and_no_answer_is_kept(tmp_path: Path) -> None
     bench = TrainedBench(subject, config)
     store = StateStore(tmp_path, "k" * 64, description={})
     chosen = {name: ATTACKS[name] for name in ("knockoff", "pgd", "square")}
-    setting = AuditSetting(config=config, chosen=chosen, subject=subject, bench=bench, store=store)
+    runner = TrialRunner(store=store, seed=config.seed)
+    setting = AuditSetting(
+        config=config, chosen=chosen, subject=subject, bench=bench, runner=runner
+    )
     cells = evasion_trials(setting, setting.of_family(EVASION))
     assert {name.attack for name in cells} == {"pgd", "square", CHECKS}
     assert all(cell.status == DONE for cell in cells.values())
@@ -226,4 +230,4 @@ def test_all_twins_are_moved_alike_and_no_answer_is_kept(tmp_path: Path) -> None
     assert [each.name for each in filled.attacks] == ["pgd", "square"]
     assert filled.evasion is not None and filled.evasion.checks == rows
     idle = dataclasses.replace(setting, chosen={})
-    assert SECTION.run(idle, record()) == record()
+    assert SECTION.run(idle, EMPTY) is EMPTY

@@ -12,6 +12,7 @@ from attacks.audit.bench.data import load_records, split_records
 from attacks.audit.bench.models import read_subject
 from attacks.audit.bench.state import StateStore
 from attacks.audit.bench.trained import TrainedBench
+from attacks.audit.bench.trials import TrialRunner
 from attacks.audit.config import AuditConfig
 from attacks.audit.document.codec import from_json, to_json
 from attacks.audit.document.records import AuditRecord, Finding, PoisoningRecord
@@ -55,7 +56,7 @@ def test_poisoning_is_a_suite_and_no_row_of_the_catalogue() -> None:
 
 def findings(*checks: dict[str, Any]) -> list[Finding]:
     read = tuple(from_json(PoisoningRecord, check) for check in checks)
-    return SECTION.findings(record(poisoning=read))
+    return list(SECTION.findings(record(poisoning=read)))
 
 
 def test_findings_follow_from_the_figures() -> None:
@@ -108,7 +109,8 @@ def test_poison_is_the_same_on_all_twins(tmp_path: Path) -> None:
     subject = read_subject(config, split)
     bench = TrainedBench(subject, config)
     store = StateStore(tmp_path, "k" * 64, description={})
-    setting = AuditSetting(config=config, chosen={}, subject=subject, bench=bench, store=store)
+    runner = TrialRunner(store=store, seed=config.seed)
+    setting = AuditSetting(config=config, chosen={}, subject=subject, bench=bench, runner=runner)
     checks = SECTION.run(setting, record()).poisoning
     assert [each.name for each in checks] == ["label-flipping", "backdoor"]
     for each in checks:

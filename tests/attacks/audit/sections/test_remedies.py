@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from attacks.audit.bench.state import StateStore, TrialName
-from attacks.audit.bench.trials import Target
+from attacks.audit.bench.trials import Target, TrialRunner
 from attacks.audit.config import AuditConfig
 from attacks.audit.section import AuditSetting
 from attacks.audit.sections.remedies import DefendedTarget, Option, measure
@@ -77,7 +77,9 @@ class Guarded:
 
 def defended(defence: ServingDefence | None) -> tuple[DefendedTarget, MembershipData]:
     target: Target = Guarded()
-    return DefendedTarget(target, defence, seed=[1, 2]), target.data(POLYNOMIAL, MEMBERSHIP)
+    return DefendedTarget(target, defence, np.random.default_rng([1, 2])), target.data(
+        POLYNOMIAL, MEMBERSHIP
+    )
 
 
 def test_without_a_defence_nothing_changes() -> None:
@@ -126,7 +128,8 @@ def test_an_option_that_cannot_be_tried_refuses_with_its_reason(
         name="dp-sgd", title="DP", cost="", budget=1, bench=None, reason="absent", skipped=skipped
     )
     nothing: Any = None  # what an option that is refused never asks for
-    setting = AuditSetting(config=config, chosen={}, subject=nothing, bench=nothing, store=store)
+    runner = TrialRunner(store=store, seed=config.seed)
+    setting = AuditSetting(config=config, chosen={}, subject=nothing, bench=nothing, runner=runner)
     cells = measure([absent], setting, (3,))
     assert cells[TrialName(twin="dp-sgd", attack="accuracy", target=3)].reason == "absent"
     assert (TrialName(twin="dp-sgd", attack="lira-fixed", target=3) in cells) == (not skipped)
