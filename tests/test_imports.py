@@ -28,11 +28,11 @@ ORDER = {
     "attacks": (
         *("errors", "progress", "core", "training"),
         *("extraction", "membership", "evasion", "ciphertext", "defences", "poisoning"),
-        *("published", "systems", "oracles", "catalogue", "audit", "report", "cli"),
+        *("systems", "oracles", "catalogue", "audit", "report", "cli"),
     ),
     "benchmarks": (
         *("record", "rows", "tables", "inference"),
-        *("service", "defences", "leakage"),
+        *("service", "leakage", "defences"),
     ),
 }
 # (importing module, imported module): why the order is not kept there.

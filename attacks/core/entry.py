@@ -71,12 +71,16 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
-    """``needs``: what an answer has to carry, any one of these. ``build`` makes the attack."""
+    """``needs``: what an answer has to carry, any one of these. ``build`` makes the attack.
+
+    ``published``: the name under which the literature knows it, if it has one of its own.
+    """
 
     title: str
     family: str
     reference: str
     build: Build
+    published: str | None = None
     needs: tuple[str, ...] = ANYTHING
     threat_model: ThreatModel = ThreatModel.MALICIOUS_CLIENT
 

@@ -99,47 +99,56 @@ EVASIONS: Final[Mapping[str, CatalogueEntry]] = MappingProxyType(
     {
         "fgsm": _on_weights(
             title="One step along the sign of the gradient",
+            published="FGSM",
             reference="Goodfellow et al. 2015",
             build=Imported("attacks.evasion.gradient.fgsm", "FGSM"),
         ),
         "pgd": _on_weights(
             title="Projected gradient descent",
+            published="PGD",
             reference="Madry et al. 2018",
             build=Imported(_PGD, "PGD", {"restarts": 2}),
         ),
         "pgd-l2": _on_weights(
             title="Projected gradient descent in L2, in a ball of equal volume",
+            published="PGD, L2",
             reference="Madry et al. 2018",
             build=_pgd_l2,
         ),
         "apgd-ce": _on_weights(
             title="Auto-PGD up the cross-entropy",
+            published="APGD-CE",
             reference="Croce and Hein 2020",
             build=Imported(_APGD, "APGD"),
         ),
         "apgd-dlr": _on_weights(
             title="Auto-PGD up the ratio of differences of logits",
+            published="APGD-DLR",
             reference="Croce and Hein 2020",
             build=_apgd_ratios,
         ),
         "square": _by_asking(
             title="Random squares, kept where the margin falls",
+            published="Square Attack",
             reference="Andriushchenko et al. 2020",
             needs=SCORES,
             build=_square,
         ),
         "hopskipjump": _by_asking(
             title="Along the border towards the record, from labels",
+            published="HopSkipJump",
             reference="Chen et al. 2020",
             build=_hopskipjump,
         ),
         "evasion-ensemble": _on_weights(
             title="Auto-PGD with three losses, then squares: the worst of all",
+            published="AutoAttack, without FAB",
             reference="Croce and Hein 2020",
             build=_ensemble,
         ),
         "transfer": _by_asking(
             title="Adversarial examples made on a stolen substitute",
+            published="Papernot, transfer",
             reference="Papernot et al. 2017",
             build=_transfer,
         ),

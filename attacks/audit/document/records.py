@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
+from attacks.catalogue import ATTACKS
 from attacks.ciphertext.suite import Check
 from attacks.core.intervals import Estimate
 from attacks.core.oracle import Spent
 from attacks.core.result import Curve
 from attacks.errors import AuditError
-from attacks.published import PUBLISHED
 
 Severity = Literal["high", "medium", "low", "ok"]
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
@@ -108,7 +108,8 @@ class AttackRecord:
 
     @property
     def published(self) -> str | None:
-        return PUBLISHED.get(self.name)
+        entry = ATTACKS.get(self.name)
+        return None if entry is None else entry.published
 
     @property
     def done(self) -> Mapping[str, PooledTrial]:

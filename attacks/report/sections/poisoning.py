@@ -6,12 +6,13 @@ from typing import Final
 
 from attacks.audit.document.records import AuditRecord, PoisoningRecord
 from attacks.core.intervals import Estimate
-from attacks.published import PUBLISHED
 from attacks.report.markup import Markup, join
 from attacks.report.numbers import interval_text, twin_name, value_text
 from attacks.report.section import ReportSection
 from attacks.report.tables import bullets, cell, figure, note, row, table
 
+# Other poisons have no name of their own.
+_PUBLISHED: Final = {"backdoor": "BadNets"}
 _INTRO: Final = (
     "A network with the first target's members, recipe and seed was trained again on poisoned "
     "records, and each of its forms was asked the same questions as the target itself. Brackets "
@@ -30,7 +31,7 @@ def _draw(audit: AuditRecord) -> Markup | None:
 
 
 def _rows(check: PoisoningRecord, twins: tuple[str, ...]) -> tuple[Markup, Markup]:
-    published = PUBLISHED.get(check.name)
+    published = _PUBLISHED.get(check.name)
     sources = [
         *([] if published is None else [published]),
         f"{100 * check.share:.3g} % of the records",
