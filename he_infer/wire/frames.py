@@ -32,7 +32,7 @@ class FrameReader:
     is expected exceeds it. After any error the reader refuses to go on.
     """
 
-    __slots__ = ("_buffer", "_expected", "_failed", "_filled", "_frames", "_header_read")
+    __slots__ = ("_expected", "_failed", "_frames", "_header_read", "_unfinished")
 
     def __init__(self, expected: Expected, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         if expected.total_bytes > limit_bytes:
@@ -40,8 +40,7 @@ class FrameReader:
                 f"an envelope of {expected.total_bytes} bytes exceeds the limit of {limit_bytes}"
             )
         self._expected = expected
-        self._buffer = bytearray(HEADER_BYTES)
-        self._filled = 0
+        self._unfinished = bytearray()
         self._frames = 0
         self._header_read = False
         self._failed = False
@@ -49,6 +48,11 @@ class FrameReader:
     @property
     def complete(self) -> bool:
         return self._header_read and self._frames == self._expected.count
+
+    @property
+    def _next_bytes(self) -> int:
+        """Length of what comes next, the header or a frame."""
+        return self._expected.frame_lengths[self._frames] if self._header_read else HEADER_BYTES
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> list[Frame]:
         """Take the next bytes, in chunks of any size; raises WireError and its subclasses."""
@@ -58,7 +62,7 @@ class FrameReader:
             return self._feed(memoryview(chunk).cast("B"))
         except WireError:
             self._failed = True
-            self._buffer = bytearray()
+            self._unfinished = bytearray()
             raise
 
     def finish(self) -> None:
@@ -76,22 +80,22 @@ class FrameReader:
         while len(chunk):
             if self.complete:
                 raise WireError("trailing bytes after the last frame")
-            taken = min(len(chunk), len(self._buffer) - self._filled)
-            self._buffer[self._filled : self._filled + taken] = chunk[:taken]
-            self._filled += taken
-            chunk = chunk[taken:]
-            if self._filled < len(self._buffer):
-                continue
+            wanted = self._next_bytes
+            if not self._unfinished and len(chunk) >= wanted:
+                piece, chunk = chunk[:wanted], chunk[wanted:]  # parsed where it lies
+            else:
+                taken = wanted - len(self._unfinished)
+                self._unfinished += chunk[:taken]
+                chunk = chunk[taken:]
+                if len(self._unfinished) < wanted:
+                    break
+                piece, self._unfinished = memoryview(self._unfinished), bytearray()
             if self._header_read:
-                found.append(read_frame(self._buffer, self._expected, self._frames))
+                found.append(read_frame(piece, self._expected, self._frames))
                 self._frames += 1
             else:
-                self._expected.check(read_header(self._buffer))
+                self._expected.check(read_header(piece))
                 self._header_read = True
-            following = 0 if self.complete else self._expected.frame_lengths[self._frames]
-            if following != len(self._buffer):
-                self._buffer = bytearray(following)
-            self._filled = 0
         return found
 
 
