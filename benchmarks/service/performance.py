@@ -21,7 +21,7 @@ def overhead(effort: Effort) -> Iterator[Claim]:
     """What an exchange over loopback takes beside the arithmetic of its own evaluation.
 
     That is the exchange less the evaluation as its worker timed it, and what is done to a reply
-    (``he_infer.privacy``), timed apart because it happens within.
+    (``he_infer.plan.privacy``), timed apart because it happens within.
     """
     for name in ("digits-mlp",) if effort.quick else ("digits-mlp", "tutorial-cnn", "mnist-deep"):
         plan = zoo_plan(name)

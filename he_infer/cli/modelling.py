@@ -10,6 +10,7 @@ from typing import Any, Final
 from he_infer.cli.console import print_json, print_table, progress_bars, warn
 from he_infer.cli.options import add_command, add_json
 from he_infer.errors import InputError
+from he_infer.plan.privacy import PERTURBATIONS, FunctionPrivacy
 
 CHECKED: Final = 64
 LEAST_AGREEMENT: Final = 0.99
@@ -89,18 +90,10 @@ def add_commands(commands: Any) -> None:
         "--degree", type=int, default=3, help="of those approximations (default 3)"
     )
     compile_.add_argument("--precision-bits", type=int, help="bits after the point in the outputs")
-    compile_.add_argument(
-        "--noise-std", type=float, default=0.0, help="of noise on every output, in their units"
-    )
-    compile_.add_argument(
-        "--scaling",
-        type=float,
-        default=1.0,
-        help="multiply each record's outputs by a random factor in 1/SCALING … SCALING",
-    )
-    compile_.add_argument(
-        "--shift", type=float, default=0.0, help="add a random number up to ±SHIFT to all of them"
-    )
+    neutral = FunctionPrivacy()
+    for name, text in PERTURBATIONS.items():
+        option = f"--{name.replace('_', '-')}"
+        compile_.add_argument(option, type=float, default=getattr(neutral, name), help=text)
     compile_.add_argument("--costs", type=Path, help="costs measured by he-infer doctor")
     compile_.add_argument("--seed", type=int, default=0, help="of the simulated noise (default 0)")
     compile_.add_argument("--describe", action="store_true", help="print every step as well")
@@ -208,7 +201,6 @@ def run_compile(options: argparse.Namespace) -> int:
     from he_infer.compiler.batching import compile_for_records
     from he_infer.compiler.report import compile_report
     from he_infer.plan.file import save_plan
-    from he_infer.plan.privacy import FunctionPrivacy
     from he_infer.runtime.costs import CostModel
     from he_infer.runtime.describe import describe
 
@@ -239,7 +231,7 @@ def run_compile(options: argparse.Namespace) -> int:
         ),
         cost=cost,
         privacy=FunctionPrivacy.for_precision(
-            precision, noise_std=options.noise_std, scaling=options.scaling, shift=options.shift
+            precision, **{name: getattr(options, name) for name in PERTURBATIONS}
         ),
     )
     rng = np.random.default_rng(options.seed)

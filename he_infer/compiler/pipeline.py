@@ -43,7 +43,8 @@ HIDING_BITS: Final = 6
 class Approximation:
     """How activations that are not polynomials are replaced.
 
-    ``method(function, interval=(low, high), degree=degree)`` is one of ``he_infer.approx``'s.
+    ``method(function, interval=(low, high), degree=degree)`` is one of
+    ``he_infer.activations.approx``'s.
     """
 
     method: Callable[..., Polynomial]
@@ -71,7 +72,7 @@ def compile(
     outputs' error stays below 2^−precision_bits. ``approximation``: for activations that are
     not polynomials; without one, least squares of degree 3 on the calibrated interval.
     ``privacy``: what is done to replies, by default everything that leaves the outputs as they
-    are; see ``he_infer.privacy``.
+    are; see ``he_infer.plan.privacy``.
     Raises CompileError and its subclasses, ParameterError, DepthError, InputError; DefenceError
     where the parameters cannot carry what ``privacy`` asks for.
     """

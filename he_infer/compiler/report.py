@@ -131,7 +131,7 @@ def compile_report(
     values = ir.evaluate(plan.graph, flat)
     exact = values[plan.graph.output.name]
     simulated = simulate(plan, given[:records], rng=rng)
-    steady = replace(plan, privacy=replace(plan.privacy, scaling=1.0, shift=0.0))
+    steady = replace(plan, privacy=plan.privacy.unscaled())
     known = (
         simulated if steady.privacy == plan.privacy else simulate(steady, given[:records], rng=rng)
     )

@@ -46,6 +46,13 @@ FACTOR_BITS: Final = 10
 BATCH_FACTOR_BITS: Final = 15
 MAX_SCALING: Final = 256.0
 NOISE_REACH: Final = 6.0  # standard deviations of noise that a reply has room for
+# What a plan may do to the outputs themselves: a field of FunctionPrivacy, an option of
+# `he-infer compile` of the same name, and what that option says.
+PERTURBATIONS: Final = {
+    "noise_std": "of noise on every output, in their units",
+    "scaling": "multiply each record's outputs by a random factor in 1/SCALING … SCALING",
+    "shift": "add a random number up to ±SHIFT to all of them",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +119,10 @@ class FunctionPrivacy:
     def unperturbed(self) -> Self:
         """The same without noise, scaling and shift."""
         return replace(self, noise_std=0.0, scaling=1.0, shift=0.0)
+
+    def unscaled(self) -> Self:
+        """The same without scaling and shift, which change answers and are no errors."""
+        return replace(self, scaling=1.0, shift=0.0)
 
     def factor_bits(self, batch: int) -> int:
         """log2 of the scale at which factors are encoded for ``batch`` records; 0 without any."""
