@@ -14,9 +14,10 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any, Final
 
@@ -82,20 +83,8 @@ class PrivateTraining:
                 f"{1 / members:.2g}"
             )
         search = _opacus("opacus.accountants.utils").get_noise_multiplier
-        try:
-            with _opacus_warnings():
-                return float(
-                    search(
-                        target_epsilon=self.epsilon,
-                        target_delta=self.delta,
-                        sample_rate=self.sampling_rate(members),
-                        steps=self.steps(members),
-                        accountant=_ACCOUNTANT,
-                        epsilon_tolerance=min(_TOLERANCE, self.epsilon / 10),
-                    )
-                )
-        except ValueError as error:
-            raise ShadowError(f"no noise gives epsilon {self.epsilon:g}: {error}") from error
+        rate, steps = self.sampling_rate(members), self.steps(members)
+        return _noise_for(search, self.epsilon, self.delta, rate, steps)
 
     def spent(self, members: int) -> float:
         """ε that the whole training spends: the accountant's figure, which no data changes."""
@@ -194,6 +183,27 @@ def _public(recipe: TwinRecipe, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Uniform noise over the inputs' range, which no member could have changed."""
     noise = np.random.default_rng(0).uniform(recipe.low, recipe.high, (_PUBLIC_RECORDS, *shape))
     return noise.astype(np.float32)
+
+
+@cache
+def _noise_for(
+    search: Callable[..., float], epsilon: float, delta: float, rate: float, steps: int
+) -> float:
+    """The search takes seconds, and every model of a stack asks it the same."""
+    try:
+        with _opacus_warnings():
+            return float(
+                search(
+                    target_epsilon=epsilon,
+                    target_delta=delta,
+                    sample_rate=rate,
+                    steps=steps,
+                    accountant=_ACCOUNTANT,
+                    epsilon_tolerance=min(_TOLERANCE, epsilon / 10),
+                )
+            )
+    except ValueError as error:
+        raise ShadowError(f"no noise gives epsilon {epsilon:g}: {error}") from error
 
 
 def _epsilon(accountant: Any, delta: float) -> float:

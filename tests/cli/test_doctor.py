@@ -58,6 +58,7 @@ def test_the_fit_recovers_the_constants_it_was_timed_with() -> None:
     assert found.ciphertext_ms == pytest.approx(truth.ciphertext_ms, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native.core is None, reason="the extension was not built")
 def test_this_machine_is_measured() -> None:
     costs = fit(measure(repeats=3))  # a median that one interruption does not move

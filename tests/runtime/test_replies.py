@@ -248,6 +248,7 @@ def test_unperturbed_plans_are_what_they_were() -> None:
     assert replace(plan, privacy=plan.privacy.unperturbed()).reply_scale == plan.reply_scale
 
 
+@pytest.mark.slow
 def test_the_command_compiles_with_defences_and_says_their_price(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,6 +50,7 @@ def predict(plan: Plan, transport: HttpTransport | str, **options: object) -> No
     assert np.abs(found - in_the_clear(plan, records)).max() < 2.0**-7
 
 
+@pytest.mark.slow
 def test_tokens_from_the_command_line(home: Path, plan: Plan) -> None:
     added = cli(home, "tenants", "--state", "s", "add", "acme", "--records", "3")
     assert added.returncode == 0, added.stderr
@@ -121,6 +122,7 @@ def test_other_addresses_need_tokens(home: Path) -> None:
     assert done.returncode == 2 and "--require-tokens" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_models_and_a_version_that_was_replaced(home: Path, plan: Plan) -> None:
     other = zoo_plan("digits-mlp", model="digits", precision_bits=9)
     third = zoo_plan("digits-mlp", model="third")
@@ -143,6 +145,7 @@ def test_two_models_and_a_version_that_was_replaced(home: Path, plan: Plan) -> N
     assert (gone.value.status, gone.value.code) == (410, "plan_replaced")
 
 
+@pytest.mark.slow
 def test_clients_of_two_versions_are_answered_side_by_side(home: Path, plan: Plan) -> None:
     other = zoo_plan("tutorial-cnn", model="digits")
     save_plan(other, home / "other.plan")
@@ -205,6 +208,7 @@ def test_a_rolling_restart_under_load_loses_nothing(home: Path, plan: Plan) -> N
     assert failures == [] and answered[0] > before > 0
 
 
+@pytest.mark.slow
 def test_a_backup_of_the_state_is_enough(home: Path, plan: Plan) -> None:
     with ServerProcess([home / "digits.plan"], "--state", "s", cwd=home) as server:
         client = Client.connect(server.url, model="digits")
@@ -221,6 +225,7 @@ def test_a_backup_of_the_state_is_enough(home: Path, plan: Plan) -> None:
             again.predict(records_of(plan, 1))
 
 
+@pytest.mark.slow
 def test_state_on_postgresql(home: Path, plan: Plan) -> None:
     with postgresql() as url:
         state = ("--database", url, "--blobs", str(home / "blobs"))
@@ -231,6 +236,7 @@ def test_state_on_postgresql(home: Path, plan: Plan) -> None:
     assert "none altered" in verified.stdout
 
 
+@pytest.mark.slow
 def test_asynchronous_clients_work_side_by_side(home: Path, plan: Plan) -> None:
     import asyncio
 

@@ -139,6 +139,7 @@ def check_document(document: dict[str, Any], attacks: set[str]) -> None:
     assert document["versions"]["tenseal"] and document["machine"] and document["game"]
 
 
+@pytest.mark.slow
 def test_an_audit_of_a_small_model_of_ones_own(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_robust_accuracy_rises_and_clean_accuracy_stays(twin: str, test: Records
     assert clean_after > clean - 0.03
 
 
+@pytest.mark.slow
 def test_moved_inputs_stay_inside_the_twins_ranges(test: Records) -> None:
     strong = replace(ATTACK, epsilon=0.4)
     use = []

@@ -111,6 +111,7 @@ def test_more_records_average_noise_away() -> None:
     assert many < 0.6 * few
 
 
+@pytest.mark.slow
 def test_answers_that_overflowed_are_left_out() -> None:
     sample = LAYER.scores(np.random.default_rng(6).integers(-1, 2, (2000, D)).astype(float))
     reach = float(np.quantile(np.abs(sample).max(axis=1), 0.97))

@@ -92,7 +92,7 @@ def test_rounded_answers_degrade_and_are_noted() -> None:
     assert result.metrics["fidelity_test"].value > 0.9
 
 
-@pytest.mark.parametrize("multiple", [1, 5])
+@pytest.mark.parametrize("multiple", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_perceptron_of_iris_is_stolen(multiple: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the target need not have converged

@@ -192,6 +192,7 @@ def _digits() -> tuple[nn.Module, ExtractionData, HiddenLayer]:
     return model, data, truth
 
 
+@pytest.mark.slow
 def test_the_trained_digits_network_is_stolen_over_the_encrypted_service() -> None:
     model, data, truth = _digits()
     inputs = data.test.inputs

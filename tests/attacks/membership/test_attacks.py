@@ -48,7 +48,7 @@ SCORED = [
     RMIA(offline_a=0.3, references=8),
     YeomThreshold(),
     ModifiedEntropy(),
-    ShokriAttack(epochs=20),
+    pytest.param(ShokriAttack(epochs=20), marks=pytest.mark.slow),
 ]
 ALL = [*SCORED, LabelOnly(copies=3)]
 

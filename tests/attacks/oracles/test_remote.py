@@ -156,6 +156,7 @@ class Started:
         self._process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_service_killed_half_way_leaves_what_was_paid_for(tmp_path: Path) -> None:
     plan = compile(zoo.load("digits-mlp"), zoo.sample("digits-mlp", 256), name="digits", batch=64)
     save_plan(plan, tmp_path / "p.heplan")

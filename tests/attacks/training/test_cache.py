@@ -238,6 +238,7 @@ def digits_pool() -> Records:
     return Records(inputs=train.flat_inputs()[:400].astype(np.float64), labels=train.labels[:400])
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path: Path) -> None:
     code = SCRIPT.format(checkout=str(CHECKOUT), folder=str(tmp_path))
     command = [sys.executable, "-c", code]

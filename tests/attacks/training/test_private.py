@@ -100,6 +100,7 @@ def test_noise_has_the_size_that_was_accounted_for(pool: Records) -> None:
     assert float(gradients.std()) == pytest.approx(50 * 0.5 / 400, rel=0.12)
 
 
+@pytest.mark.slow
 def test_activations_are_fitted_to_nothing_that_a_member_changed(pool: Records) -> None:
     recipe = dp_sgd(standard_recipe("digits"), private=replace(QUICK, epochs=4))
     given = []
@@ -116,6 +117,7 @@ def test_activations_are_fitted_to_nothing_that_a_member_changed(pool: Records) 
     assert not any(record.tobytes() in known for record in given[0])
 
 
+@pytest.mark.slow
 def test_private_twins_learn_and_know_little_of_their_members(pool: Records) -> None:
     masks = membership_masks(4, 400, np.random.default_rng(0))
     private = train_twins(

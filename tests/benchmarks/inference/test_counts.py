@@ -82,7 +82,10 @@ def counts(plan: Plan) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "mnist-deep" else []) for n in COUNTS],
+)
 def test_counts_are_as_recorded(name: str) -> None:
     case: Any = cases.load(name)
     plan = compile_model(case.model, case.sample, name=name)

@@ -171,6 +171,7 @@ def simulated_logit_errors(plan: Plan, records: ir.FloatArray, keys: int) -> Err
     return np.reshape(errors, (keys, len(records), -1))
 
 
+@pytest.mark.slow
 def test_predicted_logit_errors_are_of_the_right_size(
     digits: tuple[Plan, ir.FloatArray],
 ) -> None:

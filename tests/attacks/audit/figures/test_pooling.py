@@ -72,6 +72,7 @@ def test_membership_is_paired_on_the_same_resamples() -> None:
     assert cells["clear"].curves["roc"].x[0] < 0.01
 
 
+@pytest.mark.slow
 def test_resamples_cover_the_truth() -> None:
     # 40 draws; at 95 % or more (this bootstrap errs on the wide side) P(fewer than 33) < 1e-3.
     hits = 0
