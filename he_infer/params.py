@@ -17,7 +17,7 @@ from typing import Any, Final
 from he_infer.errors import ParameterError
 
 # Bossuat et al., "Security Guidelines for Implementing Homomorphic Encryption",
-# ePrint 2024/463: largest log2(QP) for a ternary secret, classical attackers.
+# ePrint 2024/463: largest log2(QP) for a ternary secret, classical adversaries.
 MAX_LOG_QP: Final[Mapping[int, Mapping[int, int]]] = {
     4096: {128: 106, 192: 73, 256: 56},
     8192: {128: 214, 192: 147, 256: 114},

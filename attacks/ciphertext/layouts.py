@@ -30,7 +30,7 @@ class LayoutGain:
 
 
 def layout_gain(channel: Channel, *, rng: np.random.Generator) -> LayoutGain:
-    """Estimate, from slots probed one at a time, how many slots an attacker sets at will."""
+    """Estimate, from slots probed one at a time, how many slots an adversary sets at will."""
     places = logit_places(channel).reshape(-1)
     base = valid_query(channel, rng)
     noise = noise_of(channel, base)

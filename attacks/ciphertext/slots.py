@@ -77,7 +77,7 @@ def bias_recovery(
 ) -> BiasRecovery:
     """Read the last layer's bias (outputs,) off the slots that repeat no logit.
 
-    The attacker knows how a naive product repeats it (slot s holds bias s mod outputs) and takes
+    The adversary knows how a naive product repeats it (slot s holds bias s mod outputs) and takes
     the median of each class of slots, averaged over all replies. ``bias`` only judges.
     """
     total = np.zeros(channel.outputs * channel.slots)

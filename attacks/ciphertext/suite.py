@@ -154,7 +154,7 @@ def _range(bench: Bench, effort: Effort, rng: np.random.Generator) -> Check:
         control_broken=None,
         defended=f"answered within {reach.tolerance:.0%} up to {reach.reach:g} × the range",
         holds=True,
-        residual="measured, not prevented: an attacker may choose points outside the data",
+        residual="measured, not prevented: an adversary may choose points outside the data",
     )
 
 

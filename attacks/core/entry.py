@@ -34,7 +34,7 @@ class Allowance:
 
     ``budget``: records of the target described by ``info`` that it may ask about.
     ``candidates``: records whose membership in the training set is in question.
-    ``population``: records that the attacker has. ``moved``: records that evasion moves.
+    ``population``: records that the adversary has. ``moved``: records that evasion moves.
     """
 
     budget: int

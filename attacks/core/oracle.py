@@ -1,4 +1,4 @@
-"""What an attacker can ask: records in, an answer out, and every query on a ledger.
+"""What an adversary can ask: records in, an answer out, and every query on a ledger.
 
     attack ── query(records) ──► wrappers (budget, labels only, …) ──► MeteredOracle ──► the model
                                                                             │
@@ -335,7 +335,7 @@ def check_range(records: Floats, info: OracleInfo) -> None:
         raise DataSplitError(
             f"{info.name}: values lie up to {excess:.3g} outside [{info.low:g}, {info.high:g}], "
             "where answers are meaningless: scale the records, or state a wider interval if the "
-            "attacker means to leave it"
+            "adversary means to leave it"
         )
 
 

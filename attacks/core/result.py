@@ -53,7 +53,7 @@ class AttackResult:
     """One attack on one oracle.
 
     ``metrics``: the figures by name; ``primary`` names the one that tables show. ``baseline``:
-    the same figures for an attacker with no oracle, where there is one.
+    the same figures for an adversary with no oracle, where there is one.
     ``notes``: warnings a reader must see. ``artifact``: what was stolen or the per-record scores,
     for a caller that goes on with it; never part of the JSON.
     """

@@ -157,7 +157,7 @@ def tpr_at_fpr(scores: Floats, is_member: NDArray[np.bool_], fpr: float) -> Oper
     """The point of the ROC with the highest FPR not above ``fpr``, as papers report it.
 
     The evaluator reads it off the target's own curve: it compares attacks, it is not what an
-    attacker who sets a threshold beforehand attains (``rates_at``). Raises TooFewRecordsError
+    adversary who sets a threshold beforehand attains (``rates_at``). Raises TooFewRecordsError
     where the non-members cannot support ``fpr``.
     """
     _, others = split(scores, is_member)

@@ -1,4 +1,4 @@
-"""What an attacker wants of every record, and the losses that rise on the way there."""
+"""What an adversary wants of every record, and the losses that rise on the way there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Goal:
     wanted: Tensor | None = None
 
     def reached(self, predicted: Tensor) -> Tensor:
-        """Which of the predicted labels (B,) the attacker is content with."""
+        """Which of the predicted labels (B,) the adversary is content with."""
         return predicted != self.labels if self.wanted is None else predicted == self.wanted
 
     def select(self, chosen: Tensor) -> Goal:
@@ -32,7 +32,7 @@ class Goal:
         return Goal(labels=self.labels[chosen], wanted=wanted)
 
 
-# (logits (B, classes), goal) → (B,), larger where the attacker is nearer to what it wants.
+# (logits (B, classes), goal) → (B,), larger where the adversary is nearer to what it wants.
 Loss = Callable[[Tensor, Goal], Tensor]
 
 

@@ -33,7 +33,7 @@ OVERHEAD: Final = 3
 class Evasion:
     """What became of every record: ``moved`` (B, *shape), those that were wrong to begin with as
     they were; ``right`` (B,): labelled right before; ``fooled`` (B,): right, and moved to what
-    the attacker wanted; ``sizes`` (B,): how far, in the attack's norm."""
+    the adversary wanted; ``sizes`` (B,): how far, in the attack's norm."""
 
     moved: Floats
     right: NDArray[np.bool_]

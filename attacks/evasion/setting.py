@@ -1,4 +1,4 @@
-"""What an evasion attack is given: records to be moved, how far, and what the attacker holds."""
+"""What an evasion attack is given: records to be moved, how far, and what the adversary holds."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class EvasionData:
     """``records``: to be moved, with their true labels. ``low``, ``high``: the interval that every
     value stays in. ``epsilon``: how far a record may be moved in ``norm``, in input units.
     ``wanted`` (B,): classes to be taken for, None for any wrong one. ``model``: the network in
-    the clear, for attackers who hold its weights; None where they do not. ``stealing``: what an
-    attacker without weights steals a substitute with.
+    the clear, for adversaries who hold its weights; None where they do not. ``stealing``: what an
+    adversary without weights steals a substitute with.
 
     Raises DataSplitError for an epsilon that is not positive or moves a record across the whole
     interval and further, for records outside it, and for a wanted class that is the true one.
@@ -100,7 +100,7 @@ class EvasionData:
         return replace(self, norm=norm, epsilon=min(equal, widest))
 
     def require_model(self) -> nn.Module:
-        """The network in the clear; AbilityError for an attacker who does not hold it."""
+        """The network in the clear; AbilityError for an adversary who does not hold it."""
         if self.model is None:
             raise AbilityError(
                 "this attack takes gradients of the network, and its weights are not at hand: "

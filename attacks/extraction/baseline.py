@@ -1,4 +1,4 @@
-"""The baseline for every stolen model: what an attacker learns without asking anything."""
+"""The baseline for every stolen model: what an adversary learns without asking anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def no_oracle(
     *,
     learner: Learner | None = None,
 ) -> StolenModel:
-    """A model that is fitted to the attacker's own labelled seeds, without a query.
+    """A model that is fitted to the adversary's own labelled seeds, without a query.
 
     ``learner``: should fit models of the size of the stolen one; None takes a linear model.
     Without seeds the result always guesses the first class.

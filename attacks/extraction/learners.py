@@ -1,4 +1,4 @@
-"""Models that an attacker fits to labels, and the optimiser behind them.
+"""Models that an adversary fits to labels, and the optimiser behind them.
 
 Everything is float64 and deterministic given the generator.
 """

@@ -85,7 +85,7 @@ class ExtractionAttempt:
     ) -> AttackResult:
         """Judge ``stolen``, and a baseline that asked nothing, on the same answers.
 
-        ``learner``: fits the baseline to the attacker's own records, as for ``no_oracle``.
+        ``learner``: fits the baseline to the adversary's own records, as for ``no_oracle``.
         ``used``: records the attack asked about, where it did not ask about all it may.
         ``stages``: models that fewer records gave, for the curve. ``has_logits`` False: the
         stolen scores are not meant to be logits, so no logit error is reported. ``extra``:

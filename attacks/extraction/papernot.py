@@ -41,7 +41,7 @@ class Reservoir:
 class PapernotSubstitute:
     """Papernot et al. 2017, algorithm 1: ``queries`` labels, half of them new in every round.
 
-    ``seeds``: records to start from, the first of the attacker's (its pool where there are
+    ``seeds``: records to start from, the first of the adversary's (its pool where there are
     too few); with 100 and 6,400 queries there are six doublings. ``step``: λ in input units.
     ``step_period``: after so many rounds λ changes sign, as in the paper's section 5.2; None
     keeps it. ``reservoir``: bounds the growth, None doubles. ``epsilon``: of the FGSM examples
@@ -92,7 +92,7 @@ class PapernotSubstitute:
         records = np.concatenate([data.seeds.inputs, data.pool])[: self.seeds]
         if len(records) < self.seeds:
             raise DataSplitError(
-                f"substitute training starts from {self.seeds} records, the attacker has "
+                f"substitute training starts from {self.seeds} records, the adversary has "
                 f"{len(records)}: ask for fewer seeds"
             )
         attempt = ExtractionAttempt.start("papernot-substitute", self, oracle, data)

@@ -17,7 +17,7 @@ UNIFORM_RECORDS: Final = 10_000
 
 
 class StolenModel(Protocol):
-    """A model the attacker holds afterwards."""
+    """A model the adversary holds afterwards."""
 
     def scores(self, inputs: Floats) -> Floats:
         """(B, *input_shape) → (B, classes), logits or log-probabilities; the largest wins."""
@@ -26,8 +26,8 @@ class StolenModel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExtractionData:
-    """``seeds``: what the attacker has to start from, may be empty of records.
-    ``pool``: unlabelled inputs (B, *input_shape) the attacker can draw queries from; labels of a
+    """``seeds``: what the adversary has to start from, may be empty of records.
+    ``pool``: unlabelled inputs (B, *input_shape) the adversary can draw queries from; labels of a
     pool are never given. ``test``: the evaluator's held-out records.
     ``reference``: the evaluator's own way to the same target, with a ledger of its own: what it
     is asked is not charged to the attack. ``answers``: what the target says to the test records

@@ -1,4 +1,4 @@
-"""Substitute networks that an attacker trains on an oracle's answers.
+"""Substitute networks that an adversary trains on an oracle's answers.
 
 The substitute is an ordinary small torch network in float32; nothing of the target is used but
 its answers. What is crafted on it, and how much of that transfers, is in attacks/evasion.
@@ -86,7 +86,7 @@ class SubstituteTraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Substitute:
-    """A trained network in the attacker's hands: a stolen model with gradients."""
+    """A trained network in the adversary's hands: a stolen model with gradients."""
 
     module: nn.Module
     low: float

@@ -28,7 +28,7 @@ class RemoteOracle(MeteredOracle):
     ``client``: connected, and used by nobody else meanwhile. ``low``, ``high``: the interval of
     input values, by default the calibrated one. Records outside raise DataSplitError before
     anything is sent: the service cannot see them and answers nonsense. A wider interval than
-    the calibrated one is for an attacker who leaves it on purpose. Evaluation keys, sent once,
+    the calibrated one is for an adversary who leaves it on purpose. Evaluation keys, sent once,
     are not in the bytes. A server that dies or refuses raises InterruptedOracleError, a reply
     that is malformed BadAnswerError.
     """

@@ -1,4 +1,4 @@
-"""What a served plan tells its clients, as an attacker sees it."""
+"""What a served plan tells its clients, as an adversary sees it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class SimulatedOracle(MeteredOracle):
 
     ``low``, ``high``: the interval of input values, by default the calibrated one. Records
     outside raise DataSplitError: a plan's answers mean nothing there. A wider interval than the
-    calibrated one is for an attacker who leaves it on purpose.
+    calibrated one is for an adversary who leaves it on purpose.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Crafted:
         if not len(self.probes):
             raise DataSplitError(
                 "nothing is left to ask a poisoned model: give test records of other classes than "
-                "the attacker's"
+                "the adversary's"
             )
 
     @classmethod

@@ -28,7 +28,9 @@ def cheapest(cells: Sequence[Json]) -> Json:
     """The cell of the adversary who knows of the defence and needs the fewest records."""
     reached = [cell for cell in cells if cell["knows"] and cell["needed"] is not None]
     if not reached:
-        raise AttackError("no attacker of the record reached the goal: search with a larger --most")
+        raise AttackError(
+            "no adversary of the record reached the goal: search with a larger --most"
+        )
     return min(reached, key=lambda cell: int(cell["needed"]))
 
 

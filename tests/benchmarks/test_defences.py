@@ -102,7 +102,7 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
 def test_the_cheapest_adversary_who_knows_is_repeated() -> None:
     cells = [cell(None), cell(500, knows=False), cell(900), cell(700, reach=4), cell(800)]
     assert live.cheapest(cells)["reach"] == 4
-    with pytest.raises(AttackError, match="no attacker of the record reached the goal"):
+    with pytest.raises(AttackError, match="no adversary of the record reached the goal"):
         live.cheapest([cell(None)])
 
 

@@ -13,7 +13,7 @@ class CountedOracle:
     """An oracle whose own ledger holds the records and requests that this attack asked.
 
     Attacks of one audit ask the same target the same questions, and a recorded answer is not paid
-    twice. An attacker who runs only one attack pays for all of its queries, so all of them count
+    twice. An adversary who runs only one attack pays for all of its queries, so all of them count
     here. Bytes and seconds are those that the target's own ledger was charged.
     """
 

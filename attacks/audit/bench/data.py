@@ -1,7 +1,7 @@
 """The records of an audit, and who gets which: pool, population and test, apart from each other.
 
     records ──shuffled by the seed──► pool        members of the models are drawn from it
-                                  ├─► population  what an attacker has: never trained on
+                                  ├─► population  what an adversary has: never trained on
                                   └─► test        what the evaluator judges with
 
 An .npz file holds ``inputs`` (B, …) and ``labels`` (B,); a folder holds them as inputs.npy and
@@ -101,7 +101,7 @@ def split_records(name: str, records: Records, *, pool: int, rng: np.random.Gene
     if others < 2 * LEAST_OTHERS or wanted < 2 * LEAST_OTHERS:
         raise TooFewRecordsError(
             f"{name}: {count} records leave {max(0, others)} beside a pool of {wanted} for the "
-            f"attacker's population and the test: at least {wanted + 2 * LEAST_OTHERS} are "
+            f"adversary's population and the test: at least {wanted + 2 * LEAST_OTHERS} are "
             "needed; give more data or a smaller --pool",
             needed=max(wanted, 2 * LEAST_OTHERS) + 2 * LEAST_OTHERS,
         )

@@ -35,7 +35,7 @@ from attacks.training.cache import ShadowCache
 from attacks.training.recipe import TrainedTwins
 from attacks.training.stack import membership_masks
 
-# Labelled records that the attacker has to start from; the rest of the population is unlabelled.
+# Labelled records that the adversary has to start from; the rest of the population is unlabelled.
 SEEDS: Final = 100
 CALIBRATION: Final = 512
 # Of the interval of inputs: where networks without a defence fall to gradients, and not to noise.
@@ -213,7 +213,7 @@ def epsilon_for(config: AuditConfig, split: Split) -> float:
 
 
 def extraction_data(reference: Oracle, split: Split, *, seed: int) -> ExtractionData:
-    """What an attacker starts from, and the evaluator's answers, asked once."""
+    """What an adversary starts from, and the evaluator's answers, asked once."""
     data = ExtractionData(
         seeds=split.population.select(slice(0, min(SEEDS, len(split.population)))),
         pool=split.population.inputs,

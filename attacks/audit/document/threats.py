@@ -33,12 +33,12 @@ THREAT_MODELS: Final[tuple[ThreatModelRecord, ...]] = (
 )
 GAME: Final = (
     "Membership: the challenger draws half of a pool at random, trains the target on it, and shows "
-    "the attacker the pool, the recipe and the service. The attacker, who may train shadow models "
-    "on draws of its own from the same pool, says for each record how likely it was a member "
+    "the adversary the pool, the recipe and the service. The adversary may train shadow models on "
+    "draws of its own from the same pool, and says for each record how likely it was a member "
     "(Salem et al. 2023, arXiv:2212.10986). Thresholds are set on shadow models, never on the "
-    "target. Extraction: the attacker has some records of the same kind, labelled in part, and a "
+    "target. Extraction: the adversary has some records of the same kind, labelled in part, and a "
     "budget of queries; what it stole is judged on test records and on uniform inputs, against "
-    "the network in the clear. Evasion: the attacker moves test records by no more than epsilon in "
+    "the network in the clear. Evasion: the adversary moves test records by at most epsilon in "
     "each value and has succeeded where a record that was labelled right no longer is; the true "
     "labels are known to it. All twins of a target have the same members, seed and recipe, and "
     "are asked the same questions; weights that came with the model are never mixed with these."

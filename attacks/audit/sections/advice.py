@@ -3,7 +3,7 @@
     leakage of a family    extraction: labels that the copy gives right, on test records
                            membership: 2 · AUC − 1
                            evasion: share of records that are fooled
-                           each of the best attack that an attacker who knows the remedy has
+                           each of the best attack that an adversary who knows the remedy has
     removed                leakage without the remedy − leakage with it, paired over targets
     worth                  Σ removed over the families where it is measurable, in points, for each
                            point of accuracy lost (LEAST_LOST at least)
@@ -145,13 +145,13 @@ def _findings(record: AuditRecord) -> Iterator[Finding]:
             severity="low",
             title="What helps, as far as it was tried on this model",
             text=f"{listed}.{rest}",
-            advice="The table “What to do” has all of it; the attackers there know the remedy.",
+            advice="The table “What to do” has all of it; the adversaries there know the remedy.",
         )
     elif record.remedies:
         yield Finding(
             severity="low",
             title="No remedy that was tried removes measurable leakage",
-            text=f"Tried on this model, against attackers who know them: {'; '.join(idle)}.",
+            text=f"Tried on this model, against adversaries who know them: {'; '.join(idle)}.",
             advice="Limit who may ask, and how much.",
         )
 

@@ -24,7 +24,7 @@ from attacks.core.roc import auc
 from attacks.membership.blind import BlindBaseline
 from attacks.membership.outcome import MembershipScores
 
-NOBODY: Final = "nobody"  # the twin that a blind attacker asks
+NOBODY: Final = "nobody"  # the twin that a blind adversary asks
 BLIND: Final = "blind"
 
 

@@ -1,8 +1,8 @@
 """Extraction: can a client copy the model?
 
 high    the best attack's copy agrees with the model on at least 95 % of the test records, at the
-        lower end of the interval, and more often than an attacker does who asks nothing
-medium  it agrees more often than that attacker, beyond the intervals
+        lower end of the interval, and more often than an adversary does who asks nothing
+medium  it agrees more often than that adversary, beyond the intervals
 ok      no attack does better than asking nothing
 """
 
@@ -40,7 +40,7 @@ def _reach(attack: AttackRecord) -> float:
 def _copied(best: AttackRecord) -> Finding:
     trial = best.cells[ENCRYPTED]
     fidelity, baseline = trial.metrics["fidelity_test"], trial.baseline.get("fidelity_test")
-    # Where most records are easy, an attacker without queries agrees on the test records too;
+    # Where most records are easy, an adversary without queries agrees on the test records too;
     # uniform inputs then tell the copy from a guess.
     above = baseline is None or any(
         trial.metrics[name].low > trial.baseline[name].high
@@ -79,7 +79,7 @@ def _copied(best: AttackRecord) -> Finding:
         )
     return Finding(
         severity="ok",
-        title="No extraction attack beat an attacker who asks nothing",
+        title="No extraction attack beat an adversary who asks nothing",
         text=text,
         advice="Repeat the audit with the budget that a client will really have.",
     )

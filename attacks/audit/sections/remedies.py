@@ -6,7 +6,7 @@
     a smaller budget ────┘   the defence around or within it
 
 A serving defence is wrapped around the network in the clear. Its noise and scales are drawn as a
-plan with the same options draws them. The attacker knows the defence: it may choose among attacks
+plan with the same options draws them. The adversary knows the defence: it may choose among attacks
 that were made for it, and its shadow models answer through it or were trained with it.
 """
 
@@ -40,7 +40,7 @@ from attacks.oracles.twins import POLYNOMIAL
 from attacks.training.variants import TRAINING_DEFENCES, TrainingDefence
 
 NONE: Final = "none"
-# The attacks of each family that an attacker chooses from; the best of them counts. Exact
+# The attacks of each family that an adversary chooses from; the best of them counts. Exact
 # extractions take longest, so each option gets only the one that was made for it.
 TRIED: Final[Mapping[str, tuple[str, ...]]] = {
     EXTRACTION: ("quadratic-extraction", "ratio-extraction", "network-matching", "knockoff"),

@@ -43,7 +43,7 @@ class HopSkipJump:
     """At most ``queries`` for each record; one that is within epsilon is asked about no more.
 
     ``around``: points asked in the first round to tell the border's direction, √round times as
-    many later. ``starts``: random records tried where none of the attacker's own has a wanted
+    many later. ``starts``: random records tried where none of the adversary's own has a wanted
     label. Every point is asked ``repeats`` times. ``norm`` None takes that of the data, another
     one its ball of equal volume.
     """
@@ -109,7 +109,7 @@ class HopSkipJump:
 
 
 def _nearest_starts(data: EvasionData, attempt: EvasionAttempt) -> Tensor:
-    """For every record attacked, the nearest of the attacker's own with a wanted label.
+    """For every record attacked, the nearest of the adversary's own with a wanted label.
 
     Their labels were asked before, so these starts cost nothing; a record without one is NaN.
     """

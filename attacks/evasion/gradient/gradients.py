@@ -1,4 +1,4 @@
-"""A network in the attacker's hands: logits and gradients by its inputs, in parts that fit."""
+"""A network in the adversary's hands: logits and gradients by its inputs, in parts that fit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Answers that a server has scaled and shifted, and what they still tell.
 
-    y = r·f(x) + t·1 + noise          r, t: one for a record, unknown to the attacker
+    y = r·f(x) + t·1 + noise          r, t: one for a record, unknown to the adversary
 
 A shift disappears when scores are written in contrasts, which are coordinates orthogonal to
 (1, …, 1). A factor leaves the ratios of the contrasts. Under both, C scores tell C − 2 numbers.
@@ -22,7 +22,7 @@ SLACK = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concealment:
-    """What the attacker assumes that the server did to each answer: ``scaled``, ``shifted``.
+    """What the adversary assumes that the server did to each answer: ``scaled``, ``shifted``.
 
     ``spread``: factors lie in [1/spread, spread].
     """

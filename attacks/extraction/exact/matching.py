@@ -2,8 +2,8 @@
 
     f(z) = A (W z + b)² + c,      min over W, b, A, c of  Σ ‖y − r·f(z) − t·1‖²
 
-where r and t are the best factor and shift for each record, within what the attacker assumes. Least
-squares over all coefficients has (d+1)(d+2)/2 unknowns a class. This fit has h·(d + 1 + C) + C in
+where r and t are the best factor and shift for each record, within what the adversary assumes.
+Least squares over all coefficients has (d+1)(d+2)/2 unknowns a class. This fit has h·(d + 1 + C) + C in
 all, so it needs a fifth of the records and averages noise better in the same proportion. Its search
 can end in a local minimum, so several starts are tried on the first records and the best goes on.
 """
@@ -68,7 +68,7 @@ class NetworkMatching:
 
     ``concealment``: what is supposed to have been done to them. ``starts``: of the search, each
     ``iterations`` long, as is the last fit to all records. ``narrow``: every other record keeps to
-    the middle of the interval, 1/narrow as wide: an attacker who leaves the range of sensible
+    the middle of the interval, 1/narrow as wide: an adversary who leaves the range of sensible
     inputs drowns noise on the squares, and needs records inside it for the constants, on which
     the noise is the same however large a query is. Needs logits or probabilities.
     """

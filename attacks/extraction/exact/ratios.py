@@ -3,7 +3,7 @@
     y = r·f(x) + t  ──contrasts──►  r·g(x)  ──null vector──►  1/r of every record  ──►  g, up to one
                     (no t left)            (of the records)     least squares, weighted    factor
 
-Scaling and shift hide two of the C numbers of a record from an attacker who knows of them. With C
+Scaling and shift hide two of the C numbers of a record from an adversary who knows of them. With C
 classes and u = (d+1)(d+2)/2 unknowns a form, there are (C − 1)·u unknowns, and every record gives
 C − 2 equations. Where answers also carry noise, the null vector is only a start. Factors and forms
 are then fitted in turn: first among all quadratics, then among those that share a row space, whose
@@ -48,7 +48,7 @@ _PART = 2048  # records whose features are in memory at once
 class RatioExtraction:
     """Steal a network with one layer of squares whose answers a server scales and shifts.
 
-    ``concealment``: what the attacker supposes is done; ``held_out``: queries kept from the fits,
+    ``concealment``: what the adversary supposes is done; ``held_out``: queries kept from the fits,
     to choose between them. ``records_per_request``: None sends all in one. Probabilities do as
     well as logits: what they lack is a shift.
     """

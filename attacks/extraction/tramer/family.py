@@ -1,4 +1,4 @@
-"""What an attacker supposes the target to be: a family of models with unknown parameters."""
+"""What an adversary supposes the target to be: a family of models with unknown parameters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Solution:
 
 
 class Family(Protocol):
-    """What the attacker supposes the target to be, and how its equations are solved."""
+    """What the adversary supposes the target to be, and how its equations are solved."""
 
     @property
     def learner(self) -> Learner:

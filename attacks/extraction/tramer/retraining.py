@@ -29,7 +29,7 @@ _CANDIDATES: Final = 4  # drawn per record wanted, to find pairs the stolen mode
 class AdaptiveRetraining:
     """Spend ``queries`` labels in ``rounds`` equal parts, one request each.
 
-    The first part is drawn from the box and, where the attacker has a pool, half from the pool;
+    The first part is drawn from the box and, where the adversary has a pool, half from the pool;
     every other lies on the boundaries of the model learned before, found by bisection on that
     model, which costs nothing. ``learner``: fits all labels so far; its weight decay has to be
     small, as records on the boundary need steep models. ``run`` raises BudgetError below one

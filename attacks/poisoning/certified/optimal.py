@@ -69,7 +69,7 @@ class CertifiedPoisoning:
         check_share(self.removed)
         if self.filters_clean and not self.clean_centroids:
             raise DataSplitError(
-                "with moved centroids the attacker also chooses which clean records are left: "
+                "with moved centroids the adversary also chooses which clean records are left: "
                 "certify without filters_clean"
             )
 

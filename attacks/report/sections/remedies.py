@@ -17,7 +17,7 @@ _FAMILIES: Final = {
 }
 _INTRO: Final = (
     "Each remedy was tried on this very model, on targets with the same members and seeds, against "
-    "an attacker who knows it and takes the attack that is best against it. Figures are points "
+    "an adversary who knows it and takes the attack that is best against it. Figures are points "
     "before → after; a dot marks those that fell by more than their paired 95 % interval. The "
     "order is by points of leakage removed a point of accuracy lost; losses below 0.1 points "
     "count as 0.1."

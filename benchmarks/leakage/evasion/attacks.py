@@ -122,7 +122,7 @@ def _chain(
     pool: NDArray[np.float64] | None,
     seed: int,
 ) -> Iterator[Row]:
-    """``pool``: where the attacker's seeds are from; None takes them off the test set."""
+    """``pool``: where the adversary's seeds are from; None takes them off the test set."""
     records = shuffled(zoo_records(name), seed)
     starts = (records.inputs if pool is None else pool)[:SEEDS]
     test = records.select(slice(SEEDS if pool is None else 0, None)).select(slice(0, EXAMPLES))

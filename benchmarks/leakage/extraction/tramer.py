@@ -32,7 +32,7 @@ Attack = Callable[[Oracle], Any]
 
 SOURCE: Final = "Tramèr et al. 2016"
 SPLITS: Final = (0, 1, 2)
-SEEDS_GIVEN: Final = 20  # labelled records the attacker starts from; only the baseline uses them
+SEEDS_GIVEN: Final = 20  # labelled records the adversary starts from; only the baseline uses them
 BINARY_TASKS: Final = (
     "iris, virginica or not (d = 4), breast cancer (d = 30), digits ≤ 4 or not (d = 64)"
 )

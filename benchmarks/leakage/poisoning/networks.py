@@ -49,7 +49,7 @@ KNOWING_TARGETS: Final = 30
 ONE_SHOT: Final = OneShotTransfer(collision=COLLISION, targets=TARGETS, candidates=CANDIDATES)
 # Of each class, what the filters take for outliers.
 REMOVED: Final = 0.15
-# A tenth of the training records of the attacker's class.
+# A tenth of the training records of the adversary's class.
 SHARE: Final = 0.01
 
 

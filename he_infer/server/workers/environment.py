@@ -22,7 +22,7 @@ _STORES: Final = re.compile(r"AWS_|GOOGLE_|GCP_|AZURE_|FSSPEC_", re.IGNORECASE)
 def worker_environment(environment: Mapping[str, str], *, blobs_url: str) -> dict[str, str]:
     """The variables that workers get; those of an object store only where keys lie in one.
 
-    An attacker who has taken a worker over finds no secrets in its environment. This is not a
+    An adversary who has taken a worker over finds no secrets in its environment. This is not a
     strong boundary, because a worker runs as the same user as the process that has them.
     """
     remote = "://" in blobs_url and not blobs_url.startswith(("file://", "memory://"))

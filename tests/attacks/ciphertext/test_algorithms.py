@@ -65,7 +65,7 @@ def test_imaginary_parts_count_as_numbers() -> None:
     assert complex_gain(made(real=False), queries=6, rng=RNG(0)).numbers == 2
 
 
-def test_slots_that_an_attacker_sets_at_will_are_counted() -> None:
+def test_slots_that_an_adversary_sets_at_will_are_counted() -> None:
     gain = layout_gain(made(), rng=RNG(0))
     assert gain.features == FEATURES and gain.answers == OUTPUTS
     assert 0 < gain.free < 3 * 2 * FEATURES

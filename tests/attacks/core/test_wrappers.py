@@ -243,7 +243,7 @@ Recorded(Fatal(lives=2), sys.argv[1]).query(drawn(18))
 """
 
 
-def test_an_attacker_killed_half_way_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_adversary_killed_half_way_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "answers"
     done = subprocess.run(
         [sys.executable, "-c", DYING, str(path)], cwd=CHECKOUT, capture_output=True, text=True

@@ -134,7 +134,7 @@ def test_bit_depth_has_so_many_levels_and_a_straight_gradient() -> None:
 
 
 @pytest.mark.parametrize("kind", ["density", "squeezing"])
-def test_what_an_attacker_differentiates_is_the_score(kind: str) -> None:
+def test_what_an_adversary_differentiates_is_the_score(kind: str) -> None:
     detector, test = calibrated(kind).detector, parts()[2]
     exact = detector.scores(oracle(), test.inputs[:50])
     model = detector.gradient_score(in_hand(network()))

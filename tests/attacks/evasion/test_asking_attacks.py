@@ -120,7 +120,7 @@ def test_noise_costs_an_attack_that_asks_once_and_averaging_wins_it_back() -> No
     def reached(repeats: int) -> float:
         oracle = Noisy(digits_oracle(), scale=0.3, rng=np.random.default_rng(5))
         moved = _run(Square(queries=120, repeats=repeats), data, oracle).artifact
-        # Judged without noise: of what the attacker holds, what really is wrong.
+        # Judged without noise: of what the adversary holds, what really is wrong.
         labels = digits_oracle().query(moved.moved).labels
         return float((labels != data.records.labels)[moved.right].mean())
 

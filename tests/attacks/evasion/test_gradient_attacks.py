@@ -129,7 +129,7 @@ def test_every_record_is_asked_three_times_and_only_right_ones_are_moved() -> No
     right = result.artifact.right
     assert 0 < (~right).sum() < 10
     assert oracle.ledger.spent.records == 359 + 2 * right.sum()
-    assert result.spent.records == 359 + right.sum()  # the baseline is not the attacker's
+    assert result.spent.records == 359 + right.sum()  # the baseline is not the adversary's
     assert np.array_equal(result.artifact.moved[~right], data.records.inputs[~right])
     assert result.figure.count == right.sum()
     assert result.threat_model == "holder of the weights"

@@ -76,7 +76,7 @@ def test_ratios_give_the_network_that_least_squares_misses() -> None:
 
 
 @pytest.mark.parametrize(("scaled", "shifted"), [(True, False), (False, True), (False, False)])
-def test_each_part_alone_takes_its_own_attacker(scaled: bool, shifted: bool) -> None:
+def test_each_part_alone_takes_its_own_adversary(scaled: bool, shifted: bool) -> None:
     rng = np.random.default_rng(4)
     oracle: object = FunctionOracle(LAYER.scores, features=D, classes=C)
     if scaled:

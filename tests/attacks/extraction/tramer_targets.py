@@ -1,4 +1,4 @@
-"""scikit-learn targets behind oracles, and what an attacker on them is given."""
+"""scikit-learn targets behind oracles, and what an adversary on them is given."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_bound_and_attack_meet() -> None:
     metrics = {name: estimate.value for name, estimate in result.metrics.items()}
     assert metrics["within_certificate"] == 1 and metrics["poison_removed"] == 0
     assert metrics["clean_loss"] <= metrics["total_loss"]
-    # Minimax: what the learner cannot avoid and what no attacker can pass lie close together.
+    # Minimax: what the learner cannot avoid and what no adversary can pass lie close together.
     assert abs(metrics["slack"]) <= 0.02 * metrics["certified_loss"]
     assert metrics["clean_loss"] > result.baseline["clean_loss"].value
 
@@ -265,7 +265,7 @@ def test_moved_centroids_are_certified_less_and_attacked_more() -> None:
     still, moved = ({k: v.value for k, v in run.metrics.items()} for run in runs)
     assert still["within_certificate"] == moved["within_certificate"] == 1
     assert moved["certified_loss"] > still["certified_loss"]
-    with pytest.raises(DataSplitError, match="attacker also chooses"):
+    with pytest.raises(DataSplitError, match="adversary also chooses"):
         CertifiedPoisoning(filters_clean=True, clean_centroids=False)
     with pytest.raises(DataSplitError, match="bounds nothing"):
         widened(FeasibleSet.of(train, removed=0.3, domain=Anywhere()), train, len(train))

@@ -133,7 +133,7 @@ def test_filtered_frogs_are_what_a_filter_leaves() -> None:
     assert wise.metrics["clean_removed"].value == 0
 
 
-def test_an_attacker_who_knows_the_spheres_stays_inside() -> None:
+def test_an_adversary_who_knows_the_spheres_stays_inside() -> None:
     given, features = data(), extractor()
     known = Records(inputs=features.of(given.train.inputs), labels=given.train.labels)
     spheres = Spheres.of(known, removed=0.2, margin=0.9)
