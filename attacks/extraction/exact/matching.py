@@ -3,8 +3,8 @@
     f(z) = A (W z + b)² + c,      min over W, b, A, c of  Σ ‖y − r·f(z) − t·1‖²
 
 where r and t are the best factor and shift for each record, within what the adversary assumes.
-Least squares over all coefficients has (d+1)(d+2)/2 unknowns a class. This fit has h·(d + 1 + C) + C in
-all, so it needs a fifth of the records and averages noise better in the same proportion. Its search
+Least squares over all coefficients has (d+1)(d+2)/2 unknowns a class. This fit has
+h·(d + 1 + C) + C in all, so it needs a fifth of the records and averages noise better in the same proportion. Its search
 can end in a local minimum, so several starts are tried on the first records and the best goes on.
 """
 
