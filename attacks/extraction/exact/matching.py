@@ -4,7 +4,8 @@
 
 where r and t are the best factor and shift for each record, within what the adversary assumes.
 Least squares over all coefficients has (d+1)(d+2)/2 unknowns a class. This fit has
-h·(d + 1 + C) + C in all, so it needs a fifth of the records and averages noise better in the same proportion. Its search
+h·(d + 1 + C) + C in all, so it needs a fifth of the records and averages noise better in the same
+proportion. Its search
 can end in a local minimum, so several starts are tried on the first records and the best goes on.
 """
 
