@@ -63,15 +63,12 @@ def test_the_server_process_ends_with_the_block(monkeypatch: pytest.MonkeyPatch)
         os.kill(started[0], 0)
 
 
-class UnreadablePlan:
-    """Saves a file that no server can read."""
-
-    def save(self, path: str) -> None:
+@pytest.mark.slow
+def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def save_damaged(plan: Plan, path: str) -> None:
         Path(path).write_bytes(b"not a plan")
 
-
-@pytest.mark.slow
-def test_a_server_that_cannot_start_says_why() -> None:
-    plans: list[Plan] = [UnreadablePlan()]  # type: ignore[list-item]
-    with pytest.raises(ServiceError, match="did not start: he-infer: error"), demo.serving(plans):
+    monkeypatch.setattr(demo, "save_plan", save_damaged)
+    plan = compile_model(load("digits-mlp"), sample("digits-mlp", 64), name="digits-mlp")
+    with pytest.raises(ServiceError, match="did not start: he-infer: error"), demo.serving([plan]):
         pytest.fail("served a plan that cannot be read")
