@@ -63,7 +63,7 @@ def test_the_extensions_tests_are_clean(tmp_path: Path) -> None:
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     }
-    tests = ["tests/native/test_bits.py", "tests/native/test_refusals.py", "tests/backends"]
+    tests = ["tests/native/test_bits.py", "tests/native/test_refusals.py", "tests/runtime/backends"]
     chosen = ["-k", "native or 4096 or 8192 or malformed or plaintexts"]
     run = [sys.executable, "-c", RUN, str(built), "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
