@@ -8,6 +8,7 @@ Every wrapper shares the ledger of the innermost oracle. Put Recorded around the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,7 @@ class Rounded(_Wrapper):
         return np.round(scores, self._decimals)
 
 
-class _Randomised(_Wrapper):
+class _Randomised(_Wrapper, ABC):
     """Scores changed by numbers that are drawn from ``rng`` anew for every answer; labels stay."""
 
     def __init__(self, oracle: Oracle, size: float, rng: np.random.Generator, *, by: str) -> None:
@@ -174,9 +175,9 @@ class _Randomised(_Wrapper):
             ),
         )
 
+    @abstractmethod
     def _draw(self, count: int) -> Change:
         """What to do to the logits (count, classes) of this answer."""
-        raise NotImplementedError
 
     def _probabilities(self, found: Floats, change: Change) -> Floats:
         """Those of the changed logits."""

@@ -14,6 +14,7 @@ Inputs may be raw records or the features of a network; arrays may be dense or s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,7 +112,7 @@ def radii(scores: Floats, labels: Ints, removed: float) -> Floats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _CentroidFilter:
+class _CentroidFilter(ABC):
     removed: float = 0.3
     clean: Records | None = None
     limits: tuple[float, ...] | None = None
@@ -119,9 +120,9 @@ class _CentroidFilter:
     def __post_init__(self) -> None:
         check_share(self.removed)
 
+    @abstractmethod
     def _scores(self, centroids: Centroids, records: Records) -> Floats:
         """(B,) how far every record lies from its class's centroid."""
-        raise NotImplementedError
 
     def fit(self, records: Records) -> Bools:
         """(B,) True for what is kept; DataSplitError if there is nothing to fit on."""
