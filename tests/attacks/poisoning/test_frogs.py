@@ -89,7 +89,7 @@ def test_poison_stays_inside_and_comes_nearer() -> None:
 def test_one_shot_changes_the_side_of_its_target() -> None:
     attack = OneShotTransfer(
         collision=FeatureCollision(similarity=0.01, steps=100),
-        targets=20,
+        targets=40,
         per_class=8,
         candidates=2,
         training=HeadTraining(steps=300),
